@@ -1,0 +1,1 @@
+"""Residual connections for Keras 3: any branch, any depth, any backend."""

@@ -1,0 +1,60 @@
+"""Messages for bad input: each names the owner, the argument, the rule, what came and the way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def bad_argument(owner: str, argument: str, rule: str, value: object, way_out: str = "") -> ValueError:
+    """Returns the `ValueError` for a value that breaks a rule.
+
+    Args:
+        owner: What was being made or called, for example `"Residual 'block1'"`.
+        argument: Name of the argument as the caller spells it.
+        rule: What the argument must be, so that "`argument` must be {rule}" reads as English.
+        value: What was received.
+        way_out: One sentence that says what to do instead.
+    """
+    return ValueError(_message(owner, argument, rule, value, way_out))
+
+
+def wrong_type(owner: str, argument: str, rule: str, value: object, way_out: str = "") -> TypeError:
+    """Returns the `TypeError` for a value of the wrong type; arguments as in `bad_argument`."""
+    return TypeError(_message(owner, argument, rule, value, way_out))
+
+
+def unknown_name(owner: str, argument: str, name: str, allowed: Iterable[str]) -> ValueError:
+    """Returns the `ValueError` for a name that is not in a list, with the nearest one as a suggestion."""
+    names = list(allowed)
+    return ValueError(f"{owner}: unknown name for `{argument}`: {name!r}.{did_you_mean(name, names)}")
+
+
+def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 30) -> str:
+    """Returns " Did you mean …?" where a name is near, and the names that are allowed."""
+    names = list(allowed)
+    folded = {candidate.lower(): candidate for candidate in names}
+    near = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
+    suggestion = f" Did you mean {folded[near[0]]!r}?" if near else ""
+    listing = f" Known: {', '.join(names)}." if len(names) <= most else f" There are {len(names)} names."
+    return suggestion + listing
+
+
+def shape_mismatch(
+    owner: str,
+    first: str,
+    first_shape: tuple[int | None, ...],
+    second: str,
+    second_shape: tuple[int | None, ...],
+    way_out: str,
+) -> ValueError:
+    """Returns the `ValueError` for two shapes that cannot be put together."""
+    return ValueError(
+        f"{owner}: {first} has shape {tuple(first_shape)} and {second} has shape {tuple(second_shape)}, "
+        f"which cannot be merged. {way_out}"
+    )
+
+
+def _message(owner: str, argument: str, rule: str, value: object, way_out: str) -> str:
+    message = f"{owner}: `{argument}` must be {rule}, but received {value!r} ({type(value).__name__})."
+    return f"{message} {way_out}" if way_out else message

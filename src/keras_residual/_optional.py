@@ -1,0 +1,28 @@
+"""Imports of what an extra brings: the module, or an ImportError with the line that installs it."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def require(module: str, *, extra: str) -> ModuleType:
+    """Returns the imported module.
+
+    Args:
+        module: Dotted name, for example `"matplotlib.pyplot"`.
+        extra: The extra of `keras-residual` that brings it.
+
+    Raises:
+        ImportError: If the package that holds the module is not installed; names the extra.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ImportError(
+            f"{package!r} is not installed. This feature of keras-residual needs it: "
+            f"pip install 'keras-residual[{extra}]'"
+        ) from None
