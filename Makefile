@@ -1,0 +1,73 @@
+# Needs git, make and Python 3.11 or newer; everything is installed into .venv. `make help` lists the targets.
+# Another interpreter: make PYTHON=python3.12 test
+PYTHON ?= python3
+BACKENDS ?= jax torch tensorflow
+# Arguments for pytest, for example: make test TESTS="tests/layers -x"
+TESTS ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint docs wheel bench format clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target what; do \
+		printf '  make %-8s %s\n' "$$target" "$$what"; done
+
+demo: .venv/demo.stamp ## train a residual network on the digits pictures; prints where the report is
+	@run="runs/demo-$$(date +%Y%m%d-%H%M%S)" && \
+	KERAS_BACKEND=jax $(BIN)/keras-residual train digits --out "$$run" && \
+	echo && echo "Report, for a browser: $$run/report.html"
+
+test: .venv/test.stamp ## run every test on JAX, PyTorch and TensorFlow, one process a backend
+	@failed=; for backend in $(BACKENDS); do \
+		echo "== tests on $$backend"; \
+		KERAS_BACKEND=$$backend $(BIN)/python -m pytest $(TESTS) || failed="$$failed $$backend"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "Failed on:$$failed" >&2; exit 1; fi
+
+lint: .venv/test.stamp .venv/tools.stamp ## check format, style, types and the direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+format: .venv/tools.stamp ## put the source in the house format
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+docs: .venv/tools.stamp ## build the documentation into site/
+	$(BIN)/mkdocs build --strict --quiet
+
+wheel: .venv/tools.stamp ## build sdist and wheel into dist/ and try them in empty environments
+	$(BIN)/python tests/packaging/check_wheel.py --out dist
+
+bench: .venv/test.stamp ## run the benchmarks that need no accelerator; results in benchmarks/results/
+	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+clean: ## delete what was built; keeps runs/ and .venv
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+
+# One environment. A stamp a purpose, newer than pyproject.toml where that purpose's packages are installed.
+.venv/pip.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "keras-residual needs Python 3.11 or newer, and '$(PYTHON)' is" \
+		"$$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	@# Dependency groups came with pip 25.1.
+	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' \
+		|| $(PIP) install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/demo.stamp: .venv/pip.stamp pyproject.toml
+	$(PIP) install --quiet --editable '.[jax,train]'
+	@touch $@
+
+.venv/test.stamp: .venv/pip.stamp pyproject.toml
+	$(PIP) install --quiet --editable '.[train,plot]' --group backends --group test
+	@touch $@
+
+.venv/tools.stamp: .venv/pip.stamp pyproject.toml
+	$(PIP) install --quiet --group lint --group docs --group package
+	@touch $@
