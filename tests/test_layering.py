@@ -1,0 +1,66 @@
+"""Imports go one way, and one file alone knows which frameworks Keras can run on."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "keras_residual"
+FRAMEWORKS = ("jax", "torch", "tensorflow")
+
+pytestmark = pytest.mark.any_backend
+
+
+def test_import_linter_keeps_its_contracts() -> None:
+    linter = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_only_the_backend_file_names_a_framework(path: Path) -> None:
+    named = list(framework_names(path.read_text(encoding="utf-8")))
+    if path == PACKAGE / "_backend.py":
+        assert named, "the one file that names the frameworks names none"
+    else:
+        assert named == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import torch",
+        "from jax import numpy",
+        "import tensorflow.nn as nn",
+        "importlib.import_module('torch')",
+        "require('jax.numpy', extra='jax')",
+        "keras.backend.backend() == 'tensorflow'",
+    ],
+)
+def test_a_named_framework_is_found(source: str) -> None:
+    assert list(framework_names(source))
+
+
+def test_a_framework_in_prose_is_left_alone() -> None:
+    assert list(framework_names('"""Runs on torch."""\nmessage = "Install jax or torch."')) == []
+
+
+def framework_names(source: str) -> Iterator[str]:
+    """Yields "line: name" for each import of a framework, and each string that is its name or that of its module."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=aliases):
+                names = [alias.name for alias in aliases]
+            case ast.ImportFrom(module=str(module), level=0):
+                names = [module]
+            case ast.Constant(value=str(text)) if all(part.isidentifier() for part in text.split(".")):
+                names = [text]
+            case _:
+                continue
+        yield from (f"{node.lineno}: {name}" for name in names if name.partition(".")[0] in FRAMEWORKS)
