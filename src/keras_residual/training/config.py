@@ -1,0 +1,180 @@
+"""What a training run is told: a frozen tree of settings, checked when it is made."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self, get_args
+
+from keras_residual._optional import require
+from keras_residual.training.config_errors import ConfigError, explain, nearest_key
+
+try:
+    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+except ModuleNotFoundError:
+    require("pydantic", extra="train")
+    raise
+
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+# TOML gives lists; every other field is strict, so that `epochs = "5"` or `seed = true` is refused and not guessed at.
+# A bare name is a list of one: `--set data.drop=id` needs no brackets that the shell would want quoted.
+Names = Annotated[
+    tuple[str, ...], Field(strict=False), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """What to learn from.
+
+    Args:
+        source: A built-in name (`"digits"`), a folder of pictures or a table file.
+        target: Column of a table to be predicted.
+        task: `"classification"` or `"regression"`; `"auto"` looks at the target.
+        image_size: Side in pixels to which pictures are scaled; `None` leaves it to the data.
+        test_fraction: Share of the examples kept for the final test, where the source has no test part of its own.
+        validation_fraction: Share of the training examples by which the best epoch is chosen.
+        drop: Columns of a table that are not to be used.
+        classes: Names of the classes in index order; filled in by `resolve`.
+        features: Columns of a table in the order the model takes them; filled in by `resolve`.
+    """
+
+    source: str = "digits"
+    target: str | None = None
+    task: Literal["auto", "classification", "regression"] = "auto"
+    image_size: Annotated[int, Field(ge=4, le=4096)] | None = None
+    test_fraction: Fraction = 0.2
+    validation_fraction: Fraction = 0.1
+    drop: Names = ()
+    classes: Names = ()
+    features: Names = ()
+
+
+class ModelConfig(_Section):
+    """Which network.
+
+    Args:
+        name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data.
+        drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training.
+    """
+
+    name: str = "auto"
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class OptimizerConfig(_Section):
+    """AdamW whose learning rate rises linearly, then falls along a cosine to zero.
+
+    Args:
+        learning_rate: Highest learning rate.
+        weight_decay: Decoupled weight decay of the kernels; biases and norm parameters have none.
+        warmup: Share of the steps in which the learning rate rises.
+    """
+
+    learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
+    weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+
+class AugmentConfig(_Section):
+    """Random changes of the training pictures; tables have none.
+
+    Args:
+        shift: Largest shift in pixels along each side.
+        flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror.
+    """
+
+    shift: Annotated[int, Field(ge=0)] | Auto = "auto"
+    flip: bool | Auto = "auto"
+
+
+class TrainConfig(_Section):
+    """Everything that decides a training run.
+
+    Args:
+        data: What to learn from.
+        model: Which network.
+        optimizer: How the weights are changed.
+        augment: How training pictures are varied.
+        epochs: Passes over the training examples.
+        batch_size: Examples per step.
+        seed: The one number from which every random choice follows.
+        out: Run directory; `None` makes a fresh `runs/NAME-N`.
+
+    Raises:
+        ConfigError: From `parse` and `with_overrides`, for an unknown key or a value that breaks a rule.
+
+    Example:
+        >>> TrainConfig().with_overrides(["optimizer.learning_rate=0.05"]).optimizer.learning_rate
+        0.05
+    """
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
+    batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    out: str | None = None
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Makes a configuration from nested dictionaries, with an error that names the key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(explain(error, cls)) from None
+
+    def with_overrides(self, assignments: Iterable[str]) -> Self:
+        """Returns a copy with `"section.key=value"` assignments applied; values are TOML, else bare strings."""
+        values = self.to_dict()
+        for assignment in assignments:
+            key, text = _split(assignment)
+            *sections, name = key.split(".")
+            place, owner = values, type(self)
+            for depth, section in enumerate(sections):
+                inner = _inner_section(owner, section)
+                if inner is None:
+                    raise ConfigError(nearest_key(type(self), sections[:depth], section, full=key))
+                place, owner = place.setdefault(section, {}), inner
+            if inner := _inner_section(owner, name):
+                keys = ", ".join(f"{key}.{field}" for field in inner.model_fields)
+                raise ConfigError(f"{key!r} is a section, not a value. Set one of its keys: {keys}.")
+            value = _toml_value(text)
+            place[name] = text if _is_text(owner, name) and not isinstance(value, str) else value
+        return self.parse(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the settings as nested dictionaries of plain values, without those that are `None`."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def _split(assignment: str) -> tuple[str, str]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"A setting must be written key=value, but received {assignment!r}. Example: epochs=20")
+    return key.strip(), text.strip()
+
+
+def _inner_section(owner: type[_Section], name: str) -> type[_Section] | None:
+    field = owner.model_fields.get(name)
+    inner = field.annotation if field else None
+    return inner if isinstance(inner, type) and issubclass(inner, _Section) else None
+
+
+def _is_text(owner: type[_Section], name: str) -> bool:
+    """Whether a field takes any text, so that a column named 2020 stays a name."""
+    field = owner.model_fields.get(name)
+    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,101 @@
+"""The folder of one run: its place, its files, its log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_residual.training import atomic
+
+if TYPE_CHECKING:
+    import keras
+
+
+class RunDirectory:
+    """Paths and writes of a run directory; each file is at every moment complete or not there.
+
+    Args:
+        path: The folder, which is there.
+
+    Example:
+        >>> RunDirectory.create(None, name="digits")      # runs/digits-1, the next time runs/digits-2
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.toml"
+        self.model = path / "model.keras"
+        self.history = path / "history.csv"
+        self.metrics = path / "metrics.json"
+        self.report = path / "report.html"
+        self.log_file = path / "log.txt"
+
+    @classmethod
+    def create(cls, out: str | None, *, name: str) -> RunDirectory:
+        """Makes the folder `out`, or a fresh `runs/NAME-N`.
+
+        Raises:
+            FileExistsError: If `out` is a file, or a folder that is not empty.
+        """
+        if out is None:
+            return cls(_fresh(Path("runs"), name))
+        path = Path(out)
+        check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        return cls(path)
+
+    def save_model(self, model: keras.Model) -> None:
+        """Replaces `model.keras`."""
+        with atomic.replacing(self.model) as beside:
+            model.save(beside)
+
+    def save_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Replaces `history.csv`: a row an epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic.write_text(self.history, text.getvalue())
+
+    def save_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Replaces `metrics.json`."""
+        atomic.write_text(self.metrics, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+
+    def log(self, text: str) -> None:
+        """Appends to `log.txt`, with the time."""
+        with self.log_file.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
+
+    def kept(self) -> str:
+        """Says which files of use are there, for a message after a run that stopped."""
+        names = [path.name for path in (self.model, self.history, self.log_file) if path.exists()]
+        return f"Kept in {self.path}: {', '.join(names)}." if names else f"{self.path} holds nothing of use yet."
+
+
+def check_free(path: Path) -> None:
+    """Raises FileExistsError if something of the user's is at `path`."""
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"The run directory {str(path)!r} is a file. Choose another: --out DIR.")
+    if path.is_dir() and any(path.iterdir()):
+        raise FileExistsError(
+            f"The run directory {str(path)!r} exists and is not empty. Choose another with --out DIR, "
+            f"or leave --out away for a fresh one under runs/."
+        )
+
+
+def _fresh(parent: Path, name: str) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = parent / f"{name}-{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # also when another run takes the number at the same moment
+            number += 1
+        else:
+            return path

@@ -1,0 +1,53 @@
+"""The run directory: a fresh one each time, nothing of the user's overwritten."""
+
+import json
+import re
+
+import pytest
+
+from keras_residual.training.run_directory import RunDirectory
+
+pytestmark = pytest.mark.any_backend
+
+
+def test_fresh_directories_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = [RunDirectory.create(None, name="digits").path for _ in range(3)]
+    assert [str(path) for path in made] == ["runs/digits-1", "runs/digits-2", "runs/digits-3"]
+
+
+def test_an_empty_directory_is_taken(tmp_path):
+    assert RunDirectory.create(str(tmp_path), name="x").path == tmp_path
+
+
+def test_a_directory_that_is_not_empty_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    message = (
+        f"The run directory {str(tmp_path)!r} exists and is not empty. Choose another with --out DIR, "
+        f"or leave --out away for a fresh one under runs/."
+    )
+    with pytest.raises(FileExistsError, match=f"^{re.escape(message)}$"):
+        RunDirectory.create(str(tmp_path), name="x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_file_is_refused(tmp_path):
+    path = tmp_path / "thesis.txt"
+    path.write_text("mine")
+    message = f"The run directory {str(path)!r} is a file. Choose another: --out DIR."
+    with pytest.raises(FileExistsError, match=f"^{re.escape(message)}$"):
+        RunDirectory.create(str(path), name="x")
+    assert path.read_text() == "mine"
+
+
+def test_history_and_metrics(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.save_history([{"epoch": 1, "loss": 0.5}])
+    run.save_history([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    run.save_metrics({"test_loss": 0.1, "data": "größe"})
+    run.log("one")
+    run.log("two")
+    assert run.history.read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
+    assert json.loads(run.metrics.read_text()) == {"test_loss": 0.1, "data": "größe"}
+    assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (one|two)\n){2}", run.log_file.read_text())
+    assert run.kept() == f"Kept in {tmp_path}: history.csv, log.txt."
