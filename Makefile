@@ -38,7 +38,7 @@ format: .venv/tools.stamp ## put the source in the house format
 	$(BIN)/ruff check --fix
 
 docs: .venv/tools.stamp ## build the documentation into site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet # the notice is about a later release of mkdocs
 
 wheel: .venv/tools.stamp ## build sdist and wheel into dist/ and try them in empty environments
 	$(BIN)/python tests/packaging/check_wheel.py --out dist
