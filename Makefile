@@ -53,7 +53,7 @@ clean: ## delete what was built; keeps runs/ and .venv
 .venv/pip.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "keras-residual needs Python 3.11 or newer, and '$(PYTHON)' is" \
-		"$$($(PYTHON) --version 2>&1 || true). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+		"$$($(PYTHON) --version 2>/dev/null || echo not there). Name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	@# Dependency groups came with pip 25.1.
 	@$(BIN)/python -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' \
@@ -61,13 +61,16 @@ clean: ## delete what was built; keeps runs/ and .venv
 	@touch $@
 
 .venv/demo.stamp: .venv/pip.stamp pyproject.toml
-	$(PIP) install --quiet --editable '.[jax,train]'
+	@echo "Installing the library with JAX"
+	@$(PIP) install --quiet --editable '.[jax,train]'
 	@touch $@
 
 .venv/test.stamp: .venv/pip.stamp pyproject.toml
-	$(PIP) install --quiet --editable '.[train,plot]' --group backends --group test
+	@echo "Installing the three backends and the test tools; some minutes on a slow network"
+	@$(PIP) install --quiet --editable '.[train,plot]' --group backends --group test
 	@touch $@
 
 .venv/tools.stamp: .venv/pip.stamp pyproject.toml
-	$(PIP) install --quiet --group lint --group docs --group package
+	@echo "Installing the tools for lint, documentation and packaging"
+	@$(PIP) install --quiet --group lint --group docs --group package
 	@touch $@
