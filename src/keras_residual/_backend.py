@@ -1,0 +1,70 @@
+"""What Keras has no operation for, once a backend; the one file that names JAX, PyTorch and TensorFlow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+BACKEND = keras.backend.backend()
+
+if BACKEND == "jax":
+    import jax
+
+    @jax.custom_vjp
+    def _scale(x: Any, forward: Any, backward: Any) -> Any:
+        del backward
+        return x * forward
+
+    def _scale_forward(x: Any, forward: Any, backward: Any) -> tuple[Any, tuple[Any, Any]]:
+        return x * forward, (forward, backward)
+
+    def _scale_backward(factors: tuple[Any, Any], upstream: Any) -> tuple[Any, Any, Any]:
+        forward, backward = factors
+        return upstream * backward, jax.numpy.zeros_like(forward), jax.numpy.zeros_like(backward)
+
+    _scale.defvjp(_scale_forward, _scale_backward)
+
+elif BACKEND == "torch":
+    import torch
+
+    class _Scale(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Any, forward: Any, backward: Any) -> Any:
+            ctx.save_for_backward(backward)
+            return x * forward
+
+        @staticmethod
+        def backward(ctx: Any, upstream: Any) -> tuple[Any, None, None]:
+            (backward,) = ctx.saved_tensors
+            return upstream * backward, None, None
+
+    def _scale(x: Any, forward: Any, backward: Any) -> Any:
+        return _Scale.apply(x, forward, backward)
+
+elif BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    @tf.custom_gradient
+    def _scale(x: Any, forward: Any, backward: Any) -> Any:
+        def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+            return upstream * backward, tf.zeros_like(forward), tf.zeros_like(backward)
+
+        return x * forward, gradient
+
+else:
+    raise ImportError(
+        f"keras-residual runs on the jax, torch and tensorflow backends of Keras, but the backend is {BACKEND!r}. "
+        "Set the environment variable KERAS_BACKEND to one of them before Python starts."
+    )
+
+
+def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:
+    """Returns `x * forward`, whose gradient with respect to `x` is scaled by `backward` instead of `forward`.
+
+    Args:
+        x: Tensor of any shape.
+        forward: Tensor that broadcasts to the shape of `x`. Its own gradient is 0.
+        backward: Tensor that broadcasts to the shape of `x`. Its own gradient is 0.
+    """
+    return _scale(x, keras.ops.cast(forward, x.dtype), keras.ops.cast(backward, x.dtype))
