@@ -1,1 +1,110 @@
-"""Residual connections for Keras 3: any branch, any depth, any backend."""
+"""Residual connections for Keras 3: any branch, any depth, any backend.
+
+>>> import keras_residual as kr
+>>> inputs = keras.Input((64,))
+>>> outputs = kr.Residual(keras.layers.Dense(64, activation="relu"))(inputs)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from keras_residual._version import __version__
+from keras_residual.layers.drop_path import DropPath
+from keras_residual.layers.merges import (
+    AddMerge,
+    ConcatMerge,
+    DeltaMerge,
+    GRNMerge,
+    GRUMerge,
+    HighwayMerge,
+    InputGateMerge,
+    LerpMerge,
+    MagnitudePreservingMerge,
+    MeanMerge,
+    Merge,
+    NormalizedLerpMerge,
+    OrthogonalMerge,
+    OutputGateMerge,
+    SigmoidTanhMerge,
+    WeightedMerge,
+)
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
+from keras_residual.layers.shake import ShakeDrop, ShakeShake
+from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
+from keras_residual.models.blocks import (
+    basic_block,
+    bottleneck_block,
+    preact_basic_block,
+    preact_bottleneck_block,
+    series_block,
+    tabular_block,
+)
+from keras_residual.models.registry import create_model, list_models
+from keras_residual.stacks import depth_rules
+
+if TYPE_CHECKING:
+    from keras_residual.training.config import TrainConfig
+    from keras_residual.training.train import TrainResult, train
+
+__all__ = [
+    "AddMerge",
+    "AvgPoolShortcut",
+    "ConcatMerge",
+    "DeltaMerge",
+    "DropPath",
+    "FixupScale",
+    "GRNMerge",
+    "GRUMerge",
+    "HighwayMerge",
+    "InputGateMerge",
+    "LayerScale",
+    "LerpMerge",
+    "MagnitudePreservingMerge",
+    "MeanMerge",
+    "Merge",
+    "NormalizedLerpMerge",
+    "OrthogonalMerge",
+    "OutputGateMerge",
+    "ProjectionShortcut",
+    "Residual",
+    "ScalarBias",
+    "Scale",
+    "ShakeDrop",
+    "ShakeShake",
+    "Shortcut",
+    "SigmoidTanhMerge",
+    "SkipInit",
+    "TrainConfig",
+    "TrainResult",
+    "WeightedMerge",
+    "ZeroPadShortcut",
+    "__version__",
+    "basic_block",
+    "bottleneck_block",
+    "create_model",
+    "depth_rules",
+    "list_models",
+    "preact_basic_block",
+    "preact_bottleneck_block",
+    "series_block",
+    "tabular_block",
+    "train",
+]
+
+# Training needs its extra, so its names are imported when they are first asked for.
+_LAZY = {
+    "TrainConfig": "keras_residual.training.config",
+    "TrainResult": "keras_residual.training.train",
+    "train": "keras_residual.training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

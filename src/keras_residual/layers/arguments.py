@@ -1,0 +1,114 @@
+"""What `Residual`'s arguments may be: each is checked here once, when the layer is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual.layers.norms import NORMS
+from keras_residual.layers.shapes import sublayers
+
+NORM_POSITIONS: dict[str, tuple[str, ...]] = {
+    "pre": ("pre",),
+    "post": ("post",),
+    "out": ("out",),
+    "peri": ("pre", "out"),
+}
+
+
+def as_branch(owner: str, branch: Any) -> list[keras.Layer]:
+    """Returns the branch as a list of layers."""
+    layers = list(branch) if isinstance(branch, (list, tuple)) else [branch]
+    if not layers:
+        raise bad_argument(
+            owner, "branch", "a layer or a list of at least one layer", branch, "For no change at all use Identity()."
+        )
+    for layer in layers:
+        if not isinstance(layer, keras.Layer):
+            way_out = "Wrap a function in keras.layers.Lambda or, to be able to save it, in a layer of your own."
+            raise wrong_type(owner, "branch", "a Keras layer or a list of Keras layers", layer, way_out)
+    return layers
+
+
+def check_not_shared(owner: str, branch: Sequence[keras.Layer], **others: Any) -> None:
+    """Refuses an argument that is, or holds, a layer of the branch: its weights would be trained for two purposes."""
+    in_branch = {id(inner): inner for layer in branch for inner in sublayers(layer)}
+    for argument, other in others.items():
+        shared = [inner for inner in sublayers(other) if id(inner) in in_branch] if _is_layer(other) else []
+        if shared:
+            raise ValueError(
+                f"{owner}: the layer {shared[0].name!r} ({type(shared[0]).__name__}) is in `branch` and in "
+                f"`{argument}`. Each path needs an instance of its own: make a second layer for `{argument}`."
+            )
+
+
+def check_name_or_layer(owner: str, argument: str, value: Any, names: Mapping[str, Any] | Sequence[str]) -> None:
+    """Accepts a layer or one of `names`."""
+    if isinstance(value, str):
+        if value not in names:
+            raise unknown_name(owner, argument, value, names)
+    elif not _is_layer(value):
+        raise wrong_type(owner, argument, f"a Keras layer or one of {', '.join(names)}", value)
+
+
+def check_scale(owner: str, argument: str, value: Any, names: Sequence[str]) -> None:
+    """Accepts None, a finite number, a layer, or one of `names`."""
+    if value is None or _is_layer(value):
+        return
+    if isinstance(value, str):
+        if value not in names:
+            raise unknown_name(owner, argument, value, names)
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(owner, argument, f"a number, a Keras layer or one of {', '.join(names)}", value)
+    if not math.isfinite(value):
+        raise bad_argument(owner, argument, "a finite number", value)
+
+
+def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
+    """Returns the places of the norm, in the order of the formula; none without a norm."""
+    if isinstance(position, str):
+        if position not in NORM_POSITIONS:
+            raise unknown_name(owner, "norm_position", position, NORM_POSITIONS)
+        positions = NORM_POSITIONS[position]
+    else:
+        positions = tuple(position)
+        for place in positions:
+            if place not in ("pre", "out", "post"):
+                raise unknown_name(owner, "norm_position", str(place), ["pre", "out", "post"])
+    if norm is None:
+        if positions != ("pre",):
+            way_out = "Pass norm=, for example norm='layer_norm'."
+            raise bad_argument(owner, "norm_position", "left out where there is no norm", position, way_out)
+        return ()
+    check_name_or_layer(owner, "norm", norm, NORMS)
+    return positions
+
+
+def check_rate(owner: str, argument: str, value: Any) -> float:
+    """Returns a probability in [0, 1)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise wrong_type(owner, argument, "a number in [0, 1)", value)
+    if not 0.0 <= value < 1.0:
+        raise bad_argument(owner, argument, "a number in [0, 1)", value)
+    return float(value)
+
+
+def as_activation(owner: str, activation: Any) -> Callable[..., Any] | keras.Layer | None:
+    """Returns the activation as a function or a layer; None for none."""
+    if activation is None or _is_layer(activation) or callable(activation):
+        return activation
+    if isinstance(activation, str):
+        known = sorted(name for name in vars(keras.activations) if not name.startswith("_"))
+        known = [name for name in known if name not in ("get", "serialize", "deserialize")]
+        if activation not in known:
+            raise unknown_name(owner, "activation", activation, known)
+    return keras.activations.get(activation)
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, keras.Layer)

@@ -1,0 +1,1 @@
+"""Many residual connections in a row."""
