@@ -1,0 +1,22 @@
+"""Sources to batches: built-in sets, folders of pictures, tables, NumPy files; augmentation."""
+
+from keras_residual.data.augment import Augment, random_flip, random_shift, shift_and_flip
+from keras_residual.data.batches import Batches
+from keras_residual.data.builtin import BUILTIN_NAMES
+from keras_residual.data.dataset import Dataset
+from keras_residual.data.inputs import load_inputs
+from keras_residual.data.keras_sets import KERAS_NAMES
+from keras_residual.data.sources import load_dataset
+
+__all__ = [
+    "BUILTIN_NAMES",
+    "KERAS_NAMES",
+    "Augment",
+    "Batches",
+    "Dataset",
+    "load_dataset",
+    "load_inputs",
+    "random_flip",
+    "random_shift",
+    "shift_and_flip",
+]

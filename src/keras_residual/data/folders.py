@@ -1,0 +1,109 @@
+"""A folder of pictures: one sub-folder a class, or `train/` and `test/` of those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from keras_residual.data.dataset import Dataset
+from keras_residual.data.labels import encode_classes
+from keras_residual.data.order import natural_key
+from keras_residual.data.pictures import Picture, check_memory, choose_shape, decode, read_headers
+from keras_residual.data.request import Request, source_name
+from keras_residual.data.split import split_indices
+
+TEST_FOLDERS = ("test", "val", "valid", "validation")
+# What Windows and macOS write into folders unasked; hidden files are passed over as well.
+_LITTER = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+def load_folder(folder: Path, request: Request) -> Dataset:
+    """Returns the pictures under the folder; the names of the sub-folders are the classes, in natural order.
+
+    `folder/CLASS/…/picture` is split by seed, each class in its share. `folder/train/CLASS/…` and `folder/test/CLASS/…`
+    (or `val`, `valid`, `validation` where there is no `test`) are taken as they are. Hidden files, and files that lie
+    beside the class folders, are passed over. Nothing is written.
+
+    Raises:
+        ValueError: If there are no class folders, one only, an empty one, files that are no pictures, or more pictures
+            than memory may hold.
+    """
+    request.refuse("target", "features", "drop", because="The folders are the classes.")
+    if request.task == "regression":
+        raise ValueError(f"{request.owner}: a folder of pictures has classes, so its task is classification.")
+    train_folder, test_folder = _parts(folder)
+    pictures, labels = _labelled(train_folder or folder, request, may_be_empty=bool(request.classes))
+    classes = request.classes or tuple(sorted(set(labels), key=natural_key))
+    if len(classes) < 2:
+        hint = (
+            f" Or name the folder that holds the classes: {folder / labels[0]}." if _classes(folder / labels[0]) else ""
+        )
+        raise ValueError(
+            f"{request.owner}: there is only the class {labels[0]!r}, and telling classes apart needs two at least. "
+            f"Add a sub-folder of pictures for another class.{hint}"
+        )
+    y = encode_classes(np.array(labels), classes, owner=request.owner, what="sub-folder")
+    if test_folder is None:
+        train, test = split_indices(y, classes, request)
+        y_train, y_test = y[train], y[test]
+        pictures, test_pictures = [pictures[row] for row in train], [pictures[row] for row in test]
+    else:
+        test_pictures, test_labels = _labelled(test_folder, request, may_be_empty=True)
+        what = f"sub-folder of {test_folder.name}/"
+        y_train, y_test = y, encode_classes(np.array(test_labels), classes, owner=request.owner, what=what)
+    shape = choose_shape(read_headers(pictures + test_pictures, owner=request.owner), request.picture_shape)
+    check_memory(len(pictures) + len(test_pictures), shape, owner=request.owner)
+    x_train = decode(pictures, shape, owner=request.owner)
+    x_test = decode(test_pictures, shape, owner=request.owner)
+    return Dataset(source_name(folder), "pictures", "classification", x_train, y_train, x_test, y_test, classes, ())
+
+
+def picture_files(folder: Path) -> list[Picture]:
+    """Returns the files under a folder at any depth, in natural order; hidden ones and litter are passed over."""
+    found = [
+        path
+        for path in folder.rglob("*")
+        if not any(_passed_over(part) for part in path.relative_to(folder).parts) and path.is_file()
+    ]
+    return [Picture(str(path), path) for path in sorted(found, key=lambda path: natural_key(path.as_posix()))]
+
+
+def _parts(folder: Path) -> tuple[Path | None, Path | None]:
+    """Returns the folders of training and test classes, or None twice where the folder itself holds the classes."""
+    train = folder / "train"
+    test = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
+    # A class may be called "train": only a folder of folders is a part.
+    if test is not None and train.is_dir() and _classes(train):
+        return train, test
+    return None, None
+
+
+def _classes(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir() and not _passed_over(path.name)]
+
+
+def _labelled(folder: Path, request: Request, *, may_be_empty: bool) -> tuple[list[Picture], list[str]]:
+    """Returns the pictures under the class folders and, for each, the name of its class folder."""
+    class_folders = sorted(_classes(folder), key=lambda path: natural_key(path.name))
+    if not class_folders:
+        files = picture_files(folder)
+        holds = f"holds {len(files)} file{'s' if len(files) > 1 else ''} and no sub-folder" if files else "is empty"
+        raise ValueError(f"{request.owner}: the folder {folder} {holds}. Put the pictures into one sub-folder a class.")
+    pictures: list[Picture] = []
+    labels: list[str] = []
+    for class_folder in class_folders:
+        files = picture_files(class_folder)
+        if not files and not may_be_empty:
+            raise ValueError(
+                f"{request.owner}: the class folder {class_folder} holds no pictures. Put pictures there or remove it."
+            )
+        pictures += files
+        labels += [class_folder.name] * len(files)
+    if not pictures:
+        raise ValueError(f"{request.owner}: there are no pictures under {folder}. Put pictures into its sub-folders.")
+    return pictures, labels
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.casefold() in _LITTER

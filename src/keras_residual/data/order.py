@@ -1,0 +1,17 @@
+"""The natural order of names: `img2` before `img10`."""
+
+from __future__ import annotations
+
+import re
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Returns the key that sorts names as people do: digits by value, letters without regard to case.
+
+    Example:
+        >>> sorted(["img10", "img2", "Img1"], key=natural_key)
+        ['Img1', 'img2', 'img10']
+    """
+    parts = re.split(r"([0-9]+)", name.casefold())
+    # A number sorts before a letter; the pair keeps int and str from ever being compared with each other.
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name

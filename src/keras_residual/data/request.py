@@ -1,0 +1,82 @@
+"""What was asked of `load_dataset`, checked, in one object that every kind of source receives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from keras_residual._errors import bad_argument, wrong_type
+
+MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """The arguments of `load_dataset`; see there.
+
+    Raises:
+        ValueError: If a value is out of its range.
+        TypeError: If a value has another type.
+    """
+
+    source: str
+    target: str | None = None
+    task: Literal["auto", "classification", "regression"] = "auto"
+    image_size: int | None = None
+    image_shape: tuple[int, int, int] | None = None
+    test_fraction: float = 0.2
+    seed: int = 0
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in ("auto", "classification", "regression"):
+            raise bad_argument(self.owner, "task", "'auto', 'classification' or 'regression'", self.task)
+        if self.image_size is not None and not _is_whole(self.image_size, low=1):
+            raise bad_argument(self.owner, "image_size", "a whole number of pixels, 1 or more", self.image_size)
+        if self.image_shape is not None and not (
+            len(self.image_shape) == 3
+            and all(_is_whole(size, low=1) for size in self.image_shape)
+            and self.image_shape[2] in (1, 3)
+        ):
+            raise bad_argument(self.owner, "image_shape", "(height, width, 1 or 3)", self.image_shape)
+        if not isinstance(self.test_fraction, (int, float)) or not 0.0 < self.test_fraction < 1.0:
+            raise bad_argument(self.owner, "test_fraction", "between 0 and 1, both excluded", self.test_fraction)
+        if not _is_whole(self.seed, low=0) or self.seed > MAX_SEED:
+            raise bad_argument(self.owner, "seed", f"a whole number in [0, {MAX_SEED}]", self.seed)
+        for argument in ("classes", "features", "drop"):
+            names = getattr(self, argument)
+            if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
+                raise wrong_type(self.owner, argument, "a tuple of names", names)
+
+    @property
+    def owner(self) -> str:
+        """How messages call the data."""
+        return f"Data {self.source!r}"
+
+    def refuse(self, *arguments: str, because: str) -> None:
+        """Raises a ValueError for the first of these arguments that was given although the source has no use for it."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for argument in arguments:
+            value = getattr(self, argument)
+            if value != defaults[argument]:
+                raise bad_argument(self.owner, argument, "left out", value, because)
+
+    @property
+    def picture_shape(self) -> tuple[int | None, int | None, int | None]:
+        """Height, width and channels that were asked for, None where the pictures decide."""
+        if self.image_shape is not None:
+            return self.image_shape
+        return (self.image_size, self.image_size, None)
+
+
+def source_name(path: Path) -> str:
+    """Returns what data is called: the folder's name, or the file's without its suffix."""
+    resolved = path.resolve()
+    return resolved.name if resolved.is_dir() else resolved.stem
+
+
+def _is_whole(value: object, *, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low

@@ -1,0 +1,114 @@
+"""What a source is, by its name: a built-in set, a Keras set, a folder or a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from keras_residual._errors import did_you_mean
+from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
+from keras_residual.data.columns import TABLE_SUFFIXES, read_table
+from keras_residual.data.dataset import Dataset
+from keras_residual.data.folders import TEST_FOLDERS, load_folder
+from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
+from keras_residual.data.npz import load_npz
+from keras_residual.data.picture_parquet import picture_column, picture_dataset
+from keras_residual.data.request import Request
+from keras_residual.data.tables import table_dataset
+
+
+def load_dataset(
+    source: str,
+    *,
+    target: str | None = None,
+    task: Literal["auto", "classification", "regression"] = "auto",
+    image_size: int | None = None,
+    image_shape: tuple[int, int, int] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    classes: tuple[str, ...] | None = None,
+    features: tuple[str, ...] | None = None,
+    drop: tuple[str, ...] = (),
+) -> Dataset:
+    """Returns training and test data from a name or a path. Nothing is written.
+
+    Args:
+        source: A set inside scikit-learn (`BUILTIN_NAMES`), a set of Keras (`KERAS_NAMES`, downloaded once), a folder
+            with one sub-folder of pictures a class (or `train/` and `test/` of those), a folder with `train.parquet`
+            and `test.parquet` (or `.csv`), a `.parquet` of pictures in the Hugging Face layout, a table (`.csv`,
+            `.parquet`) or a `.npz`. A name of a set wins over a file; write `./digits` for the folder.
+        target: Column to predict; a table needs it.
+        task: `"auto"`: text, booleans and whole numbers with 20 distinct values at most are classes.
+        image_size: Height and width of the pictures in pixels. None: their own where they share one of at most 96,
+            else 64; arrays keep theirs.
+        image_shape: Height, width and channels exactly, over `image_size`; what a trained model needs.
+        test_fraction: Share of the test examples in `(0, 1)` where the source has no split of its own.
+        seed: Decides that split, whole number in `[0, 2**32)`.
+        classes: Class names in index order, where a trained model fixes them. None: those of the data.
+        features: Columns in their order, where a trained model fixes them. None: all but target and `drop`.
+        drop: Columns to leave out.
+
+    Raises:
+        ValueError: If there is no such source, or its content cannot be used; says what and where.
+        ConnectionError: If a set of Keras cannot be downloaded.
+        ImportError: If a package of the extra `train` is missing.
+
+    Example:
+        >>> load_dataset("digits").x_train.shape
+        (1437, 8, 8, 1)
+    """
+    request = Request(
+        source=source,
+        target=target,
+        task=task,
+        image_size=image_size,
+        image_shape=image_shape,
+        test_fraction=test_fraction,
+        seed=seed,
+        classes=classes or (),
+        features=features or (),
+        drop=drop,
+    )
+    if source in BUILTIN_NAMES:
+        return load_builtin(request)
+    if source in KERAS_NAMES:
+        return load_keras_set(request)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _load_directory(path, request)
+    if not path.exists():
+        raise ValueError(
+            f"Data {source!r}: there is no such file or folder, and no set has this name."
+            f"{did_you_mean(source, (*BUILTIN_NAMES, *KERAS_NAMES))}"
+        )
+    return _load_file(path, request)
+
+
+def _load_file(path: Path, request: Request) -> Dataset:
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return load_npz(path, request)
+    if suffix in TABLE_SUFFIXES:
+        return _load_tables(path, path, None, request)
+    raise ValueError(
+        f"{request.owner}: a data file ends in .csv, .parquet or .npz. "
+        f"Pictures come as a folder with one sub-folder a class."
+    )
+
+
+def _load_directory(folder: Path, request: Request) -> Dataset:
+    for suffix in TABLE_SUFFIXES:
+        train = folder / f"train{suffix}"
+        test = next(
+            (folder / f"{name}{suffix}" for name in TEST_FOLDERS if (folder / f"{name}{suffix}").is_file()), None
+        )
+        if train.is_file():
+            return _load_tables(folder, train, test, request)
+    return load_folder(folder, request)
+
+
+def _load_tables(path: Path, train_path: Path, test_path: Path | None, request: Request) -> Dataset:
+    train = read_table(train_path, owner=request.owner)
+    test = None if test_path is None else read_table(test_path, owner=request.owner)
+    load = table_dataset if picture_column(train) is None else picture_dataset
+    return load(path, train, test, request)
