@@ -25,11 +25,15 @@ def test_import_linter_keeps_its_contracts() -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_only_the_backend_file_names_a_framework(path: Path) -> None:
-    named = list(framework_names(path.read_text(encoding="utf-8")))
-    if path == PACKAGE / "_backend.py":
-        assert named, "the one file that names the frameworks names none"
-    else:
-        assert named == []
+    source = path.read_text(encoding="utf-8")
+    match path.relative_to(PACKAGE).as_posix():
+        case "_backend.py":
+            assert list(framework_names(source)), "the one file that names the frameworks names none"
+        case "cli/backend.py":
+            # Chooses by name before Keras, and so `_backend.py`, may be imported. It imports none of them.
+            assert list(framework_names(source, strings=False)) == []
+        case _:
+            assert list(framework_names(source)) == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +55,7 @@ def test_a_framework_in_prose_is_left_alone() -> None:
     assert list(framework_names('"""Runs on torch."""\nmessage = "Install jax or torch."')) == []
 
 
-def framework_names(source: str) -> Iterator[str]:
+def framework_names(source: str, *, strings: bool = True) -> Iterator[str]:
     """Yields "line: name" for each import of a framework, and each string that is its name or that of its module."""
     for node in ast.walk(ast.parse(source)):
         match node:
@@ -59,7 +63,7 @@ def framework_names(source: str) -> Iterator[str]:
                 names = [alias.name for alias in aliases]
             case ast.ImportFrom(module=str(module), level=0):
                 names = [module]
-            case ast.Constant(value=str(text)) if all(part.isidentifier() for part in text.split(".")):
+            case ast.Constant(value=str(text)) if strings and all(part.isidentifier() for part in text.split(".")):
                 names = [text]
             case _:
                 continue

@@ -7,27 +7,38 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 import keras_residual as kr
+from keras_residual.layers.arguments import NORM_POSITIONS
+from keras_residual.layers.merges import MERGES
+from keras_residual.layers.norms import NORMS
+from keras_residual.layers.scales import NAMED_FACTORS, SCALES
+from keras_residual.layers.shortcuts import SHORTCUTS
 
 ROOT = Path(__file__).parents[1]
-SCREEN = 100  # lines
+SCREEN = 120  # lines
 OPTIONAL = {"sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"}
 FRAMEWORKS = {"jax", "torch", "tensorflow"}
 # The names of the contract that belong to the layer, the models and training.
 PROMISED = ["DropPath", "LayerScale", "Residual", "SkipInit", "create_model", "list_models", "train", "TrainConfig"]
+NAMES = [name for name in kr.__all__ if not name.startswith("_")]
 
 
 @pytest.mark.any_backend
 def test_all_is_what_is_visible() -> None:
-    submodules = {name for name, value in vars(kr).items() if isinstance(value, ModuleType)}
-    visible = {name for name in dir(kr) if not name.startswith("_")} - submodules
-    assert visible == {name for name in kr.__all__ if not name.startswith("_")} - submodules
-    assert all(hasattr(kr, name) for name in kr.__all__)
+    own = {
+        name
+        for name, value in vars(kr).items()
+        if not name.startswith("_") and str(getattr(value, "__module__", "")).startswith("keras_residual")
+    }
+    assert own <= set(kr.__all__)
+    assert set(dir(kr)) == set(kr.__all__)
+    assert [name for name in kr.__all__ if not hasattr(kr, name)] == []
 
 
 @pytest.mark.any_backend
@@ -44,7 +55,7 @@ def test_promised_name_resolves(name: str) -> None:
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("name", [name for name in kr.__all__ if not name.startswith("_")])
+@pytest.mark.parametrize("name", NAMES)
 def test_public_object_has_a_one_line_summary(name: str) -> None:
     value = getattr(kr, name)
     assert callable(value) or isinstance(value, ModuleType), f"{name} is {type(value).__name__}"
@@ -55,6 +66,29 @@ def test_public_object_has_a_one_line_summary(name: str) -> None:
     summary, *rest = inspect.cleandoc(documentation).splitlines()
     assert re.search(r"[.:]$", summary), f"the summary of {name} does not end on its first line: {summary!r}"
     assert not rest or not rest[0], f"the summary of {name} runs on into its second line"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", NAMES)
+def test_public_object_is_on_an_api_page(name: str) -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md"))
+    member = r"\.\w+" if isinstance(getattr(kr, name), ModuleType) else ""
+    assert re.search(rf"^::: keras_residual\.(\w+\.)*{name}{member}$", pages, flags=re.MULTILINE)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [
+        ("merges", MERGES),
+        ("shortcuts", ["auto", "identity", *SHORTCUTS]),
+        ("scales", [*SCALES, *NAMED_FACTORS]),
+        ("norms", [*NORMS, *NORM_POSITIONS]),
+    ],
+)
+def test_page_has_every_name_that_the_argument_takes(page: str, names: Iterable[str]) -> None:
+    text = (ROOT / "docs" / "api" / f"{page}.md").read_text(encoding="utf-8")
+    assert set(re.findall(r'`"(\w+)"`', text)) == set(names)
 
 
 def test_import_adds_nothing_optional_and_no_second_framework() -> None:
