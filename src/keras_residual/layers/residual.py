@@ -50,7 +50,8 @@ class Residual(keras.layers.Layer):
     Call arguments:
         inputs: Tensor of shape `(batch, …, channels)`, or `(batch, channels, …)` where the branch is channels_first.
         training: Whether drop path, dropout and norms act as in training.
-        mask: Mask of a sequence, `(batch, time)`; it reaches every part and comes out again where the time axis is kept.
+        mask: Mask of a sequence, `(batch, time)`; it reaches every part, and comes out where the time
+            axis is kept.
 
     Output shape:
         That of the branch; with `merge="concat"` the channels of both paths.
@@ -130,7 +131,9 @@ class Residual(keras.layers.Layer):
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
         if not input_shape or not all(size is None or isinstance(size, int) for size in input_shape):
             rule = "one tensor of shape (batch, …, channels)"
-            raise bad_argument(self._owner, "inputs", rule, input_shape, "Concatenate or choose before the connection.")
+            raise bad_argument(
+                self._owner, "inputs", rule, input_shape, "Merge several tensors, or choose one, before."
+            )
         shape = (None, *input_shape[1:])
         axis = shapes.channel_axis(self.branch, len(shape))
         if len(shape) < 2 or shape[axis] is None:
@@ -162,30 +165,36 @@ class Residual(keras.layers.Layer):
     def _build_branch(self, shape: Shape) -> Shape:
         tensor = keras.KerasTensor(shape, dtype=self.compute_dtype)
         for layer in self.branch:
-            was_built = layer.built
-            try:
-                # A symbolic call builds any layer, also one that has no `build`, and checks its input.
-                outputs = layer(tensor)
-                if was_built:
-                    # A layer with weights for another shape may only notice in its `call`.
-                    keras.Operation.compute_output_spec(layer, tensor)
-            except Exception as error:
-                if not was_built:
-                    raise
-                raise ValueError(
-                    f"{self._owner}: the layer {layer.name!r} ({type(layer).__name__}) in `branch` was already built for "
-                    f"another input and cannot take {tuple(tensor.shape)}: {error} Pass a new layer."
-                ) from error
+            outputs = self._build_branch_layer(layer, tensor)
             if not isinstance(outputs, keras.KerasTensor):
-                raise bad_argument(
-                    self._owner,
-                    "branch",
-                    f"one that returns one tensor, which layer {layer.name!r} ({type(layer).__name__}) does not",
-                    outputs,
-                    "Wrap it in a layer that returns the tensor to be merged.",
+                what = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
+                raise ValueError(
+                    f"{self._owner}: `branch` must return one tensor, but its layer {layer.name!r} "
+                    f"({type(layer).__name__}) returned {what}. Wrap it in one that returns the tensor to be merged."
                 )
             tensor = outputs
         return tuple(tensor.shape)
+
+    def _build_branch_layer(self, layer: keras.Layer, tensor: keras.KerasTensor) -> Any:
+        was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
+        what = f"{self._owner}: `branch` has a layer, {layer.name!r} ({type(layer).__name__}), that"
+        try:
+            # A symbolic call builds any layer, also one that has no `build`, and checks its input.
+            outputs = layer(tensor)
+            if was_built:
+                # A layer with weights for another shape may only notice it in its `call`.
+                keras.Operation.compute_output_spec(layer, tensor)
+        except Exception as error:
+            if was_built:
+                raise ValueError(
+                    f"{what} was already built for another input{f' {built_for}' if built_for else ''} and cannot take "
+                    f"one of shape {tuple(tensor.shape)}. Pass a new layer."
+                ) from error
+            raise ValueError(
+                f"{what} cannot be called on one tensor of shape {tuple(tensor.shape)}, or does not return one tensor: "
+                f"{error}"
+            ) from error
+        return outputs
 
     def _make_norm(self, position: str, shape: Shape, axis: int) -> keras.Layer | None:
         if position not in self._norm_positions:
@@ -226,39 +235,39 @@ class Residual(keras.layers.Layer):
                 shape,
                 "the branch's output",
                 branch_shape,
-                "A shortcut cannot be inferred between different ranks: pass `shortcut=` a layer that makes that shape.",
+                "No shortcut can be inferred between ranks: pass `shortcut=` a layer that makes the branch's shape.",
             )
-        strides = shapes.infer_strides(self._branch_path(), shape, branch_shape, axis)
-        keeps_size = strides is not None and set(strides) <= {1}
+        sizes = shapes.spatial_sizes(self._branch_path(), shape, branch_shape, axis)
+        strides = tuple(shapes.infer_stride(pairs) for pairs in sizes)
+        keeps_size = set(strides) <= {1}
         equal_channels = shape[axis] == branch_shape[axis] or not self._needs_equal_shapes
         if keeps_size and equal_channels and (shortcut == "auto" or not getattr(shortcut, "always", True)):
             return None
-        if strides is None and getattr(shortcut, "strides", None) is None:
-            raise self._no_strides(shape, branch_shape, axis)
+        if None in strides and getattr(shortcut, "strides", None) is None:
+            raise self._no_stride(shape, branch_shape, sizes[strides.index(None)])
         if isinstance(shortcut, str):
             name = "projection" if shortcut == "auto" else shortcut
             shortcut = SHORTCUTS[name](name="shortcut", dtype=self.dtype_policy)
         filters = branch_shape[axis] if self._needs_equal_shapes else shape[axis]
-        shortcut.infer(filters=filters, strides=strides or (), axis=axis)
+        shortcut.infer(filters=filters, strides=tuple(s or 1 for s in strides), axis=axis)
         if not shortcut.built:
             shortcut.build(shape)
         return shortcut
 
     @property
     def _needs_equal_shapes(self) -> bool:
-        return getattr(self._merge, "needs_equal_shapes", True)
+        return getattr(self._merge, "needs_equal_shapes", not isinstance(self._merge, keras.layers.Concatenate))
 
-    def _no_strides(self, shape: Shape, branch_shape: Shape, axis: int) -> ValueError:
-        sizes = [(shape[i], branch_shape[i]) for i in shapes.spatial_axes(len(shape), axis)]
-        changed = ", ".join(f"{size} to {wanted}" for size, wanted in sizes if size != wanted or size is None)
+    def _no_stride(self, shape: Shape, branch_shape: Shape, pairs: list[tuple[int, int]]) -> ValueError:
         return shape_mismatch(
             self._owner,
             "the input",
             shape,
             "the branch's output",
             branch_shape,
-            f"No shortcut can be inferred, since no whole stride takes the size {changed}. Pass padding='same' to the "
-            "branch's layers, or `shortcut=` a layer that makes the branch's shape, such as a cropping layer.",
+            f"No shortcut can be inferred, since no whole stride takes a size of {pairs[0][0]} to {pairs[0][1]}. Pass "
+            "padding='same' to the branch's layers, or `shortcut=` a layer that makes the branch's shape, such as a "
+            "cropping or an upsampling layer.",
         )
 
     def _build_merge(self, skip_shape: Shape, branch_shape: Shape) -> Shape:
@@ -346,7 +355,7 @@ def _apply(part: keras.Layer | float | None, tensor: Any, training: bool | None,
         return tensor
     if not isinstance(part, keras.Layer):
         return tensor * part
-    takes_training, takes_mask = _call_takes(type(part))
+    takes_training, takes_mask = _call_takes(type(part).call)
     arguments_taken: dict[str, Any] = {}
     # Given by hand, and not left to the call context, which `stateless_call` does not set up.
     if takes_training and training is not None:
@@ -357,6 +366,6 @@ def _apply(part: keras.Layer | float | None, tensor: Any, training: bool | None,
 
 
 @cache
-def _call_takes(layer_class: type) -> tuple[bool, bool]:
-    parameters = inspect.signature(layer_class.call).parameters
+def _call_takes(call: Callable[..., Any]) -> tuple[bool, bool]:
+    parameters = inspect.signature(call).parameters
     return "training" in parameters, "mask" in parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import keras
 
@@ -17,7 +17,11 @@ def register(cls: type) -> type:
 def serialize(value: Any) -> Any:
     """Returns `value` as a configuration holds it: layers, also in a list, as dictionaries; anything else as it is."""
     if isinstance(value, keras.Layer):
-        return keras.saving.serialize_keras_object(value)
+        config = cast(dict[str, Any], keras.saving.serialize_keras_object(value))
+        # The layer that holds it builds it. Built by itself on loading, its weights would lose the holder's name
+        # from their paths.
+        config.pop("build_config", None)
+        return config
     if isinstance(value, (list, tuple)):
         return [serialize(item) for item in value]
     return value

@@ -58,32 +58,30 @@ def chain_output_shape(layers: Iterable[keras.Layer], shape: Shape) -> Shape:
     return shape
 
 
-def infer_strides(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> tuple[int, ...] | None:
-    """Returns the strides that lead from `shape` to `target`, one a spatial axis, or None where no whole stride does.
+def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> list[list[tuple[int, int]]]:
+    """Returns for each spatial axis pairs (size before, size after) of `layers`, which lead from `shape` to `target`.
 
-    A stride `s` takes a size `n` to `ceil(n / s)`. Where the size is not known, `layers` (those that lead from `shape`
-    to `target`) are asked what they make of two known sizes.
+    One pair where the size is known; else what `layers` make of two sizes that are tried.
     """
-    pairs: list[list[tuple[int, int]]] = []
-    probed = None
+    pairs = []
+    tried = None
     for spatial in spatial_axes(len(shape), axis):
         size, wanted = shape[spatial], target[spatial]
         if size is not None and wanted is not None:
             pairs.append([(size, wanted)])
             continue
-        probed = probed or [(_probe(shape, n), chain_output_shape(layers, _probe(shape, n))) for n in _PROBES]
-        pairs.append([(before[spatial], after[spatial]) for before, after in probed])  # type: ignore[misc]
-    strides = [_stride(axis_pairs) for axis_pairs in pairs]
-    return None if None in strides else tuple(strides)  # type: ignore[arg-type]
+        tried = tried or [(_probe(shape, n), chain_output_shape(layers, _probe(shape, n))) for n in _PROBES]
+        pairs.append([(int(before[spatial] or 0), int(after[spatial] or 0)) for before, after in tried])
+    return pairs
+
+
+def infer_stride(pairs: list[tuple[int, int]]) -> int | None:
+    """Returns the smallest stride `s` that takes each size `n` to `ceil(n / s)`, or None where there is none."""
+    size, wanted = pairs[0]
+    if not 0 < wanted <= size:
+        return None
+    return next((s for s in range(1, size + 1) if all(-(-n // s) == m for n, m in pairs)), None)
 
 
 def _probe(shape: Shape, size: int) -> Shape:
     return (shape[0], *(size if dimension is None else dimension for dimension in shape[1:]))
-
-
-def _stride(pairs: list[tuple[int, int]]) -> int | None:
-    size, wanted = pairs[0]
-    if not 0 < wanted <= size:
-        return None
-    candidates = (s for s in range(1, size + 1) if all(-(-n // s) == m for n, m in pairs))
-    return next(candidates, None)
