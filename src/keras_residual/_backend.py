@@ -11,8 +11,7 @@ BACKEND = keras.backend.backend()
 if BACKEND == "jax":
     import jax
 
-    @jax.custom_vjp
-    def _scale(x: Any, forward: Any, backward: Any) -> Any:
+    def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
         del backward
         return x * forward
 
@@ -23,6 +22,7 @@ if BACKEND == "jax":
         forward, backward = factors
         return upstream * backward, jax.numpy.zeros_like(forward), jax.numpy.zeros_like(backward)
 
+    _scale = jax.custom_vjp(_scale_alone)
     _scale.defvjp(_scale_forward, _scale_backward)
 
 elif BACKEND == "torch":
@@ -35,22 +35,22 @@ elif BACKEND == "torch":
             return x * forward
 
         @staticmethod
-        def backward(ctx: Any, upstream: Any) -> tuple[Any, None, None]:
+        def backward(ctx: Any, *grad_outputs: Any) -> tuple[Any, None, None]:
             (backward,) = ctx.saved_tensors
-            return upstream * backward, None, None
+            return grad_outputs[0] * backward, None, None
 
-    def _scale(x: Any, forward: Any, backward: Any) -> Any:
-        return _Scale.apply(x, forward, backward)
+    _scale = _Scale.apply
 
 elif BACKEND == "tensorflow":
     import tensorflow as tf
 
-    @tf.custom_gradient
-    def _scale(x: Any, forward: Any, backward: Any) -> Any:
+    def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]:
         def gradient(upstream: Any) -> tuple[Any, Any, Any]:
             return upstream * backward, tf.zeros_like(forward), tf.zeros_like(backward)
 
         return x * forward, gradient
+
+    _scale = tf.custom_gradient(_scale_with_gradient)
 
 else:
     raise ImportError(

@@ -67,4 +67,5 @@ class DropPath(ShapePreserving):
 def draw_shape(inputs: Any, mode: str) -> tuple[Any, ...]:
     """Returns the shape of one draw a sample (`"row"`) or one in all (`"batch"`), of the rank of `inputs`."""
     ones = (1,) * (len(inputs.shape) - 1)
-    return (ops.shape(inputs)[0] if mode == "row" else 1, *ones)
+    sizes: Any = ops.shape(inputs)
+    return (sizes[0] if mode == "row" else 1, *ones)

@@ -29,11 +29,12 @@ class KernelMerge(Merge):
 
     def dense(self, name: str, units: int, shape: Shape, *, bias: float | None = None) -> keras.layers.Dense:
         """Returns a built dense layer; `bias` is where its bias starts, `None` for no bias."""
+        bias_initializer: Any = keras.initializers.Constant(bias or 0.0)
         layer = keras.layers.Dense(
             units,
             use_bias=bias is not None,
             kernel_initializer=_distinct(self.kernel_initializer, self._dense_layers),
-            bias_initializer=keras.initializers.Constant(bias or 0.0),
+            bias_initializer=bias_initializer,
             dtype=self.dtype_policy,
             name=name,
         )

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_residual.layers._checks import flag, owner_of, positive
-from keras_residual.layers.gate_base import BiasedGateMerge, KernelMerge
+from keras_residual.layers.gate_base import BiasedGateMerge
 from keras_residual.layers.merge_base import channels_of
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -49,7 +49,7 @@ class HighwayMerge(BiasedGateMerge):
 
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the gated sum."""
-        gate = ops.sigmoid(self.transform_gate(skip))
+        gate: Any = ops.sigmoid(self.transform_gate(skip))
         return gate * branch + (1 - gate) * skip
 
 
@@ -94,7 +94,7 @@ class LerpMerge(BiasedGateMerge):
 
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the interpolation."""
-        mix = ops.sigmoid(self.mix(ops.concatenate([skip, branch], axis=-1)))
+        mix: Any = ops.sigmoid(self.mix(ops.concatenate([skip, branch], axis=-1)))
         return (1 - mix) * branch + mix * skip
 
     def get_config(self) -> dict[str, Any]:

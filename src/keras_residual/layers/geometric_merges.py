@@ -104,8 +104,8 @@ class DeltaMerge(KernelMerge):
         """Returns the skip, erased and rewritten along the direction of the branch."""
         x, f = widen(skip), widen(branch)
         k = f * ops.rsqrt(_dot(f, f) + self.epsilon)
-        beta = 2 * ops.sigmoid(widen(self.beta_head(skip)))
-        return ops.cast(x + beta * (widen(self.value_head(skip)) - _dot(k, x)) * k, skip.dtype)
+        gate: Any = ops.sigmoid(widen(self.beta_head(skip)))
+        return ops.cast(x + 2 * gate * (widen(self.value_head(skip)) - _dot(k, x)) * k, skip.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

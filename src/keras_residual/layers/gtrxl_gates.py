@@ -166,7 +166,7 @@ class GRUMerge(BiasedGateMerge):
 
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the new state of the unit."""
-        reset = ops.sigmoid(self.reset_branch(branch) + self.reset_skip(skip))
-        update = ops.sigmoid(self.update_branch(branch) + self.update_skip(skip) - self.bias)
-        candidate = ops.tanh(self.candidate_branch(branch) + self.candidate_skip(reset * skip))
+        reset: Any = ops.sigmoid(self.reset_branch(branch) + self.reset_skip(skip))
+        update: Any = ops.sigmoid(self.update_branch(branch) + self.update_skip(skip) - self.bias)
+        candidate: Any = ops.tanh(self.candidate_branch(branch) + self.candidate_skip(reset * skip))
         return (1 - update) * skip + update * candidate

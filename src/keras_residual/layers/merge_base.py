@@ -79,10 +79,11 @@ class Merge(keras.layers.Layer):
         total = None if first is None or second is None else first + second
         return (*common[:axis], total, *common[axis + 1 :])
 
-    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
         """Returns the mask that both inputs allow, the only one given, or none."""
         del inputs
-        given = [m for m in (mask if isinstance(mask, (list, tuple)) else [mask]) if m is not None]
+        masks = previous_mask if isinstance(previous_mask, (list, tuple)) else [previous_mask]
+        given = [mask for mask in masks if mask is not None]
         if len(given) == 2:
             return ops.logical_and(*given)
         return given[0] if given else None

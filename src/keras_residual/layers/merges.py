@@ -163,7 +163,7 @@ class WeightedMerge(Merge):
 
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the weighted sum."""
-        weights = ops.softmax(self.weighting) if self.softmax else ops.convert_to_tensor(self.weighting)
+        weights: Any = ops.softmax(self.weighting) if self.softmax else ops.convert_to_tensor(self.weighting)
         return weights[0] * skip + weights[1] * branch
 
     def get_config(self) -> dict[str, Any]:

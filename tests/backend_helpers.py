@@ -1,0 +1,66 @@
+"""Gradients on each backend, for tests: the one test module that names JAX, PyTorch and TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def gradients(
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], variables: Sequence[Any] = ()
+) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """Returns the gradients of `sum(w * function(*arrays))` with respect to the arrays and the variables.
+
+    `w` are fixed weights, so that no symmetry of a function hides a gradient. None stands for a gradient that is not
+    connected; JAX gives zeros there.
+    """
+    arrays = [np.asarray(array) for array in arrays]
+    return _BY_BACKEND[keras.backend.backend()](function, arrays, list(variables))
+
+
+def weighted_sum(y: Any) -> Any:
+    """Returns a scalar in float32 that weighs each element of `y` in its own way."""
+    weights = np.random.default_rng(99).uniform(0.5, 1.5, size=tuple(y.shape)).astype("float32")
+    return ops.sum(ops.multiply(ops.cast(y, "float32"), weights))
+
+
+def _jax(function: Any, arrays: list[np.ndarray], variables: list[Any]) -> Any:
+    import jax
+
+    def loss(arrays: Any, values: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return weighted_sum(function(*arrays))
+
+    values = [variable.value for variable in variables]
+    by_array, by_variable = jax.grad(loss, argnums=(0, 1))([jax.numpy.asarray(array) for array in arrays], values)
+    return [np.asarray(g) for g in by_array], [np.asarray(g) for g in by_variable]
+
+
+def _torch(function: Any, arrays: list[np.ndarray], variables: list[Any]) -> Any:
+    import torch
+
+    inputs = [torch.tensor(array, requires_grad=True) for array in arrays]
+    targets = [*inputs, *(variable.value for variable in variables)]
+    loss = weighted_sum(function(*inputs))
+    found = torch.autograd.grad(loss, targets, allow_unused=True) if loss.requires_grad else [None] * len(targets)
+    found = [None if g is None else g.detach().cpu().numpy() for g in found]
+    return found[: len(inputs)], found[len(inputs) :]
+
+
+def _tensorflow(function: Any, arrays: list[np.ndarray], variables: list[Any]) -> Any:
+    import tensorflow as tf
+
+    inputs = [tf.convert_to_tensor(array) for array in arrays]
+    targets = [*inputs, *(variable.value for variable in variables)]
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        loss = weighted_sum(function(*inputs))
+    found = [None if g is None else np.asarray(tf.convert_to_tensor(g)) for g in tape.gradient(loss, targets)]
+    return found[: len(inputs)], found[len(inputs) :]
+
+
+_BY_BACKEND = {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}

@@ -1,0 +1,42 @@
+"""What holds for every test: the backend is the one asked for, seeds are set, hypothesis repeats itself."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A backend that was asked for and does not import must fail the run, not shorten it: so this import is not guarded.
+import keras
+import pytest
+from hypothesis import settings
+
+FIRST_BACKEND = "jax"  # the one that runs the tests which do not depend on the backend
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=20)
+settings.load_profile("ci")
+
+
+def pytest_report_header() -> str:
+    return f"keras {keras.__version__} on {keras.backend.backend()}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if keras.backend.backend() == FIRST_BACKEND:
+        return
+    elsewhere = [item for item in items if item.get_closest_marker("any_backend")]
+    if elsewhere:
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Sets every seed, and undoes what a test changes of Keras's global settings."""
+    policy = keras.config.dtype_policy()
+    data_format = keras.config.image_data_format()
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_image_data_format(data_format)
