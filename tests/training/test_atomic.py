@@ -48,7 +48,7 @@ def test_an_error_in_mid_write_leaves_the_old_file_and_no_rest(tmp_path):
             beside.write_bytes(b"half")
             raise OSError("disk")
 
-    with pytest.raises(OSError, match="^disk$"):
+    with pytest.raises(OSError, match=r"^disk$"):
         write_and_fail()
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.keras"]

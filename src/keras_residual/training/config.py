@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from keras_residual._optional import require
 from keras_residual.training.config_errors import ConfigError, explain, nearest_key
@@ -16,6 +16,7 @@ except ModuleNotFoundError:
     raise
 
 Auto = Literal["auto"]
+Setting = TypeVar("Setting", bool, int, float)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 # TOML gives lists; every other field is strict, so that `epochs = "5"` or `seed = true` is refused and not guessed at.
 # A bare name is a list of one: `--set data.drop=id` needs no brackets that the shell would want quoted.
@@ -152,6 +153,13 @@ class TrainConfig(_Section):
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as nested dictionaries of plain values, without those that are `None`."""
         return self.model_dump(mode="json", exclude_none=True)
+
+
+def settled(setting: Setting | Auto) -> Setting:
+    """Returns a setting that `resolve` has made a value."""
+    if setting == "auto":
+        raise ValueError("TrainConfig: a setting is still 'auto'. Pass the configuration through `resolve`.")
+    return setting
 
 
 def _split(assignment: str) -> tuple[str, str]:

@@ -1,0 +1,103 @@
+"""The optimisation itself: AdamW with warm-up and cosine decay, the best epoch kept on disk as it comes."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import keras
+
+from keras_residual.training.assemble import Assembled
+from keras_residual.training.config import OptimizerConfig, settled
+from keras_residual.training.run_directory import RunDirectory
+
+# The loss as a metric, whose weighted mean leaves out the padding of the last validation batch; Keras's own does not.
+EXACT = "exact_loss"
+
+# Biases, norm parameters and the scales of branches are few and want no pull towards zero.
+UNDECAYED = ["bias", "gamma", "beta", "scale"]
+
+
+class NotFiniteError(FloatingPointError):
+    """The loss became infinite or no number at all."""
+
+
+def make_optimizer(config: OptimizerConfig, *, steps: int) -> keras.optimizers.Optimizer:
+    """Returns AdamW over `steps` steps."""
+    rate = settled(config.learning_rate)
+    warmup = round(config.warmup * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else rate,
+        decay_steps=max(1, steps - warmup),
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
+    # Keras annotates the rate as a number; its documentation has schedules too.
+    rates: Any = schedule
+    optimizer = keras.optimizers.AdamW(rates, weight_decay=settled(config.weight_decay))
+    optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
+    return optimizer
+
+
+class Record(keras.callbacks.Callback):
+    """After each epoch: a row of history, and the model if it is the best so far, both on disk before the next.
+
+    Best is the highest validation accuracy, then the lowest validation loss; for numbers the lowest validation loss.
+
+    Args:
+        run: Where to write.
+        assembled: The models; the loss is written in the square of the target's units.
+    """
+
+    def __init__(self, run: RunDirectory, assembled: Assembled) -> None:
+        super().__init__()
+        self.run = run
+        self.assembled = assembled
+        self.rows: list[dict[str, float]] = []
+        self.best_epoch = 0
+        self._best: tuple[float, ...] | None = None
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Notes the time."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes history and, if it is the best, the model."""
+        numbers = {key: float(value) for key, value in (logs or {}).items() if key not in ("loss", "val_loss")}
+        numbers["loss"], numbers["val_loss"] = numbers.pop(EXACT), numbers.pop(f"val_{EXACT}")
+        if not all(math.isfinite(numbers[key]) for key in ("loss", "val_loss")):
+            raise NotFiniteError(f"the loss of epoch {epoch + 1} is not a finite number ({numbers['loss']})")
+        for key in ("loss", "val_loss"):
+            numbers[key] *= self.assembled.target_scale**2
+        row = {"epoch": epoch + 1, **numbers, "seconds": round(time.perf_counter() - self._started, 3)}
+        self.rows.append(row)
+        rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
+        if self._best is None or rank < self._best:
+            self.run.save_model(self.assembled.raw)
+            self._best, self.best_epoch = rank, epoch + 1
+        self.run.save_history(self.rows)
+        self.run.log(describe_epoch(row))
+
+
+def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
+    """Returns one line about an epoch, as a terminal or a log shows it."""
+    count = f"{row['epoch']:.0f}" + (f"/{of}" if of else "")
+    numbers = [f"{key} {_short(row[key])}" for key in ("loss", "accuracy", "val_loss", "val_accuracy") if key in row]
+    return "  ".join([f"epoch {count}", *numbers])
+
+
+def compile_learner(learner: keras.Model, optimizer: keras.optimizers.Optimizer, *, classes: int) -> None:
+    """Compiles with cross-entropy and accuracy for classes, with the squared error for numbers."""
+    if classes:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        exact = keras.metrics.SparseCategoricalCrossentropy(EXACT, from_logits=True)
+        learner.compile(optimizer=optimizer, loss=loss, weighted_metrics=["accuracy", exact])
+    else:
+        exact = keras.metrics.MeanSquaredError(EXACT)
+        learner.compile(optimizer=optimizer, loss="mean_squared_error", weighted_metrics=[exact])
+
+
+def _short(value: float) -> str:
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"

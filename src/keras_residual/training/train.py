@@ -1,0 +1,160 @@
+"""`train`: from a configuration to a run directory with the best model, its history, metrics and report."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual.data import Batches, Dataset, load_dataset, shift_and_flip
+from keras_residual.training import atomic
+from keras_residual.training.assemble import Assembled, assemble
+from keras_residual.training.config import TrainConfig, settled
+from keras_residual.training.config_file import to_toml
+from keras_residual.training.defaults import resolve
+from keras_residual.training.fit import Record, compile_learner, make_optimizer
+from keras_residual.training.report import write_report
+from keras_residual.training.run_directory import RunDirectory, check_free
+from keras_residual.training.saved import load_model, raw_outputs
+from keras_residual.training.scores import score
+from keras_residual.training.stopped import keeping
+from keras_residual.training.validation import split_validation
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run left.
+
+    Args:
+        run_directory: Where everything is.
+        metrics: What `metrics.json` holds.
+        history: A row an epoch, as in `history.csv`.
+        best_epoch: The epoch whose model was kept.
+    """
+
+    run_directory: Path
+    metrics: dict[str, Any]
+    history: list[dict[str, float]]
+    best_epoch: int
+
+    def load_model(self) -> keras.Model:
+        """Returns the best model: raw inputs to logits, or to the target in its own units."""
+        return load_model(self.run_directory / "model.keras")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A configuration without "auto", with its data and which training examples choose the best epoch."""
+
+    config: TrainConfig
+    dataset: Dataset
+    learn: np.ndarray
+    choose: np.ndarray
+
+
+def prepare(config: TrainConfig) -> Prepared:
+    """Reads the data and settles every setting; whatever is wrong with either is found here, before anything is made.
+
+    Raises:
+        ValueError: If a setting does not fit the data, or the data cannot be learned from.
+        OSError: If the data cannot be read, or the run directory is in use.
+    """
+    if config.out is not None:
+        check_free(Path(config.out))
+    settings = config.data
+    dataset = load_dataset(
+        settings.source,
+        target=settings.target,
+        task=settings.task,
+        image_size=settings.image_size,
+        test_fraction=settings.test_fraction,
+        drop=settings.drop,
+        seed=config.seed,
+        classes=settings.classes or None,
+        features=settings.features or None,
+    )
+    learn, choose = split_validation(
+        dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
+    )
+    return Prepared(resolve(config, dataset, examples=len(learn)), dataset, learn, choose)
+
+
+def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> TrainResult:
+    """Trains, and leaves a run directory that is complete after every epoch.
+
+    Args:
+        config: What to train, or what `prepare` made of it.
+        callbacks: Keras callbacks; they run after the epoch is on the disk.
+
+    Raises:
+        TrainingStopped: If it ended before its time; the text says what was kept.
+        KeyboardInterrupt: On Ctrl-C, with a note about what was kept.
+
+    Example:
+        >>> train(TrainConfig()).metrics["test_accuracy"]                               # doctest: +SKIP
+        0.9861
+    """
+    prepared = config if isinstance(config, Prepared) else prepare(config)
+    config, dataset = prepared.config, prepared.dataset
+    keras.utils.set_random_seed(config.seed)
+    x, y = dataset.x_train[prepared.learn], dataset.y_train[prepared.learn]
+    assembled = assemble(config.model, dataset, x, y)
+    run = RunDirectory.create(config.out, name=dataset.name)
+    with keeping(run):
+        atomic.write_text(run.config, to_toml(config))
+        run.log(f"Training {config.model.name} on {dataset.name}: {len(y)} examples, backend {keras.backend.backend()}")
+        record = Record(run, assembled)
+        started = time.perf_counter()
+        _fit(prepared, assembled, [record, *callbacks])
+        seconds = time.perf_counter() - started
+        model = load_model(run.model)
+        outputs = raw_outputs(model, dataset.x_test)
+        metrics = {
+            "data": dataset.name,
+            "model": config.model.name,
+            "params": model.count_params(),
+            "epochs": len(record.rows),
+            "train_seconds": round(seconds, 3),
+            "examples_per_second": round(len(y) * len(record.rows) / seconds, 1),
+            **score(outputs, dataset.y_test, classes=len(dataset.classes)),
+            "backend": keras.backend.backend(),
+            "versions": _versions(),
+            "seed": config.seed,
+        }
+        write_report(run, dataset, outputs, record.rows, metrics, best_epoch=record.best_epoch)
+        run.save_metrics(metrics)
+        run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
+    return TrainResult(run.path, metrics, record.rows, record.best_epoch)
+
+
+def _fit(prepared: Prepared, assembled: Assembled, callbacks: list[keras.callbacks.Callback]) -> None:
+    config, dataset = prepared.config, prepared.dataset
+
+    x, y = dataset.x_train, dataset.y_train
+    if not dataset.classes:
+        y = (y - assembled.target_mean) / assembled.target_scale
+    learn, choose = prepared.learn, prepared.choose
+    epochs, batch_size = settled(config.epochs), settled(config.batch_size)
+    shift, flip = settled(config.augment.shift), settled(config.augment.flip)
+    augment = shift_and_flip(pixels=shift, flip=flip) if shift or flip else None
+    batches = Batches(x[learn], y[learn], batch_size, training=True, seed=config.seed, augment=augment)
+    held_back = Batches(x[choose], y[choose], batch_size, training=False)
+    optimizer = make_optimizer(config.optimizer, steps=len(batches) * epochs)
+    compile_learner(assembled.learner, optimizer, classes=len(dataset.classes))
+    quiet: Any = 0  # annotated as text, documented as a number
+    assembled.learner.fit(
+        batches, validation_data=held_back, epochs=epochs, shuffle=False, verbose=quiet, callbacks=callbacks
+    )
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("keras-residual", "keras", "numpy")} | {
+        "python": platform.python_version()
+    }
