@@ -14,7 +14,7 @@ class Batches(keras.utils.PyDataset):
 
     Training: each epoch has an order of its own, drawn from `(seed, epoch)`, and whole batches only: what is left over
     is left out of this epoch. `augment` draws from `(seed, epoch, batch)`, so a batch does not depend on which were
-    asked for before. A batch is `(x, y)`.
+    asked for before. A batch is `(x, y)`. Pass `FollowEpoch(batches)` to `fit` as a callback.
 
     Evaluation: in order, the last batch filled up with copies of the last example. A batch is `(x, y, weight)`, with
     weight 0 for copies and 1 otherwise, so the weights sum to the number of examples. Metrics are exact where they are
@@ -28,7 +28,7 @@ class Batches(keras.utils.PyDataset):
         training: Which of the two forms.
         seed: Whole number, 0 or more.
         augment: Function of `(x, generator)` that returns a changed batch; training only.
-        epoch: The epoch to begin with, 0 or more. It goes up by one at the end of each epoch of training.
+        epoch: The epoch to serve, 0 or more, until `epoch` is set anew.
 
     Raises:
         ValueError: If an argument is out of its range or the lengths differ.
@@ -71,7 +71,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def epoch(self) -> int:
-        """The epoch that is served now; setting it continues from there."""
+        """The epoch that is served."""
         return self._epoch
 
     @epoch.setter
@@ -100,7 +100,21 @@ class Batches(keras.utils.PyDataset):
         rows = np.minimum(rows, len(self._x) - 1)
         return self._x[rows], self._y[rows], weight
 
-    def on_epoch_end(self) -> None:
-        """Goes on to the order of the next epoch."""
-        if self._training:
-            self.epoch += 1
+
+class FollowEpoch(keras.callbacks.Callback):
+    """Tells `Batches` which epoch `fit` is in, so that each has its own order, also after `initial_epoch=`.
+
+    The dataset's own `on_epoch_end` cannot count epochs: Keras calls it once more at the start of `fit`, after it has
+    looked at a first batch.
+
+    Args:
+        batches: The training batches that `fit` gets.
+    """
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self._batches = batches
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the epoch before its first batch is asked for."""
+        self._batches.epoch = epoch

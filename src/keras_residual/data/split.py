@@ -37,7 +37,7 @@ def split_indices(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
         np.arange(len(y)),
         test_size=test_count,
         random_state=request.seed,
-        stratify=y if classes else None,
+        stratify=_by_appearance(y) if classes else None,
     )
     return np.sort(train), np.sort(test)
 
@@ -52,3 +52,9 @@ def _check_single(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
             f"{'has' if len(single) == 1 else 'have'} one example only, which cannot be in both training and test. "
             f"Add examples or take the class out."
         )
+
+
+def _by_appearance(y: np.ndarray) -> np.ndarray:
+    """Returns the classes numbered as they appear, so that the split does not depend on the order of their names."""
+    _, first, inverse = np.unique(y, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[inverse]

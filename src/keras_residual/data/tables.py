@@ -103,8 +103,8 @@ def _classes(values: np.ndarray, task: Task, request: Request) -> tuple[str, ...
     classes = request.classes or class_names(values)
     if len(classes) < 2:
         raise ValueError(
-            f"{request.owner}: there is only the class {next(iter(classes))!r}, and telling classes apart needs two at least. "
-            f"Add rows of another class or name another target."
+            f"{request.owner}: there is only the class {next(iter(classes))!r}, and telling classes apart "
+            f"needs two at least. Add rows of another class or name another target."
         )
     return classes
 
