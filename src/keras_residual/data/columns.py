@@ -28,16 +28,20 @@ def read_table(path: Path, *, owner: str) -> Any:
         raise ValueError(f"{owner}: the file {path} is empty.")
     try:
         table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
+        names = table.column_names
     except UnicodeDecodeError:
-        raise ValueError(f"{owner}: the file {path} is not text in UTF-8. Save it as UTF-8.") from None
+        raise _not_text(path, owner) from None
     except arrow.ArrowInvalid as error:
         kind = path.suffix.lower().lstrip(".")
         raise ValueError(f"{owner}: the file {path} cannot be read as {kind}: {error}") from None
-    twice = [name for name, count in Counter(table.column_names).items() if count > 1]
+    # Of a CSV, pyarrow makes bytes of a column that is not UTF-8.
+    if path.suffix.lower() == ".csv" and any(arrow.types.is_binary(kind) for kind in table.schema.types):
+        raise _not_text(path, owner)
+    twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"{owner}: the column name {twice[0]!r} stands more than once in {path}. Rename one of them.")
     if table.num_rows == 0:
-        raise ValueError(f"{owner}: the file {path} has columns ({', '.join(table.column_names)}) but no rows.")
+        raise ValueError(f"{owner}: the file {path} has columns ({', '.join(names)}) but no rows.")
     return table
 
 
@@ -98,6 +102,10 @@ def column_values(column: Any) -> np.ndarray | None:
     return None
 
 
+def _not_text(path: Path, owner: str) -> ValueError:
+    return ValueError(f"{owner}: the file {path} is not text in UTF-8. Save it as UTF-8.")
+
+
 def _read_csv(path: Path) -> Any:
     csv = _optional.require("pyarrow.csv", extra="train")
     with path.open("rb") as file:
@@ -106,7 +114,8 @@ def _read_csv(path: Path) -> Any:
     return csv.read_csv(
         path,
         # One block: types are inferred from the first block, and a later "1.5" would break a column of whole numbers.
-        read_options=csv.ReadOptions(block_size=min(path.stat().st_size + 1, 2**31 - 1)),
+        # One thread: only so do errors name the row.
+        read_options=csv.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1)),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         convert_options=csv.ConvertOptions(strings_can_be_null=True),
     )

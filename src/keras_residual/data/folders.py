@@ -44,19 +44,21 @@ def load_folder(folder: Path, request: Request) -> Dataset:
             f"Add a sub-folder of pictures for another class.{hint}"
         )
     y = encode_classes(np.array(labels), classes, owner=request.owner, what="sub-folder")
-    if test_folder is None:
-        train, test = split_indices(y, classes, request)
-        y_train, y_test = y[train], y[test]
-        pictures, test_pictures = [pictures[row] for row in train], [pictures[row] for row in test]
-    else:
+    test_pictures: list[Picture] = []
+    y_test = y[:0]
+    if test_folder is not None:
         test_pictures, test_labels = _labelled(test_folder, request, may_be_empty=True)
         what = f"sub-folder of {test_folder.name}/"
-        y_train, y_test = y, encode_classes(np.array(test_labels), classes, owner=request.owner, what=what)
+        y_test = encode_classes(np.array(test_labels), classes, owner=request.owner, what=what)
     shape = choose_shape(read_headers(pictures + test_pictures, owner=request.owner), request.picture_shape)
+    if test_folder is None:
+        train, test = split_indices(y, classes, request)
+        y, y_test = y[train], y[test]
+        pictures, test_pictures = [pictures[row] for row in train], [pictures[row] for row in test]
     check_memory(len(pictures) + len(test_pictures), shape, owner=request.owner)
     x_train = decode(pictures, shape, owner=request.owner)
     x_test = decode(test_pictures, shape, owner=request.owner)
-    return Dataset(source_name(folder), "pictures", "classification", x_train, y_train, x_test, y_test, classes, ())
+    return Dataset(source_name(folder), "pictures", "classification", x_train, y, x_test, y_test, classes, ())
 
 
 def picture_files(folder: Path) -> list[Picture]:

@@ -67,9 +67,13 @@ def read_arrays(path: Path, *, owner: str) -> dict[str, np.ndarray]:
         ValueError: If the file is damaged or holds Python objects, which are pickled.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, EOFError, ValueError, AttributeError) as error:
+        # NumPy leaves a file open that turns out to be damaged, unless it is opened here.
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("it holds one bare array")
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
         raise ValueError(
             f"{owner}: the file {path} cannot be read as npz ({error}). "
             f"Write it with numpy.savez, from arrays of numbers or text."

@@ -48,18 +48,18 @@ def picture_dataset(path: Path, train: Any, test: Any | None, request: Request) 
     values = target_values(train, label, owner=owner)
     classes = request.classes or names or class_names(values)
     y = _encode(values, names, classes, label, owner)
-    pictures = table_pictures(train, owner=owner)
-    if test is None:
-        rows, test_rows = split_indices(y, classes, request)
-        y, y_test = y[rows], y[test_rows]
-        pictures, test_pictures = [pictures[row] for row in rows], [pictures[row] for row in test_rows]
-    else:
+    pictures, test_pictures, y_test = table_pictures(train, owner=owner), [], y[:0]
+    if test is not None:
         test_owner = f"{owner} (test)"
         if label not in test.column_names or picture_column(test) is None:
             raise ValueError(f"{test_owner}: the columns must be those of the training table.")
         y_test = _encode(target_values(test, label, owner=test_owner), names, classes, label, test_owner)
         test_pictures = table_pictures(test, owner=test_owner)
     shape = choose_shape(read_headers(pictures + test_pictures, owner=owner), request.picture_shape)
+    if test is None:
+        rows, test_rows = split_indices(y, classes, request)
+        y, y_test = y[rows], y[test_rows]
+        pictures, test_pictures = [pictures[row] for row in rows], [pictures[row] for row in test_rows]
     check_memory(len(pictures) + len(test_pictures), shape, owner=owner)
     x, x_test = decode(pictures, shape, owner=owner), decode(test_pictures, shape, owner=owner)
     return Dataset(source_name(path), "pictures", "classification", x, y, x_test, y_test, classes, ())

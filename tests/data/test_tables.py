@@ -1,0 +1,293 @@
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from keras_residual.data import load_dataset
+
+pytestmark = pytest.mark.any_backend
+
+
+def refused(message, source, **arguments):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'Data {str(source)!r}: {message}')}$"):
+        load_dataset(str(source), **arguments)
+
+
+@pytest.fixture
+def iris(write_csv, iris_rows):
+    return write_csv("width,height,kind\n" + "\n".join(iris_rows) + "\n", "iris.csv")
+
+
+def test_a_text_target_gives_classes_and_the_other_columns_features(iris, iris_rows):
+    data = load_dataset(iris, target="kind")
+    assert (data.name, data.kind, data.task) == ("iris", "table", "classification")
+    assert (data.classes, data.features) == (("a", "b"), ("width", "height"))
+    assert (data.x_train.shape, data.x_test.shape, data.x_train.dtype) == ((16, 2), (4, 2), np.float32)
+    rows = {
+        (f"{x[0]:.3f}", f"{x[1]:.3f}", data.classes[y])
+        for part, labels in ((data.x_train, data.y_train), (data.x_test, data.y_test))
+        for x, y in zip(part, labels, strict=True)
+    }
+    assert rows == {tuple(row.split(",")) for row in iris_rows}
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "classes"),
+    [
+        (["yes", "no"] * 15, "classification", ("no", "yes")),
+        (["true", "false"] * 15, "classification", ("false", "true")),
+        ([10, 9] * 15, "classification", ("9", "10")),
+        ([row % 20 for row in range(60)], "classification", tuple(str(value) for value in range(20))),
+        ([row % 21 for row in range(60)], "regression", ()),
+        ([row / 2 for row in range(30)], "regression", ()),
+    ],
+)
+def test_the_task_follows_from_the_target(write_csv, target, task, classes):
+    path = write_csv("x,y\n" + "".join(f"{row},{value}\n" for row, value in enumerate(target)))
+    data = load_dataset(path, target="y", test_fraction=0.4)
+    assert (data.task, data.classes) == (task, classes)
+    assert data.y_train.dtype == (np.int32 if task == "classification" else np.float32)
+    for x, y in zip(data.x_train[:, 0], data.y_train, strict=True):
+        assert str(target[int(x)]) == classes[y] if classes else target[int(x)] == y
+
+
+def test_the_task_can_be_asked_for(write_csv):
+    path = write_csv("x,y\n" + "1,0\n2,1\n" * 10)
+    assert load_dataset(path, target="y", task="regression").y_train.dtype == np.float32
+    path = write_csv("x,y\n" + "1,0.0\n2,1.0\n" * 10)
+    assert load_dataset(path, target="y", task="classification").classes == ("0", "1")
+
+
+def test_text_cannot_be_regressed(iris):
+    refused(
+        "target column 'kind' holds text, for example 'a', and regression needs numbers. "
+        "Set the task to 'classification' or name another column.",
+        iris,
+        target="kind",
+        task="regression",
+    )
+
+
+def test_true_and_false_are_one_and_zero(write_csv):
+    data = load_dataset(write_csv("x,y\n" + "true,a\nfalse,b\n" * 10), target="y")
+    np.testing.assert_array_equal(data.x_train[:, 0], data.y_train == 0)
+
+
+def test_without_a_target_the_columns_are_listed(iris):
+    refused("a table needs the column to predict: give it with --target. The columns are: width, height, kind.", iris)
+
+
+def test_a_target_that_is_not_there_is_suggested(iris):
+    refused("there is no target column 'knid'. Did you mean 'kind'? Known: width, height, kind.", iris, target="knid")
+
+
+def test_a_column_of_text_names_the_value_and_the_way_out(write_csv):
+    path = write_csv("x,city,y\n" + "1,Bern,a\n2,Ulm,b\n" * 5)
+    refused(
+        "column 'city' must hold numbers, but row 1 has 'Bern' (string). Correct or convert it, "
+        "or leave the column out with --set 'data.drop=[\"city\"]'.",
+        path,
+        target="y",
+    )
+    assert load_dataset(path, target="y", drop=("city",)).features == ("x",)
+
+
+def test_one_word_in_a_column_of_numbers_is_found(write_csv):
+    path = write_csv("x,y\n1,a\n2,b\nunknown,a\n4,b\n")
+    refused(
+        "column 'x' must hold numbers, but row 3 has 'unknown' (string). Correct or convert it, "
+        "or leave the column out with --set 'data.drop=[\"x\"]'.",
+        path,
+        target="y",
+    )
+
+
+def test_a_column_of_dates_is_refused(write_csv):
+    path = write_csv("day,x,y\n" + "2024-05-01,1,a\n2024-05-02,2,b\n" * 5)
+    refused(
+        "column 'day' must hold numbers, but row 1 has datetime.date(2024, 5, 1) (date32[day]). Correct or convert it, "
+        "or leave the column out with --set 'data.drop=[\"day\"]'.",
+        path,
+        target="y",
+    )
+
+
+@pytest.mark.parametrize(
+    ("gaps", "rows"), [([3], "row 3"), ([1, 4], "rows 1, 4"), ([1, 2, 3, 4, 5, 6], "rows 1, 2, 3, 4, 5, …")]
+)
+def test_missing_values_name_their_rows(write_csv, gaps, rows):
+    lines = [f"{'' if row in gaps else row},{row},{'ab'[row % 2]}" for row in range(1, 21)]
+    refused(
+        f"column 'x' has no value in {rows}. Fill the gap or remove the row, "
+        "or leave the column out with --set 'data.drop=[\"x\"]'.",
+        write_csv("x,z,y\n" + "\n".join(lines)),
+        target="y",
+    )
+
+
+def test_a_missing_target_is_refused(write_csv):
+    refused(
+        "column 'y' has no value in row 2. It is the target: fill the gap or remove the row.",
+        write_csv("x,y\n1,a\n2,\n3,b\n4,b\n"),
+        target="y",
+    )
+
+
+@pytest.mark.parametrize(("value", "shown"), [("inf", "inf"), ("-inf", "-inf"), ("1e300", "1e+300")])
+def test_values_that_are_not_finite_are_refused(write_csv, value, shown):
+    refused(
+        f"column 'x' must hold finite numbers, but has {shown} in row 2. Correct it or remove the row, "
+        "or leave the column out with --set 'data.drop=[\"x\"]'.",
+        write_csv(f"x,y\n1,a\n{value},b\n3,a\n4,b\n"),
+        target="y",
+    )
+
+
+def test_nan_in_parquet_is_refused(tmp_path):
+    pq.write_table(pa.table({"x": [1.0, float("nan"), 3.0, 4.0], "y": ["a", "b", "a", "b"]}), tmp_path / "t.parquet")
+    refused(
+        "column 'x' must hold finite numbers, but has nan in row 2. Correct it or remove the row, "
+        "or leave the column out with --set 'data.drop=[\"x\"]'.",
+        tmp_path / "t.parquet",
+        target="y",
+    )
+
+
+def test_a_number_that_is_not_finite_in_the_target_is_refused(write_csv):
+    refused(
+        "target column 'y' must be a finite number, but is inf in row 2. Correct the value or remove the row.",
+        write_csv("x,y\n1,1.5\n2,inf\n3,2.5\n"),
+        target="y",
+    )
+
+
+def test_one_class_only_is_refused(write_csv):
+    refused(
+        "there is only the class 'a', and telling classes apart needs two at least. "
+        "Add rows of another class or name another target.",
+        write_csv("x,y\n1,a\n2,a\n"),
+        target="y",
+    )
+
+
+def test_a_class_with_one_row_cannot_be_split(write_csv):
+    refused(
+        "classes 'c', 'd' have one example only, which cannot be in both training and test. "
+        "Add examples or take the class out.",
+        write_csv("x,y\n" + "1,a\n2,b\n" * 5 + "3,c\n4,d\n"),
+        target="y",
+    )
+
+
+def test_an_empty_file_and_a_header_without_rows_are_refused(write_csv):
+    empty = write_csv("", "empty.csv")
+    refused(f"the file {empty} is empty.", empty, target="y")
+    header = write_csv("x,y\n", "header.csv")
+    refused(f"the file {header} has columns (x, y) but no rows.", header, target="y")
+
+
+def test_two_columns_of_one_name_are_refused(write_csv):
+    path = write_csv("x,x,y\n1,2,a\n")
+    refused(f"the column name 'x' stands more than once in {path}. Rename one of them.", path, target="y")
+
+
+def test_only_a_target_is_refused(write_csv):
+    refused(
+        "no column is left to learn from beside the target and the dropped ones.", write_csv("y\na\nb\n"), target="y"
+    )
+
+
+@pytest.mark.parametrize("name", ["x", "y"])
+def test_names_to_drop_are_checked(write_csv, name):
+    path = write_csv("length,y\n1,a\n2,b\n")
+    message = (
+        "`drop` names the target column 'y'. Take it out of `drop`."
+        if name == "y"
+        else "`drop` names 'x', which is not a column. Known: length, y."
+    )
+    refused(message, path, target="y", drop=(name,))
+
+
+def test_row_numbers_of_pandas_are_refused_unless_dropped(write_csv):
+    path = write_csv(",x,y\n" + "".join(f"{row},{row},{'ab'[row % 2]}\n" for row in range(20)))
+    refused(
+        "column 1 is called '': row numbers, probably, which a model must not see. Give it a name, "
+        "or leave it out with --set 'data.drop=[\"\"]'.",
+        path,
+        target="y",
+    )
+    assert load_dataset(path, target="y", drop=("",)).features == ("x",)
+
+
+def test_a_row_of_another_length_is_refused(write_csv):
+    path = write_csv("x,y\n1,a\n2,b,3\n")
+    refused(
+        f"the file {path} cannot be read as csv: CSV parse error: Row #3: Expected 2 columns, got 3: 2,b,3",
+        path,
+        target="y",
+    )
+
+
+@pytest.mark.parametrize("text", ["größe,y\n1,a\n2,b\n", "x,y\n1,süß\n2,b\n"])
+def test_another_encoding_is_refused(write_csv, text):
+    path = write_csv(text.encode("latin-1"))
+    refused(f"the file {path} is not text in UTF-8. Save it as UTF-8.", path, target="y")
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"no parquet at all")
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(f'Data {str(path)!r}: the file {path} cannot be read as parquet: ')}"
+    ):
+        load_dataset(str(path), target="y")
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_semicolons_and_tabs_separate_too(write_csv, sign):
+    text = "x,z,y\n" + "1,2,a\n3,4,b\n" * 5
+    assert load_dataset(write_csv(text.replace(",", sign)), target="y").features == ("x", "z")
+
+
+def test_a_fraction_far_down_a_column_of_whole_numbers_is_read(write_csv):
+    path = write_csv("x,y\n" + "1,0\n2,1\n" * 300_000 + "1.5,1\n")
+    data = load_dataset(path, target="y")
+    assert 1.5 in np.concatenate([data.x_train, data.x_test])
+
+
+def test_parquet_gives_what_csv_gives(iris, tmp_path):
+    import pyarrow.csv
+
+    table = pyarrow.csv.read_csv(iris)
+    table = table.set_column(2, "kind", table.column("kind").dictionary_encode())
+    pq.write_table(table, tmp_path / "iris.parquet")
+    first, second = load_dataset(iris, target="kind"), load_dataset(str(tmp_path / "iris.parquet"), target="kind")
+    np.testing.assert_array_equal(first.x_train, second.x_train)
+    np.testing.assert_array_equal(first.y_test, second.y_test)
+    assert first.classes == second.classes
+
+
+def test_train_and_test_tables_of_a_folder_are_taken_as_they_are(tmp_path):
+    (tmp_path / "train.csv").write_text("x,y\n1,a\n2,b\n")
+    (tmp_path / "test.csv").write_text("y,x\nb,5\n")
+    data = load_dataset(str(tmp_path), target="y")
+    assert (data.x_train.tolist(), data.x_test.tolist(), data.y_test.tolist()) == ([[1], [2]], [[5]], [1])
+    (tmp_path / "test.csv").write_text("y,x\nc,5\n")
+    refused("target column 'y': 'c' (1 example) is not one of the classes. Known: a, b.", tmp_path, target="y")
+    (tmp_path / "test.csv").write_text("y,z\nb,5\n")
+    refused("the test table has no column 'x'. Known: y, z.", tmp_path, target="y")
+
+
+def test_fixed_features_take_their_columns_in_their_order(iris):
+    fixed = load_dataset(iris, target="kind", features=("height",), classes=("b", "a"))
+    free = load_dataset(iris, target="kind")
+    np.testing.assert_array_equal(fixed.x_test[:, 0], free.x_test[:, 1])
+    np.testing.assert_array_equal(fixed.y_test, 1 - free.y_test)
+    refused(
+        "`features` names 'depth', which is not a column. Did you mean 'width'? Known: width, height, kind.",
+        iris,
+        target="kind",
+        features=("depth",),
+    )
