@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from keras_residual.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -81,15 +84,30 @@ def test_command_exists(words: list[str]) -> None:
 def check_command(arguments: list[str]) -> None:
     """Asserts that the command line has the subcommand, and the subcommand the options."""
     subcommand = [word for word in arguments[:1] if not word.startswith("-")]
+    known = options(*subcommand)
+    assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= known
+
+
+def options(*subcommand: str) -> set[str]:
+    """Returns the options that the help of a subcommand names."""
     helped = subprocess.run(
         [Path(sys.executable).parent / "keras-residual", *subcommand, "--help"],
+        env=os.environ | {"COLUMNS": "200"},
         text=True,
         capture_output=True,
         check=False,
     )
     assert helped.returncode == 0, helped.stdout + helped.stderr
-    known = set(re.findall(r"--[a-z][a-z-]*", helped.stdout))
-    assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= known
+    return set(re.findall(r"--[a-z][a-z-]*", helped.stdout))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("subcommand", [command.__name__ for command in COMMANDS])
+def test_the_page_of_the_command_line_has_every_option(subcommand: str) -> None:
+    text = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
+    section = re.search(rf"^## {subcommand}$(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
+    assert section, f"docs/command_line.md has no section {subcommand!r}"
+    assert options(subcommand) - {"--help"} <= set(re.findall(r"`(--[a-z-]+)", section[1]))
 
 
 @pytest.mark.any_backend
