@@ -145,6 +145,23 @@ def test_keras_evaluate_over_padded_batches_is_exact():
     np.testing.assert_allclose(result["loss"], losses.mean() * 37 / 48, rtol=1e-5)
 
 
+@any_backend
+def test_an_epoch_end_does_not_touch_the_order_of_evaluation():
+    batches = Batches(*numbered(5), 2, training=False)
+    batches.on_epoch_end()
+    np.testing.assert_array_equal(epoch_rows(batches), [0, 1, 2, 3, 4, 4])
+    assert batches.epoch == 0
+
+
+@any_backend
+def test_the_end_of_an_epoch_goes_on_to_the_next():
+    batches = Batches(*numbered(50), 8, training=True, seed=3)
+    batches.on_epoch_end()
+    np.testing.assert_array_equal(
+        epoch_rows(batches), epoch_rows(Batches(*numbered(50), 8, training=True, seed=3, epoch=1))
+    )
+
+
 @pytest.mark.parametrize("begin", [0, 2])
 def test_keras_fit_serves_the_order_of_each_epoch_also_when_it_resumes(begin):
     rng = np.random.default_rng(0)
@@ -161,6 +178,14 @@ def test_keras_fit_serves_the_order_of_each_epoch_also_when_it_resumes(begin):
         expected.epoch = epoch
         rows = [expected[index][1] for index in range(3)]
         np.testing.assert_allclose(value, np.mean([row * np.arange(1, 7) for row in rows]), rtol=1e-6)
+
+
+def test_keras_fit_serves_another_order_each_epoch_without_the_callback():
+    x, y = np.zeros((20, 4, 4, 1), np.uint8), np.arange(20, dtype=np.int32)
+    model = picture_model(20)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), optimizer="sgd", metrics=[placed])
+    history = model.fit(Batches(x, y, 6, training=True), epochs=4, verbose=0, shuffle=False)
+    assert len(set(history.history["placed"])) == 4
 
 
 def placed(y_true, y_pred):

@@ -14,7 +14,9 @@ class Batches(keras.utils.PyDataset):
 
     Training: each epoch has an order of its own, drawn from `(seed, epoch)`, and whole batches only: what is left over
     is left out of this epoch. `augment` draws from `(seed, epoch, batch)`, so a batch does not depend on which were
-    asked for before. A batch is `(x, y)`. Pass `FollowEpoch(batches)` to `fit` as a callback.
+    asked for before. A batch is `(x, y)`. Epochs are counted as Keras reports
+    their ends, which is once too often at the start of `fit`: with `FollowEpoch(batches)` as a callback the numbers are
+    exact, which resuming with `initial_epoch=` needs.
 
     Evaluation: in order, the last batch filled up with copies of the last example. A batch is `(x, y, weight)`, with
     weight 0 for copies and 1 otherwise, so the weights sum to the number of examples. Metrics are exact where they are
@@ -28,7 +30,7 @@ class Batches(keras.utils.PyDataset):
         training: Which of the two forms.
         seed: Whole number, 0 or more.
         augment: Function of `(x, generator)` that returns a changed batch; training only.
-        epoch: The epoch to serve, 0 or more, until `epoch` is set anew.
+        epoch: The epoch to serve first, 0 or more.
 
     Raises:
         ValueError: If an argument is out of its range or the lengths differ.
@@ -100,12 +102,16 @@ class Batches(keras.utils.PyDataset):
         rows = np.minimum(rows, len(self._x) - 1)
         return self._x[rows], self._y[rows], weight
 
+    def on_epoch_end(self) -> None:
+        """Goes on to the order of the next epoch."""
+        if self._training:
+            self.epoch += 1
+
 
 class FollowEpoch(keras.callbacks.Callback):
-    """Tells `Batches` which epoch `fit` is in, so that each has its own order, also after `initial_epoch=`.
+    """Tells `Batches` which epoch `fit` is in, so that an epoch has the same order also after `initial_epoch=`.
 
-    The dataset's own `on_epoch_end` cannot count epochs: Keras calls it once more at the start of `fit`, after it has
-    looked at a first batch.
+    The batches cannot know: Keras looks at a first batch and reports the end of an epoch before the first one begins.
 
     Args:
         batches: The training batches that `fit` gets.
