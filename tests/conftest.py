@@ -14,7 +14,9 @@ from hypothesis import settings
 
 FIRST_BACKEND = "jax"  # the one that runs the tests which do not depend on the backend
 
-settings.register_profile("ci", derandomize=True, deadline=None, max_examples=20)
+# JAX compiles for each new shape, which takes most of the time of a property test.
+EXAMPLES = 8 if keras.backend.backend() == "jax" else 20
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EXAMPLES)
 settings.load_profile("ci")
 
 
