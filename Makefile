@@ -16,9 +16,7 @@ help: ## list the targets
 		printf '  make %-8s %s\n' "$$target" "$$what"; done
 
 demo: .venv/demo.stamp ## train a residual network on the digits pictures; prints where the report is
-	@run="runs/demo-$$(date +%Y%m%d-%H%M%S)" && \
-	KERAS_BACKEND=jax $(BIN)/keras-residual train digits --out "$$run" && \
-	echo && echo "Report, for a browser: $$run/report.html"
+	KERAS_BACKEND=jax $(BIN)/keras-residual train digits --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
 test: .venv/test.stamp ## run every test on JAX, PyTorch and TensorFlow, one process a backend
 	@failed=; for backend in $(BACKENDS); do \
