@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from keras_residual._optional import require
@@ -130,6 +130,17 @@ class TrainConfig(_Section):
             return cls.model_validate(values)
         except ValidationError as error:
             raise ConfigError(explain(error, cls)) from None
+
+    def updated(self, settings: Mapping[str, Any]) -> Self:
+        """Returns a copy with values set by dotted key, for example `{"model.name": "small_resnet"}`."""
+        values = self.to_dict()
+        for key, value in settings.items():
+            place = values
+            *sections, name = key.split(".")
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = value
+        return self.parse(values)
 
     def with_overrides(self, assignments: Iterable[str]) -> Self:
         """Returns a copy with `"section.key=value"` assignments applied; values are TOML, else bare strings."""

@@ -65,12 +65,14 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Writes history and, if it is the best, the model."""
-        numbers = {key: float(value) for key, value in (logs or {}).items() if key not in ("loss", "val_loss")}
-        numbers["loss"], numbers["val_loss"] = numbers.pop(EXACT), numbers.pop(f"val_{EXACT}")
+        logs = {} if logs is None else logs
+        # In place, so that the callbacks after this one see the exact numbers too.
+        logs["loss"], logs["val_loss"] = logs.pop(EXACT), logs.pop(f"val_{EXACT}")
+        numbers = {key: float(value) for key, value in logs.items()}
         if not all(math.isfinite(numbers[key]) for key in ("loss", "val_loss")):
             raise NotFiniteError(f"the loss of epoch {epoch + 1} is not a finite number ({numbers['loss']})")
         for key in ("loss", "val_loss"):
-            numbers[key] *= self.assembled.target_scale**2
+            logs[key] = numbers[key] = numbers[key] * self.assembled.target_scale**2
         row = {"epoch": epoch + 1, **numbers, "seconds": round(time.perf_counter() - self._started, 3)}
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)

@@ -51,16 +51,29 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A configuration without "auto", with its data and which training examples choose the best epoch."""
+    """A run that can begin: a configuration without "auto", its data, its new model. Good for one training."""
 
     config: TrainConfig
     dataset: Dataset
     learn: np.ndarray
     choose: np.ndarray
+    assembled: Assembled
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the training examples."""
+        return settled(self.config.epochs)
+
+    @property
+    def steps(self) -> int:
+        """Steps in an epoch: whole batches only."""
+        return len(self.learn) // settled(self.config.batch_size)
 
 
 def prepare(config: TrainConfig) -> Prepared:
-    """Reads the data and settles every setting; whatever is wrong with either is found here, before anything is made.
+    """Reads the data, settles every setting and builds the model; nothing is written.
+
+    Whatever is wrong with the configuration or the data is found here.
 
     Raises:
         ValueError: If a setting does not fit the data, or the data cannot be learned from.
@@ -83,7 +96,10 @@ def prepare(config: TrainConfig) -> Prepared:
     learn, choose = split_validation(
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
-    return Prepared(resolve(config, dataset, examples=len(learn)), dataset, learn, choose)
+    config = resolve(config, dataset, examples=len(learn))
+    keras.utils.set_random_seed(config.seed)
+    assembled = assemble(config.model, dataset, dataset.x_train[learn], dataset.y_train[learn])
+    return Prepared(config, dataset, learn, choose, assembled)
 
 
 def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> TrainResult:
@@ -102,17 +118,17 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
         0.9861
     """
     prepared = config if isinstance(config, Prepared) else prepare(config)
-    config, dataset = prepared.config, prepared.dataset
+    config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
-    x, y = dataset.x_train[prepared.learn], dataset.y_train[prepared.learn]
-    assembled = assemble(config.model, dataset, x, y)
     run = RunDirectory.create(config.out, name=dataset.name)
     with keeping(run):
         atomic.write_text(run.config, to_toml(config))
-        run.log(f"Training {config.model.name} on {dataset.name}: {len(y)} examples, backend {keras.backend.backend()}")
-        record = Record(run, assembled)
+        run.log(
+            f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {keras.backend.backend()}"
+        )
+        record = Record(run, prepared.assembled)
         started = time.perf_counter()
-        _fit(prepared, assembled, [record, *callbacks])
+        _fit(prepared, [record, *callbacks])
         seconds = time.perf_counter() - started
         model = load_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
@@ -122,7 +138,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             "params": model.count_params(),
             "epochs": len(record.rows),
             "train_seconds": round(seconds, 3),
-            "examples_per_second": round(len(y) * len(record.rows) / seconds, 1),
+            "examples_per_second": round(examples * len(record.rows) / seconds, 1),
             **score(outputs, dataset.y_test, classes=len(dataset.classes)),
             "backend": keras.backend.backend(),
             "versions": _versions(),
@@ -134,23 +150,23 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     return TrainResult(run.path, metrics, record.rows, record.best_epoch)
 
 
-def _fit(prepared: Prepared, assembled: Assembled, callbacks: list[keras.callbacks.Callback]) -> None:
-    config, dataset = prepared.config, prepared.dataset
+def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
+    config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
 
     x, y = dataset.x_train, dataset.y_train
     if not dataset.classes:
         y = (y - assembled.target_mean) / assembled.target_scale
     learn, choose = prepared.learn, prepared.choose
-    epochs, batch_size = settled(config.epochs), settled(config.batch_size)
+    batch_size = settled(config.batch_size)
     shift, flip = settled(config.augment.shift), settled(config.augment.flip)
     augment = shift_and_flip(pixels=shift, flip=flip) if shift or flip else None
     batches = Batches(x[learn], y[learn], batch_size, training=True, seed=config.seed, augment=augment)
     held_back = Batches(x[choose], y[choose], batch_size, training=False)
-    optimizer = make_optimizer(config.optimizer, steps=len(batches) * epochs)
+    optimizer = make_optimizer(config.optimizer, steps=prepared.steps * prepared.epochs)
     compile_learner(assembled.learner, optimizer, classes=len(dataset.classes))
     quiet: Any = 0  # annotated as text, documented as a number
     assembled.learner.fit(
-        batches, validation_data=held_back, epochs=epochs, shuffle=False, verbose=quiet, callbacks=callbacks
+        batches, validation_data=held_back, epochs=prepared.epochs, shuffle=False, verbose=quiet, callbacks=callbacks
     )
 
 

@@ -1,0 +1,44 @@
+"""The subcommands, and how whatever they end with becomes an exit status and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import typer
+
+from keras_residual.cli import evaluate, failure, predict, train
+
+# Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
+COMMANDS = (train.train, evaluate.evaluate, predict.predict)
+
+# Typer brings its own copy of click or uses click itself, by version; the base of its error is right in both.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def _make() -> typer.Typer:
+    app = typer.Typer(
+        name="keras-residual",
+        help="Train residual networks on pictures and tables, with Keras on JAX, PyTorch or TensorFlow.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for command in COMMANDS:
+        app.command()(command)
+    app.callback()(lambda: None)  # keeps the subcommand's name in the call even while there is one only
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit status."""
+    try:
+        return _make()(list(arguments), prog_name="keras-residual", standalone_mode=False) or 0
+    except UsageError as error:
+        return failure.usage(error)
+    except failure.CallError as error:
+        return failure.say(str(error), status=2)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return failure.interrupted(error)
+    except Exception as error:
+        return failure.work(error)

@@ -1,0 +1,46 @@
+"""`keras-residual evaluate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keras_residual.cli.backend import start_keras
+from keras_residual.cli.failure import reading_the_call
+from keras_residual.cli.output import output, print_json
+
+_WORDS = {
+    "test_loss": "Test loss",
+    "test_accuracy": "Test accuracy",
+    "test_rmse": "Root mean square error",
+    "test_r2": "R²",
+    "examples": "Examples",
+}
+
+
+def evaluate(
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="As for train; its test part counts.", show_default="that of the run"),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Column to be predicted.", show_default="that of the run")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure a trained model on the test part of DATA."""
+    with output(as_json) as console:
+        with reading_the_call():
+            start_keras()
+            from keras_residual.training import evaluate as evaluation
+            from keras_residual.training.saved import load_saved
+
+            saved = load_saved(run)
+            dataset = evaluation.load_test_data(saved, data, target=target)
+        found = evaluation.evaluate(saved, dataset)
+        for key, value in found.items():
+            console.print(f"{_WORDS[key]:<22} {value if key == 'examples' else f'{value:.4f}'}")
+        if as_json:
+            print_json(found)

@@ -1,0 +1,56 @@
+"""What the user sees when something goes wrong: one line on standard error, and the exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class CallError(Exception):
+    """The call was wrong; the text says how to put it right."""
+
+
+@contextmanager
+def reading_the_call() -> Iterator[None]:
+    """Around everything that only reads what the user named: an error in there means that the call was wrong."""
+    try:
+        yield
+    except (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise CallError(str(error)) from error
+
+
+def say(text: str, *, status: int) -> int:
+    """Prints one line on standard error and returns the status."""
+    print(f"keras-residual: {' '.join(text.split())}", file=sys.stderr)
+    return status
+
+
+def usage(error: Any) -> int:
+    """A mistake that Typer found: an unknown option, a missing argument."""
+    text = error.format_message()
+    if not text:  # the call without arguments, to which Typer has answered with the help
+        return 2
+    context = getattr(error, "ctx", None)
+    return say(f"{text} See: {context.command_path if context else 'keras-residual'} --help", status=2)
+
+
+def interrupted(error: BaseException) -> int:
+    """Ctrl-C."""
+    return say(" ".join(["Stopped by Ctrl-C.", *getattr(error, "__notes__", ())]), status=1)
+
+
+def work(error: Exception) -> int:
+    """The work failed: a reason that was foreseen is the whole message, else the traceback goes to a file."""
+    if getattr(error, "explained", False):
+        return say(str(error), status=1)
+    if isinstance(error, OSError):
+        return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", status=1)
+    handle, path = tempfile.mkstemp(prefix="keras-residual-", suffix="-log.txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write("".join(traceback.format_exception(error)))
+    return say(f"unexpected {type(error).__name__}: {error} The traceback is in {path}", status=1)

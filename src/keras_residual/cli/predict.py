@@ -1,0 +1,77 @@
+"""`keras-residual predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from keras_residual.cli.backend import start_keras
+from keras_residual.cli.failure import CallError, reading_the_call
+from keras_residual.cli.output import output, print_json
+
+
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="PATHS…", help="Pictures or folders of pictures; for a table model tables.")
+    ],
+    csv_file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the answers to a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Answer for new pictures or table rows."""
+    if csv_file is not None:
+        _check_free(csv_file)
+    with output(as_json) as console:
+        with reading_the_call():
+            start_keras()
+            from keras_residual.training import atomic
+            from keras_residual.training import predict as prediction
+            from keras_residual.training.saved import load_saved
+
+            saved = load_saved(run)
+            x, names = prediction.load_prediction_inputs(saved, paths)
+        rows = [_row(answer) for answer in prediction.predict(saved, x, names)]
+        if csv_file is not None:
+            atomic.write_text(csv_file, _csv(rows))
+            console.print(f"Wrote {len(rows)} answers to {csv_file}", soft_wrap=True)
+        elif not as_json:
+            _show(rows, console)
+        if as_json:
+            print_json({"predictions": rows})
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise CallError(f"{path} is there already and is not overwritten. Choose another: --csv FILE")
+    if not path.parent.is_dir():
+        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")
+
+
+def _row(answer: Any) -> dict[str, Any]:
+    if answer.probability is None:
+        return {"file": answer.input, "value": answer.answer}
+    return {"file": answer.input, "class": answer.answer, "probability": answer.probability}
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _show(rows: list[dict[str, Any]], console: Console) -> None:
+    table = Table(box=None, pad_edge=False)
+    for key in rows[0]:
+        table.add_column(key, justify="left" if key in ("file", "class") else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+    # A pipe has no width: nothing is to be folded there.
+    console.print(table, width=None if console.is_terminal else 10_000, markup=False)

@@ -1,0 +1,55 @@
+"""What is seen of a training while it runs: a bar in a terminal, a line an epoch elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from keras_residual.training.fit import describe_epoch
+
+
+@contextmanager
+def watching(console: Console, *, epochs: int, steps: int) -> Iterator[keras.callbacks.Callback]:
+    """Yields the callback that shows the training; the bar is gone from the terminal however the training ends."""
+    if not console.is_terminal:
+        yield _Lines(console, epochs)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bar(progress, epochs * steps)
+
+
+class _Lines(keras.callbacks.Callback):
+    def __init__(self, console: Console, epochs: int) -> None:
+        super().__init__()
+        self._console = console
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        row = {"epoch": epoch + 1, **(logs or {})}
+        self._console.print(describe_epoch(row, of=self._epochs), highlight=False, soft_wrap=True)
+
+
+class _Bar(keras.callbacks.Callback):
+    def __init__(self, progress: Progress, steps: int) -> None:
+        super().__init__()
+        self._progress = progress
+        self._task = progress.add_task("compiling", total=steps)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._progress.advance(self._task)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._progress.update(self._task, description=describe_epoch({"epoch": epoch + 1, **(logs or {})}))
