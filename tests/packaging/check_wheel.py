@@ -107,6 +107,7 @@ class Environment:
             name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS", "VIRTUAL"))
         }
         self.variables = kept | {"KERAS_BACKEND": backend, "KERAS_HOME": str(folder), "COLUMNS": "200"}
+        self.variables["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
     def install(self, *requirements: str) -> None:
         print(f"Installing {', '.join(Path(requirement).name for requirement in requirements)}", flush=True)
