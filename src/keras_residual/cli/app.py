@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import typer
 
-from keras_residual.cli import evaluate, failure, predict, train
+from keras_residual.cli import compare, evaluate, failure, predict, train
 
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
-COMMANDS = (train.train, evaluate.evaluate, predict.predict)
+COMMANDS = (train.train, evaluate.evaluate, predict.predict, compare.compare)
 
 # Typer brings its own copy of click or uses click itself, by version; the base of its error is right in both.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]

@@ -26,7 +26,7 @@ class Schedule:
 
 
 SCHEDULES = {
-    "digits": Schedule(30, 64),
+    "digits": Schedule(16, 32),
     "breast_cancer": Schedule(40, 32),
     "wine": Schedule(60, 16),
     "diabetes": Schedule(40, 32),

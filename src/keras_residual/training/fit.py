@@ -19,6 +19,9 @@ EXACT = "exact_loss"
 UNDECAYED = ["bias", "gamma", "beta", "scale"]
 
 
+COLUMNS = ("loss", "val_loss", "accuracy", "val_accuracy")
+
+
 class NotFiniteError(FloatingPointError):
     """The loss became infinite or no number at all."""
 
@@ -73,7 +76,8 @@ class Record(keras.callbacks.Callback):
             raise NotFiniteError(f"the loss of epoch {epoch + 1} is not a finite number ({numbers['loss']})")
         for key in ("loss", "val_loss"):
             logs[key] = numbers[key] = numbers[key] * self.assembled.target_scale**2
-        row = {"epoch": epoch + 1, **numbers, "seconds": round(time.perf_counter() - self._started, 3)}
+        seconds = round(time.perf_counter() - self._started, 3)
+        row = {"epoch": epoch + 1, **{key: numbers[key] for key in COLUMNS if key in numbers}, "seconds": seconds}
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
         if self._best is None or rank < self._best:
@@ -86,7 +90,7 @@ class Record(keras.callbacks.Callback):
 def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
     """Returns one line about an epoch, as a terminal or a log shows it."""
     count = f"{row['epoch']:.0f}" + (f"/{of}" if of else "")
-    numbers = [f"{key} {_short(row[key])}" for key in ("loss", "accuracy", "val_loss", "val_accuracy") if key in row]
+    numbers = [f"{key} {_short(row[key])}" for key in COLUMNS if key in row]
     return "  ".join([f"epoch {count}", *numbers])
 
 

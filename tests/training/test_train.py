@@ -1,0 +1,166 @@
+"""A run from start to end: what it leaves, that one seed decides it, and that it stops when nothing can come of it."""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from keras_residual.training import train as training
+from keras_residual.training.config import TrainConfig
+from keras_residual.training.config_file import read_config
+from keras_residual.training.evaluate import evaluate, load_test_data
+from keras_residual.training.fit import Record
+from keras_residual.training.run_directory import RunDirectory
+from keras_residual.training.saved import load_saved
+from keras_residual.training.stopped import TrainingStopped, is_disk_full
+
+KEYS = [
+    "data",
+    "model",
+    "params",
+    "epochs",
+    "train_seconds",
+    "examples_per_second",
+    "test_loss",
+    "test_accuracy",
+    "backend",
+    "versions",
+    "seed",
+]
+
+
+def config(tmp_path, source="wine", *settings):
+    return TrainConfig(out=str(tmp_path / "run")).with_overrides(
+        [f"data.source={source}", "epochs=2", "seed=3", *settings]
+    )
+
+
+def test_a_run_leaves_what_it_says(tmp_path):
+    result = training.train(config(tmp_path))
+    run = tmp_path / "run"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "config.toml",
+        "history.csv",
+        "log.txt",
+        "metrics.json",
+        "model.keras",
+        "report.html",
+    ]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics == result.metrics
+    assert list(metrics) == KEYS
+    assert metrics["backend"] == keras.backend.backend()
+    assert metrics["params"] == result.load_model().count_params()
+    resolved = read_config(run / "config.toml")
+    assert resolved.data.classes == ("class_0", "class_1", "class_2")
+    assert len(resolved.data.features) == 13
+    assert training.prepare(resolved.with_overrides([f"out={tmp_path / 'other'}"])).config == resolved.with_overrides(
+        [f"out={tmp_path / 'other'}"]
+    )
+    rows = (run / "history.csv").read_text().splitlines()
+    assert rows[0] == "epoch,loss,val_loss,accuracy,val_accuracy,seconds"
+    assert len(rows) == 3
+    # What the run says of its best model is what evaluation finds for the file, on raw data.
+    saved = load_saved(run)
+    found = evaluate(saved, load_test_data(saved))
+    assert found["examples"] == 36
+    assert found["test_loss"] == pytest.approx(metrics["test_loss"], rel=1e-6)
+    assert found["test_accuracy"] == metrics["test_accuracy"]
+
+
+def test_one_seed_one_result(tmp_path):
+    small = ["model.drop_path_rate=0.2", "data.test_fraction=0.8"]  # few pictures, and every kind of randomness
+    first = training.train(config(tmp_path / "a", "digits", "epochs=1", *small))
+    again = training.train(config(tmp_path / "b", "digits", "epochs=1", *small))
+    timeless = {"train_seconds", "examples_per_second"}
+    assert {key: value for key, value in first.metrics.items() if key not in timeless} == {
+        key: value for key, value in again.metrics.items() if key not in timeless
+    }
+    assert [{**row, "seconds": 0} for row in first.history] == [{**row, "seconds": 0} for row in again.history]
+
+
+@pytest.mark.any_backend
+def test_another_seed_another_split(tmp_path):
+    first, again, other = (training.prepare(config(tmp_path, "wine", f"seed={seed}")) for seed in (1, 1, 2))
+    assert np.array_equal(first.dataset.x_test, again.dataset.x_test)
+    assert np.array_equal(first.choose, again.choose)
+    assert not np.array_equal(first.dataset.x_test, other.dataset.x_test)
+    assert not np.array_equal(first.choose, other.choose)
+
+
+def test_numbers_are_learned_whatever_their_unit(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    y = 1e-6 * (x @ np.array([1.0, -2.0, 0.5], np.float32)) + 5e-6
+    table = np.column_stack([x, y])
+    (tmp_path / "tiny.csv").write_text("a,b,c,y\n" + "\n".join(",".join(f"{v:.9g}" for v in row) for row in table))
+    result = training.train(config(tmp_path, tmp_path / "tiny.csv", "data.target=y", "epochs=15"))
+    assert result.metrics["test_r2"] > 0.8
+    assert result.metrics["test_rmse"] == pytest.approx(result.metrics["test_loss"] ** 0.5)
+    # The history's loss is in the target's units too.
+    assert result.history[-1]["val_loss"] < 1e-11
+
+
+def test_the_best_epoch_is_the_one_that_is_kept(tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(
+        "keras_residual.training.run_directory.RunDirectory.save_model", lambda run, model: kept.append(1)
+    )
+    prepared = training.prepare(config(tmp_path))
+    (tmp_path / "run").mkdir()
+    record = Record(RunDirectory(tmp_path / "run"), prepared.assembled)
+    for epoch, (accuracy, loss) in enumerate([(0.5, 1.0), (0.75, 2.0), (0.75, 1.5), (0.75, 1.5), (0.5, 0.1)]):
+        record.on_epoch_begin(epoch)
+        record.on_epoch_end(
+            epoch, {"exact_loss": loss, "val_exact_loss": loss, "accuracy": 1.0, "val_accuracy": accuracy}
+        )
+    assert record.best_epoch == 3
+    assert len(kept) == 3
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                weights = self.model.get_weights()
+                self.model.set_weights([np.full_like(weight, np.nan) for weight in weights])
+
+    run = tmp_path / "run"
+    message = (
+        "Training stopped: the loss of epoch 2 is not a finite number (nan). Try a smaller learning rate: "
+        f"--set optimizer.learning_rate=0.0001 Kept in {run}: model.keras, history.csv, log.txt."
+    )
+    with pytest.raises(TrainingStopped, match=f"^{re.escape(message)}$"):
+        training.train(config(tmp_path), callbacks=[Poison()])
+    assert np.isfinite(load_saved(run).model.predict(np.zeros((1, 13)), verbose=0)).all()
+    assert len((run / "history.csv").read_text().splitlines()) == 2
+
+
+def test_the_picture_models_take_raw_pictures_in_either_data_format(tmp_path):
+    prepared = training.prepare(config(tmp_path, "digits"))
+    keras.config.set_image_data_format("channels_first")
+    turned = training.prepare(config(tmp_path, "digits"))
+    assert prepared.assembled.raw.input_shape == turned.assembled.raw.input_shape == (None, 8, 8, 1)
+    assert prepared.assembled.raw.count_params() == turned.assembled.raw.count_params()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (
+            RuntimeError("Unable to close file (file write failed: errno = 28, error message = '...')"),
+            True,
+        ),
+        (OSError(30, "Read-only file system"), False),
+        (ValueError("28"), False),
+    ],
+)
+def test_a_full_disk_is_known_by_whatever_reports_it(error, full):
+    assert is_disk_full(error) is full
+    wrapped = RuntimeError("while saving")
+    wrapped.__cause__ = error
+    assert is_disk_full(wrapped) is full
