@@ -122,8 +122,10 @@ class Environment:
         run([self.bin / "python", *arguments], cwd=self.folder, env=self.variables)
 
     def command(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        # Nothing names the backend: the command has to find the one that is there.
+        unnamed = {name: value for name, value in self.variables.items() if name != "KERAS_BACKEND"}
         command = [self.bin / "keras-residual", *arguments]
-        return run(command, cwd=self.folder, env=self.variables, status=status, quiet=True)
+        return run(command, cwd=self.folder, env=unnamed, status=status, quiet=True)
 
 
 def run(
