@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -113,12 +114,22 @@ def _check_determinism(layer: keras.layers.Layer, given: Any) -> None:
 
 def _check_config(layer: keras.layers.Layer, given: Any, tolerance: float) -> None:
     config = layer.get_config()
+    missing = _arguments(type(layer)) - set(config)
+    assert not missing, f"arguments of the constructor that get_config lacks: {missing}"
     copy = type(layer).from_config(config)
     assert copy.get_config() == config, f"configuration changed on the way:\n{config}\n{copy.get_config()}"
     copy(given)
     assert [w.shape for w in copy.get_weights()] == [w.shape for w in layer.get_weights()]
     copy.set_weights(layer.get_weights())
     assert_close(copy(given), layer(given), tolerance)
+
+
+def _arguments(cls: type) -> set[str]:
+    """Names of the arguments of the constructors of `cls` and of its bases, up to Keras's own layer."""
+    own = cls.__mro__[: cls.__mro__.index(keras.layers.Layer)]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = [p for c in own if "__init__" in vars(c) for p in inspect.signature(c.__init__).parameters.values()]
+    return {p.name for p in parameters if p.kind in named} - {"self"}
 
 
 def _check_saving(layer: keras.layers.Layer, given: Any, tolerance: float) -> None:

@@ -46,12 +46,20 @@ def test_shake_shake_contract(mode):
         layers = keras.layers
         return ShakeShake([layers.Dense(6), [layers.Dense(5, "tanh"), layers.Dense(6)]], mode=mode)
 
-    assert_layer_contract(make, (2, 3, 4), output_shape=(2, 3, 6), masks=False)
+    assert_layer_contract(make, (2, 3, 4), output_shape=(2, 3, 6))
 
 
 @pytest.mark.parametrize("mode", ["row", "batch"])
 def test_shake_drop_contract(mode):
     assert_layer_contract(lambda: ShakeDrop(0.5, mode=mode), (2, 3, 4), output_shape=(2, 3, 4))
+
+
+@pytest.mark.any_backend
+def test_shake_shake_hands_a_mask_on_where_both_branches_do():
+    conv = keras.layers.Conv1D(3, 1)
+    assert not ShakeShake([keras.layers.Dense(3), conv]).supports_masking
+    last_step = [keras.layers.LSTM(3), keras.layers.Dense(3)]
+    assert ShakeShake([last_step, keras.layers.LSTM(3)]).compute_mask(None, [[True, False]]) is None
 
 
 def test_shake_shake_is_the_mean_of_both_at_inference():

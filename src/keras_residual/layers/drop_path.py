@@ -34,10 +34,12 @@ class DropPath(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.drop_path import DropPath
-        >>> float(DropPath(0.5)(np.ones((1, 1)))[0, 0])
-        1.0
+        >>> y = DropPath(0.5)(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[1.]]
 
     Reference:
         Huang et al., Deep Networks with Stochastic Depth, 2016. https://arxiv.org/abs/1603.09382. There the branch is

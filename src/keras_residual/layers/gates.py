@@ -31,10 +31,12 @@ class HighwayMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.merges import HighwayMerge
-        >>> round(float(HighwayMerge()([np.zeros((1, 1)), np.ones((1, 1))])[0, 0]), 3)
-        0.119
+        >>> y = HighwayMerge()([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.119]]
 
     Reference:
         Srivastava et al., Highway Networks, 2015. https://arxiv.org/abs/1505.00387, eq. 3
@@ -72,10 +74,12 @@ class LerpMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.merges import LerpMerge
-        >>> float(LerpMerge(kernel_initializer="zeros")([np.zeros((1, 1)), np.ones((1, 1))])[0, 0])
-        0.5
+        >>> y = LerpMerge(kernel_initializer="zeros")([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.5]]
 
     Reference:
         Srivastava et al., Highway Networks, 2015. https://arxiv.org/abs/1505.00387; the gate on both inputs is that of

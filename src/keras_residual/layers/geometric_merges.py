@@ -33,10 +33,12 @@ class OrthogonalMerge(Merge):
         The shape of the inputs.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.merges import OrthogonalMerge
-        >>> OrthogonalMerge()([np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])])[0].tolist()
-        [2.0, 1.0]
+        >>> y = OrthogonalMerge()([np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[2. 1.]]
 
     Reference:
         Oh et al., Revisiting Residual Connections: Orthogonal Updates for Stable and Efficient Deep Networks, 2025.
@@ -80,11 +82,13 @@ class DeltaMerge(KernelMerge):
         The shape of the inputs.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.merges import DeltaMerge
-        >>> delta = DeltaMerge(beta=1.0, kernel_initializer="zeros")  # the projection off the branch
-        >>> delta([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])]).shape == (1, 2)
-        True
+        >>> projection = DeltaMerge(beta=1.0, kernel_initializer="zeros")
+        >>> y = projection([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])])
+        >>> print(keras.ops.convert_to_numpy(y).round(3) + 0.0)
+        [[3. 0.]]
 
     Reference:
         Zhang et al., Deep Delta Learning, 2026. https://arxiv.org/abs/2601.00417, the scalar value limit
@@ -131,11 +135,12 @@ class NormalizedLerpMerge(Merge):
         The shape of the inputs.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.merges import NormalizedLerpMerge
         >>> y = NormalizedLerpMerge(step=1.0)([np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])])
-        >>> [round(float(value), 3) for value in y[0]]
-        [0.6, 0.8]
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.6 0.8]]
 
     Reference:
         Loshchilov et al., nGPT: Normalized Transformer with Representation Learning on the Hypersphere, 2024.

@@ -40,10 +40,12 @@ class SkipInit(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.scales import SkipInit
-        >>> float(SkipInit()(np.ones((1, 1)))[0, 0])
-        0.0
+        >>> y = SkipInit()(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.]]
 
     Reference:
         De & Smith, Batch Normalization Biases Residual Blocks Towards the Identity Function in Deep Networks, 2020.
@@ -85,10 +87,12 @@ class LayerScale(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.scales import LayerScale
-        >>> float(LayerScale(init=0.5)(np.ones((1, 1)))[0, 0])
-        0.5
+        >>> y = LayerScale(init=0.5)(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.5]]
 
     Reference:
         Touvron et al., Going Deeper with Image Transformers, 2021. https://arxiv.org/abs/2103.17239, eq. 4
@@ -133,10 +137,12 @@ class Scale(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.scales import Scale
-        >>> float(Scale(0.25)(np.ones((1, 1)))[0, 0])
-        0.25
+        >>> y = Scale(0.25)(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.25]]
 
     Reference:
         Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning, 2016.
@@ -171,10 +177,12 @@ class ScalarBias(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.scales import ScalarBias
-        >>> float(ScalarBias(init=1.0)(np.ones((1, 1)))[0, 0])
-        2.0
+        >>> y = ScalarBias(init=1.0)(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[2.]]
 
     Reference:
         Zhang et al., Fixup Initialization: Residual Learning Without Normalization, 2019.
@@ -213,10 +221,12 @@ class FixupScale(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.scales import FixupScale
-        >>> float(FixupScale()(np.full((1, 1), 3.0))[0, 0])
-        3.0
+        >>> y = FixupScale()(np.full((1, 1), 3.0))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[3.]]
 
     Reference:
         Zhang et al., Fixup Initialization: Residual Learning Without Normalization, 2019.

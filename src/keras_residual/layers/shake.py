@@ -41,7 +41,8 @@ class ShakeShake(keras.layers.Layer):
         ValueError: If there are not two branches, or their outputs differ in shape.
 
     Example:
-        >>> import keras, numpy as np
+        >>> import keras
+        >>> import numpy as np
         >>> from keras_residual.layers.shake import ShakeShake
         >>> tuple(ShakeShake([keras.layers.Dense(3), keras.layers.Dense(3)])(np.ones((2, 4))).shape)
         (2, 3)
@@ -56,6 +57,7 @@ class ShakeShake(keras.layers.Layer):
             raise bad_argument(owner_of(self), "branches", "two branches, each a layer or a list of layers", branches)
         # Two flat lists: Keras saves the weights of a list of layers, but not of a list of lists.
         self.first, self.second = (self._as_layers(branch) for branch in branches)
+        self.supports_masking = all(layer.supports_masking for layer in (*self.first, *self.second))
         self.mode = choice(owner_of(self), "mode", mode, MODES)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
@@ -90,6 +92,12 @@ class ShakeShake(keras.layers.Layer):
             way_out = "Give both branches outputs of one shape."
             raise shape_mismatch(owner_of(self), "the first branch's output", first, "the second's", second, way_out)
         return first
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """Returns the mask that the first branch hands on; both have outputs of one shape."""
+        for layer in self.first:
+            previous_mask = layer.compute_mask(inputs, previous_mask)
+        return previous_mask
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -132,10 +140,12 @@ class ShakeDrop(ShapePreserving):
         The shape of the input.
 
     Example:
+        >>> import keras
         >>> import numpy as np
         >>> from keras_residual.layers.shake import ShakeDrop
-        >>> float(ShakeDrop(0.5)(np.ones((1, 1)))[0, 0])
-        0.5
+        >>> y = ShakeDrop(0.5)(np.ones((1, 1)))
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[0.5]]
 
     Reference:
         Yamada et al., ShakeDrop Regularization for Deep Residual Learning, 2018. https://arxiv.org/abs/1802.02375
