@@ -68,10 +68,13 @@ def test_augmentation_is_applied_anew_each_epoch_and_repeats_with_the_seed():
 
 
 @any_backend
-def test_batches_of_one_epoch_are_augmented_differently():
+def test_every_batch_of_every_epoch_is_augmented_differently():
     x = np.tile(np.random.default_rng(0).integers(0, 256, (1, 9, 9, 1)).astype(np.uint8), (40, 1, 1, 1))
     batches = Batches(x, np.arange(40), 20, training=True, augment=shift_and_flip(pixels=4))
-    assert not np.array_equal(batches[0][0], batches[1][0])
+    first = batches[0][0]
+    assert not np.array_equal(first, batches[1][0])
+    batches.epoch = 1
+    assert not np.array_equal(first, batches[0][0])
 
 
 @any_backend

@@ -63,6 +63,12 @@ def test_large_jpegs_keep_their_content(tmp_path, write_picture):
     assert np.abs(small[9:]).max() <= 4
 
 
+def test_detail_of_large_jpegs_survives(tmp_path, write_picture):
+    board = ((np.indices((1024, 1024)) // 4).sum(0) % 2 * 255).astype(np.uint8)
+    half = read(write_picture(tmp_path / "board.jpg", pixels=board, quality=95), (512, 512, 1))
+    assert half.std() > 80
+
+
 def test_transparency_is_laid_over_white(tmp_path, write_picture):
     pixels = np.zeros((4, 4, 4), np.uint8)
     pixels[0, 0] = (10, 20, 30, 255)

@@ -38,6 +38,7 @@ def test_a_text_target_gives_classes_and_the_other_columns_features(iris, iris_r
     [
         (["yes", "no"] * 15, "classification", ("no", "yes")),
         (["true", "false"] * 15, "classification", ("false", "true")),
+        ([1, -1] * 15, "classification", ("-1", "1")),
         ([10, 9] * 15, "classification", ("9", "10")),
         ([row % 20 for row in range(60)], "classification", tuple(str(value) for value in range(20))),
         ([row % 21 for row in range(60)], "regression", ()),
@@ -249,6 +250,11 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
 def test_semicolons_and_tabs_separate_too(write_csv, sign):
     text = "x,z,y\n" + "1,2,a\n3,4,b\n" * 5
     assert load_dataset(write_csv(text.replace(",", sign)), target="y").features == ("x", "z")
+
+
+def test_a_row_may_be_long(write_csv):
+    path = write_csv("x,note,y\n" + "".join(f"{row},{'long ' * 1_000_000},{row % 2}\n" for row in range(4)))
+    assert load_dataset(path, target="y", drop=("note",), test_fraction=0.5).x_train.shape == (2, 1)
 
 
 def test_a_fraction_far_down_a_column_of_whole_numbers_is_read(write_csv):

@@ -113,7 +113,7 @@ def _read_csv(path: Path) -> Any:
     delimiter = next((sign for sign in (",", ";", "\t") if sign.encode() in header), ",")
     return csv.read_csv(
         path,
-        # One block: types are inferred from the first block, and a later "1.5" would break a column of whole numbers.
+        # One block, since a row must not be longer than a block.
         # One thread: only so do errors name the row.
         read_options=csv.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1)),
         parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
