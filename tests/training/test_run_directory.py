@@ -50,4 +50,4 @@ def test_history_and_metrics(tmp_path):
     assert run.history.read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
     assert json.loads(run.metrics.read_text()) == {"test_loss": 0.1, "data": "größe"}
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (one|two)\n){2}", run.log_file.read_text())
-    assert run.kept() == f"Kept in {tmp_path}: history.csv, log.txt."
+    assert run.kept() == f"Kept in {tmp_path}: history.csv."

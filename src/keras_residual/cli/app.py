@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
@@ -25,9 +27,21 @@ def _make() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in COMMANDS:
-        app.command()(command)
+        app.command()(_catching_ctrl_c(command))
     app.callback()(lambda: None)  # keeps the subcommand's name in the call even while there is one only
     return app
+
+
+def _catching_ctrl_c(command: Callable[..., None]) -> Callable[..., None]:
+    # Typer would end the process by itself, with another status and without a word.
+    @functools.wraps(command)
+    def caught(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            raise failure.InterruptedByUser(*getattr(interrupt, "__notes__", ())) from interrupt
+
+    return caught
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -38,7 +52,7 @@ def run(arguments: Sequence[str]) -> int:
         return failure.usage(error)
     except failure.CallError as error:
         return failure.say(str(error), status=2)
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return failure.interrupted(error)
+    except (failure.InterruptedByUser, KeyboardInterrupt) as error:
+        return failure.say(" ".join(["Stopped by Ctrl-C.", *map(str, error.args)]), status=1)
     except Exception as error:
         return failure.work(error)

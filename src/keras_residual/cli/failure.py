@@ -15,6 +15,10 @@ class CallError(Exception):
     """The call was wrong; the text says how to put it right."""
 
 
+class InterruptedByUser(Exception):  # noqa: N818 - no error
+    """Ctrl-C; the arguments say what was kept."""
+
+
 @contextmanager
 def reading_the_call() -> Iterator[None]:
     """Around everything that only reads what the user named: an error in there means that the call was wrong."""
@@ -37,11 +41,6 @@ def usage(error: Any) -> int:
         return 2
     context = getattr(error, "ctx", None)
     return say(f"{text} See: {context.command_path if context else 'keras-residual'} --help", status=2)
-
-
-def interrupted(error: BaseException) -> int:
-    """Ctrl-C."""
-    return say(" ".join(["Stopped by Ctrl-C.", *getattr(error, "__notes__", ())]), status=1)
 
 
 def work(error: Exception) -> int:

@@ -45,17 +45,14 @@ def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray
         drop_path_rate=config.drop_path_rate,
     )
     outputs = network(hidden)
+    # Two models even where they compute the same: only the learner is compiled, so what is saved has no optimizer in it.
+    learner = keras.Model(inputs, outputs)
     if dataset.classes:
-        model = keras.Model(inputs, outputs)
-        return Assembled(raw=model, learner=model)
+        return Assembled(raw=keras.Model(inputs, outputs), learner=learner)
     target_mean, target_scale = float(np.mean(y, dtype=np.float64)), float(np.std(y, dtype=np.float64)) or 1.0
     units = keras.layers.Rescaling(scale=target_scale, offset=target_mean, name="target_units")
-    return Assembled(
-        raw=keras.Model(inputs, units(outputs)),
-        learner=keras.Model(inputs, outputs),
-        target_mean=target_mean,
-        target_scale=target_scale,
-    )
+    raw = keras.Model(inputs, units(outputs))
+    return Assembled(raw=raw, learner=learner, target_mean=target_mean, target_scale=target_scale)
 
 
 def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,13 +41,18 @@ class RunDirectory:
 
         Raises:
             FileExistsError: If `out` is a file, or a folder that is not empty.
+            OSError: If it cannot be made.
         """
-        if out is None:
-            return cls(_fresh(Path("runs"), name))
-        path = Path(out)
-        check_free(path)
-        path.mkdir(parents=True, exist_ok=True)
-        return cls(path)
+        if out is not None:
+            check_free(Path(out))
+        try:
+            if out is None:
+                return cls(_fresh(Path("runs"), name))
+            Path(out).mkdir(parents=True, exist_ok=True)
+            return cls(Path(out))
+        except OSError as error:
+            reason = f"{error.strerror}. Choose another place for the run: --out DIR. It cannot be made here"
+            raise OSError(error.errno, reason, error.filename) from error
 
     def save_model(self, model: keras.Model) -> None:
         """Replaces `model.keras`."""
@@ -72,8 +77,8 @@ class RunDirectory:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def kept(self) -> str:
-        """Says which files of use are there, for a message after a run that stopped."""
-        names = [path.name for path in (self.model, self.history, self.log_file) if path.exists()]
+        """Says what of use is there, for a message after a run that stopped."""
+        names = [path.name for path in (self.model, self.history) if path.exists()]
         return f"Kept in {self.path}: {', '.join(names)}." if names else f"{self.path} holds nothing of use yet."
 
 
