@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,6 +26,9 @@ if BACKEND == "jax":
     _scale = jax.custom_vjp(_scale_alone)
     _scale.defvjp(_scale_forward, _scale_backward)
 
+    def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
+        return jax.grad(function)(x)
+
 elif BACKEND == "torch":
     import torch
 
@@ -41,6 +45,10 @@ elif BACKEND == "torch":
 
     _scale = _Scale.apply
 
+    def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
+        x = x.detach().clone().requires_grad_()
+        return torch.autograd.grad(function(x), x)[0]
+
 elif BACKEND == "tensorflow":
     import tensorflow as tf
 
@@ -51,6 +59,12 @@ elif BACKEND == "tensorflow":
         return x * forward, gradient
 
     _scale = tf.custom_gradient(_scale_with_gradient)
+
+    def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x)
 
 else:
     raise ImportError(
@@ -68,3 +82,17 @@ def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:
         backward: Tensor that broadcasts to the shape of `x`. Its own gradient is 0.
     """
     return _scale(x, keras.ops.cast(forward, x.dtype), keras.ops.cast(backward, x.dtype))
+
+
+def input_gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns the gradient of `function(x)` with respect to `x`, a tensor of the shape of `x`.
+
+    Weights that the function assigns, such as a batch norm's moving averages in training, keep their values.
+
+    Args:
+        function: Takes a tensor and returns a scalar tensor, by operations of Keras.
+        x: Array or tensor of any shape, of a float type.
+    """
+    # The scope takes what is assigned and is dropped.
+    with keras.StatelessScope():
+        return _gradient(function, keras.ops.convert_to_tensor(x))

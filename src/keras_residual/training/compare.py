@@ -1,0 +1,174 @@
+"""Plain nets against residual nets of equal depth and width: the experiment of the paper, figure 1, on any data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual._backend import input_gradient
+from keras_residual.data import Batches, Dataset
+from keras_residual.training.compare_files import ComparisonFiles, Row
+from keras_residual.training.compare_nets import plain_net, residual_net
+from keras_residual.training.compare_settings import Settings
+from keras_residual.training.run_directory import RunDirectory
+from keras_residual.training.scores import score
+
+NETS = {"plain": plain_net, "residual": residual_net}
+STEPS = 660  # with 128 examples a step: 60 passes over the digits
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a finished comparison left.
+
+    Args:
+        run_directory: Where `results.csv`, `results.json` and `compare.png` are.
+        results: What `results.json` holds; its `rows` are a dictionary a net.
+    """
+
+    run_directory: Path
+    results: dict[str, Any]
+
+
+def compare(
+    dataset: Dataset,
+    settings: Settings | None = None,
+    *,
+    out: str | None = None,
+    on_row: Callable[[Row], None] = lambda row: None,
+) -> Comparison:
+    """Trains a plain and a residual net of each depth and measures both; the files are complete after each net.
+
+    The nets of a depth have the same layers, first weights, batches and steps: see `compare_nets`. The optimizer is
+    the paper's, SGD with momentum 0.9, with 128 examples a step where there are enough; its rate falls along a cosine.
+    A row has:
+
+    - `train_loss`: the finished net's loss on the training examples. Where it grows with depth, the deeper net is not
+      overfitted: it cannot even be fitted, although it could represent all that the shallower one does.
+    - `test_accuracy`, or `test_rmse` in the target's units.
+    - `gradient_start`, `gradient_end`: norm of the gradient of the first test batch's mean loss with respect to its
+      standardised inputs, before and after training, with batch norm as in a training step.
+
+    Args:
+        dataset: The data; a picture becomes a vector of numbers.
+        settings: Which nets; None for the defaults.
+        out: A folder that is empty or not there; None for a fresh `runs/compare-DATA-N`.
+        on_row: Called after each net, when its row is on the disk.
+
+    Raises:
+        FileExistsError: If `out` is in use.
+        KeyboardInterrupt: On Ctrl-C, with a note about what was kept.
+
+    Reference:
+        He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, figure 1
+    """
+    settings = settings or Settings()
+    examples = _Examples(dataset)
+    epochs = settings.epochs or max(1, round(STEPS / (len(examples.x_train) // examples.batch_size)))
+    facts = {
+        "data": dataset.name,
+        "task": dataset.task,
+        "width": settings.width,
+        "epochs": epochs,
+        "batch_size": examples.batch_size,
+        "learning_rate": settings.learning_rate,
+        "seed": settings.seed,
+        "backend": keras.backend.backend(),
+    }
+    files = ComparisonFiles(RunDirectory.create(out, name=f"compare-{dataset.name}").path, facts)
+    try:
+        for depth in settings.depths:
+            for net in NETS:
+                row = _measure(net, depth, examples, settings, epochs)
+                files.add(row)
+                on_row(row)
+    except KeyboardInterrupt as interrupt:
+        interrupt.add_note(f"{files.path} holds {len(files.rows)} of {len(NETS) * len(settings.depths)} nets.")
+        raise
+    return Comparison(files.path, files.results)
+
+
+class _Examples:
+    """The data as both nets see it: vectors with mean 0 and deviation 1, and so are targets that are numbers."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.classes = len(dataset.classes)
+        x, axes = dataset.x_train, tuple(range(dataset.x_train.ndim - 1))
+        mean, deviation = np.mean(x, axis=axes, dtype=np.float64), np.std(x, axis=axes, dtype=np.float64)
+        deviation = np.where(deviation > 0, deviation, 1.0)
+        self.x_train, self.x_test = (
+            ((part - mean) / deviation).reshape(len(part), -1).astype(np.float32)
+            for part in (dataset.x_train, dataset.x_test)
+        )
+        self.y_train, self.y_test = dataset.y_train, dataset.y_test
+        self.target_mean, self.target_scale = 0.0, 1.0
+        if not self.classes:
+            self.target_mean = float(np.mean(self.y_train, dtype=np.float64))
+            self.target_scale = float(np.std(self.y_train, dtype=np.float64)) or 1.0
+        # Batch norm wants many rows, and a small set should give some steps a pass all the same.
+        self.batch_size = next((size for size in (128, 64, 32, 16) if len(x) >= 8 * size), min(8, len(x)))
+
+    def target(self, y: np.ndarray) -> np.ndarray:
+        """Returns what the net is to answer."""
+        return y if self.classes else ((y - self.target_mean) / self.target_scale).astype(np.float32)[:, None]
+
+    def loss(self) -> keras.losses.Loss:
+        """Returns the loss of what the net answers."""
+        if self.classes:
+            return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return keras.losses.MeanSquaredError()
+
+    def score(self, net: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+        """Returns how good the net is, in the target's units; batches of one shape, run without compiling."""
+        batches = Batches(x, y, self.batch_size, training=False)
+        answers = [net(batches[index][0], training=False) for index in range(len(batches))]
+        rows = [np.asarray(keras.ops.convert_to_numpy(answer), np.float64) for answer in answers]
+        outputs = np.concatenate(rows)[: len(x)] * self.target_scale + self.target_mean
+        return score(outputs, y, classes=self.classes)
+
+
+def _measure(name: str, depth: int, examples: _Examples, settings: Settings, epochs: int) -> Row:
+    started = time.perf_counter()
+    inputs = examples.x_train.shape[1]
+    net: Any = NETS[name](
+        inputs=inputs, outputs=examples.classes or 1, depth=depth, width=settings.width, seed=settings.seed
+    )
+    batches = Batches(
+        examples.x_train,
+        examples.target(examples.y_train),
+        examples.batch_size,
+        training=True,
+        seed=settings.seed,
+    )
+    steps = epochs * len(batches)
+    rate: Any = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
+    net.compile(keras.optimizers.SGD(rate, momentum=0.9), examples.loss())
+    gradient_start = gradient_norm(net, examples)
+    net.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    on_test = examples.score(net, examples.x_test, examples.y_test)
+    key = "test_accuracy" if examples.classes else "test_rmse"
+    return {
+        "net": name,
+        "depth": depth,
+        "parameters": net.count_params(),
+        "steps": steps,
+        "train_loss": examples.score(net, examples.x_train, examples.y_train)["test_loss"],
+        key: on_test[key],
+        "gradient_start": gradient_start,
+        "gradient_end": gradient_norm(net, examples),
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def gradient_norm(net: keras.Model, examples: _Examples) -> float:
+    """Returns the norm of the gradient of the first test batch's mean loss with respect to its inputs."""
+    rows = slice(0, examples.batch_size)
+    y, loss = examples.target(examples.y_test[rows]), examples.loss()
+    gradient = input_gradient(lambda x: loss(y, net(x, training=True)), examples.x_test[rows])
+    return float(np.linalg.norm(np.asarray(keras.ops.convert_to_numpy(gradient), np.float64)))

@@ -1,0 +1,66 @@
+"""What a comparison is told, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from keras_residual._errors import bad_argument
+
+DEPTHS = (8, 16, 32, 64)
+LAYERS_IN_A_BLOCK = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which nets are compared, and how each is trained, all alike.
+
+    Args:
+        depths: Numbers of Dense layers in the blocks, even and different.
+        width: Width of each layer, 1 or more.
+        epochs: Passes over the training examples; None makes about 660 steps of it.
+        learning_rate: First rate of the optimizer, above 0.
+        seed: Seed of the first weights and of the order of the examples.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    depths: tuple[int, ...] = DEPTHS
+    width: int = 64
+    epochs: int | None = None
+    learning_rate: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.depths or len(set(self.depths)) < len(self.depths) or not all(map(_is_depth, self.depths)):
+            raise bad_depths(",".join(map(str, self.depths)))
+        if self.width < 1:
+            raise bad_argument("compare", "width", "1 or more", self.width)
+        if self.epochs is not None and self.epochs < 1:
+            raise bad_argument("compare", "epochs", "1 or more", self.epochs)
+        if not 0 < self.learning_rate < float("inf"):
+            raise bad_argument("compare", "learning_rate", "a number above 0", self.learning_rate)
+        if not 0 <= self.seed < 2**32:
+            raise bad_argument("compare", "seed", "a whole number in [0, 4294967295]", self.seed)
+
+
+def parse_depths(text: str) -> tuple[int, ...]:
+    """Returns the depths in a text such as `"8,16,32,64"`.
+
+    Raises:
+        ValueError: If a part is no whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise bad_depths(text) from None
+
+
+def bad_depths(text: str) -> ValueError:
+    """Returns the error for depths that cannot be compared."""
+    way_out = "A block has two layers, so for example: 8,16,32,64."
+    return bad_argument("compare", "depths", "different even numbers, 2 or more, with commas between", text, way_out)
+
+
+def _is_depth(depth: int) -> bool:
+    return depth >= LAYERS_IN_A_BLOCK and depth % LAYERS_IN_A_BLOCK == 0

@@ -1,0 +1,166 @@
+"""The comparison of plain and residual nets: a fair one, with the paper's outcome, and complete files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+
+from keras_residual import Residual
+from keras_residual.data import load_dataset
+from keras_residual.training import compare as compare_module
+from keras_residual.training.compare import compare
+from keras_residual.training.compare_files import ComparisonFiles
+from keras_residual.training.compare_nets import plain_net, residual_net
+from keras_residual.training.compare_settings import Settings, parse_depths
+
+SHAPE = {"inputs": 5, "outputs": 3, "depth": 6, "width": 8}
+
+
+def test_the_nets_have_equal_first_weights_and_only_one_has_connections():
+    plain, residual = plain_net(**SHAPE, seed=3), residual_net(**SHAPE, seed=3)
+
+    assert [weight.shape for weight in plain.weights] == [weight.shape for weight in residual.weights]
+    for left, right in zip(plain.get_weights(), residual.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+    kernels = [weight for weight in plain.get_weights() if weight.ndim == 2]
+    assert len(kernels) == SHAPE["depth"] + 2
+    assert not any(np.array_equal(kernels[1], other) for other in kernels[2:-1])
+    assert sum(isinstance(layer, Residual) for layer in residual.layers) == SHAPE["depth"] // 2
+    assert not any(isinstance(layer, Residual) for layer in plain.layers)
+
+
+def test_a_residual_net_whose_branches_give_zero_hands_its_stem_on():
+    net = residual_net(**SHAPE, seed=3)
+    for layer in net.layers:
+        if isinstance(layer, Residual):
+            layer.branch[-1].gamma.assign(np.zeros(8))
+    stem = keras.Model(net.input, net.get_layer("stem_relu").output)
+    last = keras.Model(net.input, net.get_layer("block3_relu2").output)
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+
+    np.testing.assert_array_equal(stem.predict(x, verbose=0), last.predict(x, verbose=0))
+
+
+@pytest.mark.any_backend
+def test_depth_raises_the_training_loss_of_plain_nets_and_not_of_residual_ones(tmp_path):
+    settings = Settings(depths=(6, 40), width=32, epochs=25)
+    rows = compare(load_dataset("digits"), settings, out=str(tmp_path / "run")).results["rows"]
+    found = {(row["net"], row["depth"]): row for row in rows}
+
+    assert found["plain", 6]["train_loss"] < 0.2  # the plain net learns while it is shallow
+    assert found["plain", 40]["train_loss"] > 1.0
+    assert found["residual", 40]["train_loss"] < 0.2
+    assert found["residual", 40]["test_accuracy"] > 0.9
+    assert found["plain", 40]["gradient_start"] > 10 * found["residual", 40]["gradient_start"]
+
+
+@pytest.mark.parametrize(("data", "score"), [("wine", "test_accuracy"), ("diabetes", "test_rmse")])
+def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
+    out, seen = tmp_path / "run", []
+    done = compare(load_dataset(data), Settings(depths=(4, 2), width=8, epochs=6), out=str(out), on_row=seen.append)
+
+    assert done.run_directory == out
+    assert sorted(path.name for path in out.iterdir()) == ["compare.png", "results.csv", "results.json"]
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "results.json").read_text()) == done.results
+    assert done.results["rows"] == seen
+    assert [(row["depth"], row["net"]) for row in seen] == [
+        (4, "plain"),
+        (4, "residual"),
+        (2, "plain"),
+        (2, "residual"),
+    ]
+    with (out / "results.csv").open() as file:
+        assert [float(row[score]) for row in csv.DictReader(file)] == [row[score] for row in seen]
+    for row in seen:
+        assert row["gradient_start"] > 0
+        assert row["gradient_end"] > 0
+    scores = [row[score] for row in seen]
+    assert max(scores) > 0.8 if data == "wine" else max(scores) < 80  # 80 is about the deviation of the target
+
+
+@pytest.mark.any_backend
+def test_the_same_seed_gives_the_same_numbers(tmp_path):
+    def numbers(out, seed):
+        settings = Settings(depths=(2,), width=8, epochs=2, seed=seed)
+        rows = compare(load_dataset("wine"), settings, out=str(tmp_path / out)).results["rows"]
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    assert numbers("a", 0) == numbers("b", 0)
+    assert numbers("c", 1) != numbers("a2", 0)
+
+
+@pytest.mark.any_backend
+def test_a_loss_that_is_no_number_is_none_in_the_files_and_not_drawn(tmp_path):
+    facts = {"data": "wine", "task": "classification", "width": 8}
+    row = {"net": "plain", "depth": 2, "train_loss": float("nan"), "test_accuracy": 0.5, "gradient_start": 1.0}
+    ComparisonFiles(tmp_path, facts).add({**row, "gradient_end": float("inf")})
+
+    kept = json.loads((tmp_path / "results.json").read_text())["rows"][0]
+    assert kept["train_loss"] is None
+    assert kept["gradient_end"] is None
+
+
+@pytest.mark.any_backend
+def test_interrupted_it_keeps_the_finished_nets(tmp_path, monkeypatch):
+    measure, calls = compare_module._measure, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(compare_module, "_measure", interrupted)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) as caught:
+        compare(load_dataset("wine"), Settings(depths=(2, 4), width=8, epochs=1), out=str(out))
+
+    assert caught.value.__notes__ == [f"{out} holds 2 of 4 nets."]
+    assert [row["net"] for row in json.loads((out / "results.json").read_text())["rows"]] == ["plain", "residual"]
+
+
+@pytest.mark.any_backend
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty"):
+        compare(load_dataset("wine"), Settings(depths=(2,), epochs=1), out=str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+DEPTHS_RULE = (
+    "compare: `depths` must be different even numbers, 2 or more, with commas between, but received {!r} (str). "
+    "A block has two layers, so for example: 8,16,32,64."
+)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("text", ["", "8,", "eight", "8 16", "3", "0", "-2", "8,8", "2.0"])
+def test_depths_that_cannot_be_compared(text):
+    with pytest.raises(ValueError, match=f"^{re.escape(DEPTHS_RULE.format(text))}$"):
+        Settings(depths=parse_depths(text))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 0}, "compare: `width` must be 1 or more, but received 0 (int)."),
+        ({"epochs": 0}, "compare: `epochs` must be 1 or more, but received 0 (int)."),
+        ({"learning_rate": 0.0}, "compare: `learning_rate` must be a number above 0, but received 0.0 (float)."),
+        (
+            {"learning_rate": float("nan")},
+            "compare: `learning_rate` must be a number above 0, but received nan (float).",
+        ),
+        ({"seed": -1}, "compare: `seed` must be a whole number in [0, 4294967295], but received -1 (int)."),
+    ],
+)
+def test_settings_out_of_range(wrong, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        replace(Settings(), **wrong)
