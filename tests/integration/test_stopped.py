@@ -37,7 +37,7 @@ def epochs_in(history):
 def test_a_disk_that_fills_up(mounted, capsys):
     disk = mounted("size=1m")
     # Room for one model of the table's net and not for a second beside it.
-    (disk / "thesis.txt").write_bytes(os.urandom(680 * 1024))
+    (disk / "thesis.txt").write_bytes(os.urandom(600 * 1024))
     before = fingerprint(disk)["thesis.txt"]
     out = disk / "run"
     status = app.run(["train", "wine", "--epochs", "8", "--out", str(out)])

@@ -113,7 +113,7 @@ configs = st.builds(
         classes=names,
         features=names,
     ),
-    model=st.builds(ModelConfig, name=text, drop_path_rate=st.floats(0, 0.99)),
+    model=st.builds(ModelConfig, name=text, drop_path_rate=auto | st.floats(0, 0.99)),
     optimizer=st.builds(
         OptimizerConfig, learning_rate=auto | st.floats(1e-9, 1e3), weight_decay=auto | st.floats(0, 1), warmup=fraction
     ),

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_residual.data.dataset import Dataset
 from keras_residual.models import create_model
-from keras_residual.training.config import ModelConfig
+from keras_residual.training.config import ModelConfig, settled
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray
         config.name,
         input_shape=tuple(hidden.shape[1:]),
         num_classes=len(dataset.classes) or 1,
-        drop_path_rate=config.drop_path_rate,
+        drop_path_rate=settled(config.drop_path_rate),
     )
     outputs = network(hidden)
-    # Two models even where they compute the same: only the learner is compiled, so what is saved has no optimizer in it.
+    # Two models even for classes: only the learner is compiled, so the raw one is saved without an optimizer.
     learner = keras.Model(inputs, outputs)
     if dataset.classes:
         return Assembled(raw=keras.Model(inputs, outputs), learner=learner)

@@ -64,7 +64,7 @@ class ModelConfig(_Section):
     """
 
     name: str = "auto"
-    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
 
 
 class OptimizerConfig(_Section):
