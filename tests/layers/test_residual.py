@@ -233,6 +233,8 @@ def test_channels_first_is_read_off_the_branch() -> None:
     shortcut = shortcut_of(layer, None, 4, 6, 6)
     assert shortcut.compute_output_shape((None, 4, 6, 6)) == (None, 8, 3, 3)
     assert layer._pre_norm.axis == 1
+    branch = layers.Conv2D(8, 1, data_format="channels_first")
+    assert Residual(branch, merge="concat").compute_output_shape((None, 4, 6, 6)) == (None, 12, 6, 6)
 
 
 def test_a_layer_without_build_or_shape_function_is_a_branch() -> None:
@@ -257,9 +259,17 @@ def test_concat_keeps_the_channels_of_the_skip_and_projects_only_its_size() -> N
 
 
 def test_inner_layers_follow_the_dtype_policy_of_the_connection() -> None:
-    layer = Residual(layers.Dense(4, dtype="mixed_bfloat16"), norm="layer_norm", merge="gru", dtype="mixed_bfloat16")
+    layer = Residual(
+        layers.Dense(4, dtype="mixed_bfloat16"),
+        norm="layer_norm",
+        merge="gru",
+        branch_scale="layer_scale",
+        drop_path_rate=0.1,
+        dtype="mixed_bfloat16",
+    )
     assert keras.backend.standardize_dtype(layer(normal(2, 6)).dtype) == "bfloat16"
-    assert layer._merge.compute_dtype == layer._pre_norm.compute_dtype == layer._shortcut.compute_dtype == "bfloat16"
+    inner = (layer._merge, layer._pre_norm, layer._shortcut, layer._drop_path, layer._branch_scale)
+    assert {part.compute_dtype for part in inner} == {"bfloat16"}
 
 
 def test_a_frozen_connection_has_nothing_to_train() -> None:
