@@ -13,7 +13,8 @@ from keras_residual.training.config_file import read_config
 from keras_residual.training.evaluate import evaluate, load_test_data
 from keras_residual.training.fit import Record
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.training.saved import load_saved
+from keras_residual.training.saved import load_saved, raw_outputs
+from keras_residual.training.scores import score
 from keras_residual.training.stopped import TrainingStopped, is_disk_full
 
 KEYS = [
@@ -68,6 +69,13 @@ def test_a_run_leaves_what_it_says(tmp_path):
     assert found["examples"] == 36
     assert found["test_loss"] == pytest.approx(metrics["test_loss"], rel=1e-6)
     assert found["test_accuracy"] == metrics["test_accuracy"]
+    # The history's validation numbers are exact although 14 examples make one batch of 16.
+    prepared = training.prepare(config(tmp_path / "again"))
+    outputs = raw_outputs(saved.model, prepared.dataset.x_train[prepared.choose])
+    chosen = score(outputs, prepared.dataset.y_train[prepared.choose], classes=3)
+    best = result.history[result.best_epoch - 1]
+    assert best["val_loss"] == pytest.approx(chosen["test_loss"], rel=1e-5)
+    assert best["val_accuracy"] == pytest.approx(chosen["test_accuracy"])
 
 
 def test_one_seed_one_result(tmp_path):

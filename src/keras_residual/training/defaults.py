@@ -70,9 +70,9 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
 def _choice(dataset: Dataset, examples: int) -> Choice:
     if dataset.name in CHOICES:
         return CHOICES[dataset.name]
-    # About 1,500 steps: enough for a small net to learn, at least 10 passes over anything, at most 60 over little.
-    batch_size = next((size for size in (128, 64, 32) if examples >= 20 * size), min(16, examples))
-    return Choice(min(60, max(10, round(1500 * batch_size / examples))), batch_size)
+    # About 1,500 steps: enough for a small net to learn; at least 10 passes over anything, at most 100 over little.
+    batch_size = next((size for size in (128, 64, 32) if examples >= 20 * size), min(16, max(1, examples // 4)))
+    return Choice(min(100, max(10, round(1500 * batch_size / examples))), batch_size)
 
 
 def _side(dataset: Dataset) -> int:
