@@ -15,7 +15,7 @@ def test_it_agrees_with_finite_differences():
     weights = np.random.default_rng(1).normal(size=X.shape).astype("float32")
 
     def function(x):
-        return ops.sum(weights * ops.tanh(x) ** 2)
+        return ops.sum(ops.multiply(weights, ops.square(ops.tanh(x))))
 
     found = ops.convert_to_numpy(input_gradient(function, X))
 

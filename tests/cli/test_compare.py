@@ -24,7 +24,7 @@ def test_it_prints_a_table_and_makes_a_fresh_folder_each_time(tmp_path, capsys):
     for text in (
         "wine: nets of width 8, 1 epochs",
         "depth   2  plain",
-        "2   residual",
+        "2  residual",
         "runs/compare-wine-1: results.csv",
     ):
         assert text in first

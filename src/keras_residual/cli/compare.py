@@ -102,6 +102,8 @@ def _table(results: dict[str, Any]) -> Table:
         title=f"{results['data']}: nets of width {results['width']}, {results['epochs']} epochs",
         caption="gradient: norm of dLoss/dInput on a test batch",
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     rows = [_cells(row) for row in results["rows"]]
     for key in rows[0]:
