@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 from backend_helpers import gradients
-from contract import assert_close, assert_layer_contract, perturb, to_numpy
+from contract import MaskProbe, assert_close, assert_layer_contract, perturb, to_numpy
 from keras_residual import AddMerge, LayerScale, ProjectionShortcut, Residual, depth_rules
 
 RNG = np.random.default_rng(3)
@@ -303,3 +303,20 @@ def test_a_mask_given_by_hand_reaches_the_branch() -> None:
     layer = Residual(lstm, merge=AddMerge())
     x, mask = normal(2, 5, 4), np.array([[True, True, True, False, False], [True] * 5])
     assert_close(layer(x, mask=mask), x + to_numpy(lstm(x, mask=mask)), 1e-6)
+
+
+@pytest.mark.parametrize("activation", ["relu", layers.PReLU(shared_axes=[1])])
+def test_a_mask_passes_the_activation(activation: Any) -> None:
+    x = ops.convert_to_tensor(np.array([[[1.0], [2.0], [0.0]]]))
+    layer = Residual(layers.Dense(1), activation=activation)
+    probe = MaskProbe()
+    probe(layer(layers.Masking()(x)))
+    np.testing.assert_array_equal(to_numpy(probe.seen), [[True, True, False]])
+
+
+def test_a_mask_ends_where_the_time_axis_changes() -> None:
+    layer = Residual(layers.MaxPooling1D(2), shortcut="zero_pad")
+    layer.build((None, 4, 3))
+    mask = np.array([[True, True, True, False]])
+    assert layer.compute_mask(keras.KerasTensor((1, 4, 3)), mask) is None
+    assert Residual(layers.Dense(3)).compute_mask(keras.KerasTensor((1, 4, 3)), mask) is mask

@@ -192,3 +192,10 @@ def test_a_norm_given_as_a_layer_is_copied() -> None:
     second.build((None, 3))
     assert first.projection_norm is not second.projection_norm
     assert first.projection_norm.momentum == 0.5
+
+
+@pytest.mark.parametrize("shortcut", [ProjectionShortcut, AvgPoolShortcut, ZeroPadShortcut])
+def test_a_mask_passes_without_strides_and_ends_at_a_stride(shortcut: Any) -> None:
+    x, mask = keras.KerasTensor((1, 4, 3)), np.array([[True, True, True, False]])
+    assert shortcut(3).compute_mask(x, mask) is mask
+    assert shortcut(3, strides=2).compute_mask(x, mask) is None

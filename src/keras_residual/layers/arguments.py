@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual.layers._checks import number
 from keras_residual.layers.norms import NORMS
 from keras_residual.layers.shapes import sublayers
 
@@ -63,10 +64,9 @@ def check_scale(owner: str, argument: str, value: Any, names: Sequence[str]) -> 
         if value not in names:
             raise unknown_name(owner, argument, value, names)
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise wrong_type(owner, argument, f"a number, a Keras layer or one of {', '.join(names)}", value)
-    if not math.isfinite(value):
-        raise bad_argument(owner, argument, "a finite number", value)
+    number(owner, argument, value, "a finite number")
 
 
 def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
@@ -91,11 +91,7 @@ def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
 
 def check_rate(owner: str, argument: str, value: Any) -> float:
     """Returns a probability in [0, 1)."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise wrong_type(owner, argument, "a number in [0, 1)", value)
-    if not 0.0 <= value < 1.0:
-        raise bad_argument(owner, argument, "a number in [0, 1)", value)
-    return float(value)
+    return number(owner, argument, value, "a number in [0, 1)", lambda rate: 0 <= rate < 1)
 
 
 def as_activation(owner: str, activation: Any) -> Callable[..., Any] | keras.Layer | None:

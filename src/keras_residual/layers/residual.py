@@ -11,6 +11,7 @@ import keras
 
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers import arguments, shapes
+from keras_residual.layers._checks import owner_of
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.merges import MERGES, Merge
 from keras_residual.layers.norms import make_norm
@@ -93,7 +94,7 @@ class Residual(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
-        owner = self._owner
+        owner = owner_of(self)
         self.branch = arguments.as_branch(owner, branch)
         arguments.check_name_or_layer(owner, "shortcut", shortcut, ["auto", "identity", *SHORTCUTS])
         arguments.check_name_or_layer(owner, "merge", merge, MERGES)
@@ -121,10 +122,6 @@ class Residual(keras.layers.Layer):
         self.activation = arguments.as_activation(owner, activation)
         self.supports_masking = True
 
-    @property
-    def _owner(self) -> str:
-        return f"Residual {self.name!r}"
-
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
     def build(self, input_shape: Shape) -> None:
@@ -132,13 +129,13 @@ class Residual(keras.layers.Layer):
         if not input_shape or not all(size is None or isinstance(size, int) for size in input_shape):
             rule = "one tensor of shape (batch, …, channels)"
             raise bad_argument(
-                self._owner, "inputs", rule, input_shape, "Merge several tensors, or choose one, before."
+                owner_of(self), "inputs", rule, input_shape, "Merge several tensors, or choose one, before."
             )
         shape = (None, *input_shape[1:])
         axis = shapes.channel_axis(self.branch, len(shape))
         if len(shape) < 2 or shape[axis] is None:
             rule = "a tensor (batch, …, channels) with a known number of channels"
-            raise bad_argument(self._owner, "inputs", rule, tuple(input_shape))
+            raise bad_argument(owner_of(self), "inputs", rule, tuple(input_shape))
 
         self._pre_norm = self._make_norm("pre", shape, axis)
         branch_shape = self._build_branch(shape)
@@ -169,7 +166,7 @@ class Residual(keras.layers.Layer):
             if not isinstance(outputs, keras.KerasTensor):
                 what = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
                 raise ValueError(
-                    f"{self._owner}: `branch` must return one tensor, but its layer {layer.name!r} "
+                    f"{owner_of(self)}: `branch` must return one tensor, but its layer {layer.name!r} "
                     f"({type(layer).__name__}) returned {what}. Wrap it in one that returns the tensor to be merged."
                 )
             tensor = outputs
@@ -177,7 +174,7 @@ class Residual(keras.layers.Layer):
 
     def _build_branch_layer(self, layer: keras.Layer, tensor: keras.KerasTensor) -> Any:
         was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
-        what = f"{self._owner}: `branch` has a layer, {layer.name!r} ({type(layer).__name__}), that"
+        what = f"{owner_of(self)}: `branch` has a layer, {layer.name!r} ({type(layer).__name__}), that"
         try:
             # A symbolic call builds any layer, also one that has no `build`, and checks its input.
             outputs = layer(tensor)
@@ -230,7 +227,7 @@ class Residual(keras.layers.Layer):
             return None
         if len(shape) != len(branch_shape):
             raise shape_mismatch(
-                self._owner,
+                owner_of(self),
                 "the input",
                 shape,
                 "the branch's output",
@@ -260,7 +257,7 @@ class Residual(keras.layers.Layer):
 
     def _no_stride(self, shape: Shape, branch_shape: Shape, pairs: list[tuple[int, int]]) -> ValueError:
         return shape_mismatch(
-            self._owner,
+            owner_of(self),
             "the input",
             shape,
             "the branch's output",
@@ -275,7 +272,7 @@ class Residual(keras.layers.Layer):
             known = zip(skip_shape[1:], branch_shape[1:], strict=False)
             if len(skip_shape) != len(branch_shape) or any(None not in pair and pair[0] != pair[1] for pair in known):
                 raise shape_mismatch(
-                    self._owner,
+                    owner_of(self),
                     "the shortcut's output",
                     skip_shape,
                     "the branch's output",

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers._checks import owner_of
 from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape, data_format_of, spatial_axes
@@ -61,7 +62,7 @@ class Shortcut(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         """Checks that nothing is left open and makes the sub-layers."""
-        owner = f"{type(self).__name__} {self.name!r}"
+        owner = owner_of(self)
         if self.filters is None:
             raise bad_argument(
                 owner, "filters", "a positive whole number", None, "Outside a Residual nothing can infer it."
@@ -331,7 +332,7 @@ class ZeroPadShortcut(Shortcut):
         channels = input_shape[self._axis(len(input_shape))]
         if channels is None or int(self.filters or 0) < channels:
             raise bad_argument(
-                f"ZeroPadShortcut {self.name!r}",
+                owner_of(self),
                 "filters",
                 f"at least the number of input channels, {channels}",
                 self.filters,
