@@ -23,9 +23,12 @@ NORMS: MappingProxyType[str, Callable[..., keras.Layer]] = MappingProxyType(
         "rms_norm": lambda channels, **kwargs: keras.layers.RMSNormalization(**kwargs),
     }
 )
-"""Names that `norm=` takes, with Keras's own defaults: batch (Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167),
-layer (Ba et al. 2016, https://arxiv.org/abs/1607.06450), group (Wu & He 2018, https://arxiv.org/abs/1803.08494; 32 groups
-or their greatest common divisor with the channels) and root mean square (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
+"""Names that `norm=` takes, with Keras's own defaults.
+
+Batch: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167. Layer: Ba et al. 2016, https://arxiv.org/abs/1607.06450.
+Group: Wu & He 2018, https://arxiv.org/abs/1803.08494, with 32 groups or their greatest common divisor with the channels.
+Root mean square: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467.
+"""
 
 
 def make_norm(norm: str | keras.Layer, *, channels: int, axis: int, name: str, dtype: Any) -> keras.Layer:
