@@ -97,5 +97,5 @@ def test_what_nobody_foresaw_is_one_line_and_a_file_with_the_traceback(monkeypat
     assert run(["train"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     (log,) = tmp_path.iterdir()
-    assert line == f"keras-residual: unexpected KeyError: 'oops' The traceback is in {log}"
+    assert line == f"keras-residual: unexpected KeyError: 'oops'. The traceback is in {log}"
     assert "in broken" in log.read_text()

@@ -137,8 +137,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
     run = tmp_path / "run"
     message = (
-        "Training stopped: the loss of epoch 2 is not a finite number (nan). Try a smaller learning rate: "
-        f"--set optimizer.learning_rate=0.0001 Kept in {run}: model.keras, history.csv."
+        "Training stopped: the loss of epoch 2 is not a finite number (nan). Try a smaller learning rate, for example "
+        f"--set optimizer.learning_rate=0.0001. Kept in {run}: model.keras, history.csv."
     )
     with pytest.raises(TrainingStopped, match=f"^{re.escape(message)}$"):
         training.train(config(tmp_path), callbacks=[Poison()])

@@ -52,4 +52,4 @@ def work(error: Exception) -> int:
     handle, path = tempfile.mkstemp(prefix="keras-residual-", suffix="-log.txt")
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
-    return say(f"unexpected {type(error).__name__}: {error} The traceback is in {path}", status=1)
+    return say(f"unexpected {type(error).__name__}: {error}. The traceback is in {path}", status=1)

@@ -60,7 +60,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 def _reason(error: Exception, run: RunDirectory) -> str:
     if isinstance(error, NotFiniteError):
-        return f"{error}. Try a smaller learning rate: --set optimizer.learning_rate=0.0001"
+        return f"{error}. Try a smaller learning rate, for example --set optimizer.learning_rate=0.0001."
     if is_disk_full(error):
         return f"the disk of {run.path} is full. Free space, or choose another place: --out DIR."
     if isinstance(error, OSError):
