@@ -28,7 +28,7 @@ def watching(console: Console, *, epochs: int, steps: int) -> Iterator[keras.cal
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, epochs * steps)
+        yield _Bar(progress, epochs, steps)
 
 
 class _Lines(keras.callbacks.Callback):
@@ -43,13 +43,17 @@ class _Lines(keras.callbacks.Callback):
 
 
 class _Bar(keras.callbacks.Callback):
-    def __init__(self, progress: Progress, steps: int) -> None:
+    def __init__(self, progress: Progress, epochs: int, steps: int) -> None:
         super().__init__()
         self._progress = progress
-        self._task = progress.add_task("compiling", total=steps)
+        self._epochs = epochs
+        self._task = progress.add_task("compiling", total=epochs * steps)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._progress.advance(self._task)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._progress.update(self._task, description=describe_epoch({"epoch": epoch + 1, **(logs or {})}))
+        # One number beside the bar, so that both fit into 80 columns.
+        key = next(key for key in ("val_accuracy", "val_loss") if key in (logs or {}))
+        row = {"epoch": epoch + 1, key: (logs or {})[key]}
+        self._progress.update(self._task, description=describe_epoch(row, of=self._epochs))
