@@ -21,9 +21,6 @@ class RunDirectory:
 
     Args:
         path: The folder, which is there.
-
-    Example:
-        >>> RunDirectory.create(None, name="digits")      # runs/digits-1, the next time runs/digits-2
     """
 
     def __init__(self, path: Path) -> None:
