@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_residual.cli.app import COMMANDS
+from keras_residual_cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAM = [sys.executable, "-m", "keras_residual.cli"]
+PROGRAM = [sys.executable, "-m", "keras_residual_cli"]
 
 
 def environment(tmp_path: Path, **changes: str) -> dict[str, str]:

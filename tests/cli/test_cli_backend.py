@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from cli.command import environment, said
-from keras_residual.cli.backend import BACKENDS, Choice, choose, is_installed, keras_file
-from keras_residual.cli.failure import CallError
+from keras_residual_cli.backend import BACKENDS, Choice, choose, is_installed, keras_file
+from keras_residual_cli.failure import CallError
 
 pytestmark = pytest.mark.any_backend
 
@@ -90,7 +90,7 @@ def test_the_file_is_where_keras_looks(tmp_path):
 
 def test_a_wrong_name_in_the_environment_as_the_user_sees_it(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "keras_residual.cli", "train"],
+        [sys.executable, "-m", "keras_residual_cli", "train"],
         cwd=tmp_path,
         env=environment(tmp_path, KERAS_BACKEND="jaxx"),
         capture_output=True,
@@ -103,7 +103,7 @@ def test_a_wrong_name_in_the_environment_as_the_user_sees_it(tmp_path):
 
 
 def test_help_loads_nothing_that_is_slow(tmp_path):
-    command = [sys.executable, "-X", "importtime", "-m", "keras_residual.cli", "train", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "keras_residual_cli", "train", "--help"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "--print-config" in done.stdout

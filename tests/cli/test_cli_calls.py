@@ -1,8 +1,10 @@
 """Calls that are wrong: exit status 2 and one line that says how to put it right. Nothing is written."""
 
+from importlib.metadata import version
+
 import pytest
 
-from keras_residual.cli.app import run
+from keras_residual_cli.app import run
 
 pytestmark = pytest.mark.any_backend
 
@@ -99,3 +101,8 @@ def test_what_nobody_foresaw_is_one_line_and_a_file_with_the_traceback(monkeypat
     (log,) = tmp_path.iterdir()
     assert line == f"keras-residual: unexpected KeyError: 'oops'. The traceback is in {log}"
     assert "in broken" in log.read_text()
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"keras-residual {version('keras-residual')}\n"

@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from keras_residual.cli.progress import watching
+from keras_residual_cli.progress import watching
 
 pytestmark = pytest.mark.any_backend
 

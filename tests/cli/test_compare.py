@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from keras_residual.cli.app import run
+from keras_residual_cli.app import run
 
 QUICK = ["compare", "wine", "--depths", "2,4", "--width", "8", "--epochs", "1"]
 

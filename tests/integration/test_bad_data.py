@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cli.command import fingerprint
-from keras_residual.cli.app import run
+from keras_residual_cli.app import run
 
 pytestmark = pytest.mark.any_backend
 

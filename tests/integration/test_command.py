@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from cli.command import fingerprint, run, said
-from keras_residual.cli import app
+from keras_residual_cli import app
 
 
 @pytest.fixture

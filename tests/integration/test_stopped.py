@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cli.command import PROGRAM, environment, fingerprint, run, said
-from keras_residual.cli import app
 from keras_residual.training.saved import load_saved
+from keras_residual_cli import app
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGE = ROOT / "src" / "keras_residual"
+SOURCE = ROOT / "src"
 # Distributions that bring each backend; an environment for one must hold none of the others'.
 BACKENDS = {"jax": {"jax"}, "torch": {"torch"}, "tensorflow": {"tensorflow", "tensorflow-cpu"}}
 
@@ -48,16 +48,16 @@ def build(folder: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """The wheel holds every file of the package, its own metadata, and nothing else."""
+    """The wheel holds every file of the two packages, its own metadata, and nothing else."""
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     there = {
-        path.relative_to(PACKAGE.parent).as_posix()
-        for path in PACKAGE.rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and ".egg-info" not in str(path)
     }
     if names != there:
-        raise SystemExit(f"Wheel lacks {sorted(there - names)} and has beyond the package {sorted(names - there)}.")
-    print(f"{wheel.name}: {len(names)} files, the same as the package")
+        raise SystemExit(f"Wheel lacks {sorted(there - names)} and has beyond src {sorted(names - there)}.")
+    print(f"{wheel.name}: {len(names)} files, the same as in src")
 
 
 def check_backend(wheel: Path, backend: str, folder: Path) -> None:

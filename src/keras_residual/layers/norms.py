@@ -26,7 +26,7 @@ NORMS: MappingProxyType[str, Callable[..., keras.Layer]] = MappingProxyType(
 """Names that `norm=` takes, with Keras's own defaults.
 
 Batch: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167. Layer: Ba et al. 2016, https://arxiv.org/abs/1607.06450.
-Group: Wu & He 2018, https://arxiv.org/abs/1803.08494, with 32 groups or their greatest common divisor with the channels.
+Group: Wu & He 2018, https://arxiv.org/abs/1803.08494; 32 groups, or their greatest common divisor with the channels.
 Root mean square: Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467.
 """
 

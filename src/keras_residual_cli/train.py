@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from keras_residual.cli.backend import start_keras
-from keras_residual.cli.failure import reading_the_call
-from keras_residual.cli.output import output, print_json
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import reading_the_call
+from keras_residual_cli.output import output, print_json
 
 
 def train(
@@ -38,23 +38,20 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
     """Train a residual network on DATA and leave a run directory with model, history, metrics and report."""
-    with reading_the_call():
-        from keras_residual.training.config import TrainConfig
-        from keras_residual.training.config_file import read_config, to_toml
-
-        named = {"data.source": data, "data.target": target, "model.name": model, "out": out}
-        numbers = {"epochs": epochs, "seed": seed}
-        chosen = (read_config(config) if config else TrainConfig()).updated(
-            {key: value for key, value in (named | numbers).items() if value is not None}
-        )
-        chosen = chosen.with_overrides(settings or ())
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
-            from keras_residual.cli.progress import watching
             from keras_residual.training import train as training
+            from keras_residual.training.config import TrainConfig
+            from keras_residual.training.config_file import read_config, to_toml
+            from keras_residual_cli.progress import watching
 
-            prepared = training.prepare(chosen)
+            named = {"data.source": data, "data.target": target, "model.name": model, "out": out}
+            numbers = {"epochs": epochs, "seed": seed}
+            chosen = (read_config(config) if config else TrainConfig()).updated(
+                {key: value for key, value in (named | numbers).items() if value is not None}
+            )
+            prepared = training.prepare(chosen.with_overrides(settings or ()))
         if print_config:
             typer.echo(to_toml(prepared.config), nl=False)
             return

@@ -7,6 +7,6 @@ import sys
 
 def main() -> None:
     """Runs the command on `sys.argv` and ends the process: 0 done, 1 the work failed, 2 the call was wrong."""
-    from keras_residual.cli.app import run
+    from keras_residual_cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from keras_residual.cli.backend import start_keras
-from keras_residual.cli.failure import reading_the_call
-from keras_residual.cli.output import output, print_json
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import reading_the_call
+from keras_residual_cli.output import output, print_json
 
 _WORDS = {
     "test_loss": "Test loss",

@@ -13,9 +13,9 @@ from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from keras_residual.cli.backend import start_keras
-from keras_residual.cli.failure import reading_the_call
-from keras_residual.cli.output import output, print_json
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import reading_the_call
+from keras_residual_cli.output import output, print_json
 
 if TYPE_CHECKING:
     from rich.console import Console

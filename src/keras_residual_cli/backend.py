@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import importlib.util
 import json
@@ -12,12 +13,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, NoReturn
 
-from keras_residual.cli.failure import CallError
+from keras_residual_cli.failure import CallError
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
@@ -43,15 +41,16 @@ def start_keras() -> None:
     os.environ["KERAS_BACKEND"] = choice.backend
     file = keras_file(os.environ)
     was_there = file.exists()
-    if choice.backend != "tensorflow":
-        sys.meta_path.insert(0, _NoTensorFlow())
-    with _quiet_start():
-        importlib.import_module("keras")
-        # The package left its layers out while there was no Keras; loading them is what makes saved models readable.
-        importlib.reload(sys.modules["keras_residual"])
-    # Keras writes a file that names tensorflow, whatever it runs on. Nobody chose that, and left there it would move
-    # the next run to another backend.
+    with _quiet_start(choice.backend):
+        importlib.import_module("keras_residual")
+    # Keras, and an installed TensorFlow once more, write a file that names tensorflow, whatever they run on. Nobody
+    # chose that, and left there it would move the next run to another backend.
     if not was_there and choice.backend != "tensorflow":
+        atexit.register(_drop_unchosen, file)
+
+
+def _drop_unchosen(file: Path) -> None:
+    if _backend_in(file) == "tensorflow":
         file.unlink(missing_ok=True)
 
 
@@ -108,37 +107,17 @@ def _backend_in(file: Path) -> str | None:
     return backend if isinstance(backend, str) else None
 
 
-class _NoTensorFlow(MetaPathFinder, Loader):
-    """Makes `import tensorflow` fail in a run on another backend, as if it were not installed.
-
-    Keras imports it when it first saves a model, on any backend: seconds, and its chatter, for an `isinstance`.
-    Who only asks where it is still gets an answer; torch does.
-    """
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        """Answers for the one name."""
-        spec = PathFinder.find_spec(fullname, path, target) if fullname == "tensorflow" else None
-        if spec is not None:
-            spec.loader = self
-        return spec
-
-    def create_module(self, spec: ModuleSpec) -> NoReturn:
-        """Refuses."""
-        raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
-
-    def exec_module(self, module: Any) -> NoReturn:
-        """Is not reached, and is what makes this a loader."""
-        raise ModuleNotFoundError(f"No module named {module.__name__!r}", name=module.__name__)
-
-
 @contextmanager
-def _quiet_start() -> Iterator[None]:
+def _quiet_start(backend: str) -> Iterator[None]:
     """Keeps what the frameworks write while they are imported out of the terminal; shows it if the import fails.
 
     TensorFlow writes to the file descriptor before it has read its own log level, so the descriptor is turned away.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if backend != "tensorflow":
+        # Keras imports an installed TensorFlow when it first saves a model, whatever it runs on.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     for name in (*BACKENDS, "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     sys.stderr.flush()

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from importlib import metadata
+from typing import Annotated, Any
 
 import typer
 
-from keras_residual.cli import compare, evaluate, failure, predict, train
+from keras_residual_cli import compare, evaluate, failure, predict, train
 
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (train.train, evaluate.evaluate, predict.predict, compare.compare)
 
 # Typer brings its own copy of click or uses click itself, by version; the base of its error is right in both.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"keras-residual {metadata.version('keras-residual')}")
+        raise typer.Exit
 
 
 def _make() -> typer.Typer:
@@ -28,8 +35,16 @@ def _make() -> typer.Typer:
     )
     for command in COMMANDS:
         app.command()(_catching_ctrl_c(command))
-    app.callback()(lambda: None)  # keeps the subcommand's name in the call even while there is one only
+    app.callback()(_options)
     return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options of the command as a whole."""
 
 
 def _catching_ctrl_c(command: Callable[..., None]) -> Callable[..., None]:

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from keras_residual.cli.backend import start_keras
-from keras_residual.cli.failure import CallError, reading_the_call
-from keras_residual.cli.output import output, print_json
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.output import output, print_json
 
 
 def predict(

@@ -1,5 +1,0 @@
-"""`python -m keras_residual.cli`."""
-
-from keras_residual.cli import main
-
-main()
