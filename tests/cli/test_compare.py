@@ -65,3 +65,23 @@ def test_a_wrong_call_is_one_line_and_leaves_nothing(arguments, part, tmp_path, 
     assert part in lines[0]
     assert [path.name for path in tmp_path.rglob("*.*")] == ["mine.txt"]
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.any_backend
+def test_ctrl_c_says_what_was_kept(tmp_path, monkeypatch, capsys):
+    measure, calls = compare_module._measure, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return measure(*arguments)
+
+    monkeypatch.setattr(compare_module, "_measure", interrupted)
+
+    assert run(QUICK) == 1
+
+    assert capsys.readouterr().err.splitlines() == [
+        "keras-residual: Stopped by Ctrl-C. runs/compare-wine-1 holds 1 of 4 nets."
+    ]
+    assert (tmp_path / "runs" / "compare-wine-1" / "results.csv").read_text().count("\n") == 2

@@ -272,6 +272,12 @@ def test_inner_layers_follow_the_dtype_policy_of_the_connection() -> None:
     assert {part.compute_dtype for part in inner} == {"bfloat16"}
 
 
+@pytest.mark.parametrize("merge", ["add", "gru"])
+def test_the_output_has_the_dtype_of_the_connection_whatever_the_paths_have(merge: str) -> None:
+    paths = {"branch": layers.Dense(4, dtype="mixed_bfloat16"), "shortcut": layers.Dense(4, dtype="mixed_float16")}
+    assert keras.backend.standardize_dtype(Residual(**paths, merge=merge)(normal(2, 6)).dtype) == "float32"
+
+
 def test_a_frozen_connection_has_nothing_to_train() -> None:
     layer = Residual(layers.Dense(4), norm="batch_norm", branch_scale="layer_scale")
     layer.build((None, 6))
