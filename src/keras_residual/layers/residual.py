@@ -308,7 +308,7 @@ class Residual(keras.layers.Layer):
     def _merged(self, skip: Any, branch: Any, training: bool | None) -> Any:
         if not self._merges_directly:
             return _apply(self._merge, [skip, branch], training, None)
-        # Keras spends more on a layer's `__call__` than eager PyTorch on a sum; of what it does only the cast is needed.
+        # Keras spends more on a layer's `__call__` than eager PyTorch on a sum; of that only the cast is needed here.
         return self._merge.call([self._cast(skip), self._cast(branch)])
 
     def _cast(self, tensor: Any) -> Any:
