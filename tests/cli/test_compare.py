@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from keras_residual.training import compare as compare_module
 from keras_residual_cli.app import run
 
 QUICK = ["compare", "wine", "--depths", "2,4", "--width", "8", "--epochs", "1"]
@@ -71,11 +72,11 @@ def test_a_wrong_call_is_one_line_and_leaves_nothing(arguments, part, tmp_path, 
 def test_ctrl_c_says_what_was_kept(tmp_path, monkeypatch, capsys):
     measure, calls = compare_module._measure, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return measure(*arguments)
+        return measure(*arguments, **named)
 
     monkeypatch.setattr(compare_module, "_measure", interrupted)
 

@@ -86,6 +86,16 @@ def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
 
 
 @pytest.mark.any_backend
+def test_deep_nets_learn_numbers_without_leaving_them(tmp_path):
+    settings = Settings(depths=(40,), width=32, epochs=30)
+    done = compare(load_dataset("diabetes"), settings, out=str(tmp_path / "run")).results
+
+    assert all(row["train_loss"] is not None for row in done["rows"])
+    assert done["rows"][1]["train_loss"] < 0.9 * np.var(load_dataset("diabetes").y_train)
+    assert done["learning_rate"] == 0.001
+
+
+@pytest.mark.any_backend
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     def numbers(out, seed):
         settings = Settings(depths=(2,), width=8, epochs=2, seed=seed)
@@ -111,11 +121,11 @@ def test_a_loss_that_is_no_number_is_none_in_the_files_and_not_drawn(tmp_path):
 def test_interrupted_it_keeps_the_finished_nets(tmp_path, monkeypatch):
     measure, calls = compare_module._measure, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **named):
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measure(*arguments)
+        return measure(*arguments, **named)
 
     monkeypatch.setattr(compare_module, "_measure", interrupted)
     out = tmp_path / "run"

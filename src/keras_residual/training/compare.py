@@ -21,6 +21,9 @@ from keras_residual.training.scores import score
 
 NETS = {"plain": plain_net, "residual": residual_net}
 STEPS = 660  # with 128 examples a step: 60 passes over the digits
+# The gradient of cross-entropy is bounded. That of the squared error grows with the answer, and so with the stream of a
+# deep residual net: from 0.005 on its first steps leave the numbers that a float can hold.
+LEARNING_RATES = {"classification": 0.05, "regression": 0.001}
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ def compare(
     """
     settings = settings or Settings()
     examples = _Examples(dataset)
+    rate = settings.learning_rate or LEARNING_RATES[dataset.task]
     epochs = settings.epochs or max(1, round(STEPS / (len(examples.x_train) // examples.batch_size)))
     facts = {
         "data": dataset.name,
@@ -77,7 +81,7 @@ def compare(
         "width": settings.width,
         "epochs": epochs,
         "batch_size": examples.batch_size,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": rate,
         "seed": settings.seed,
         "backend": keras.backend.backend(),
     }
@@ -85,7 +89,7 @@ def compare(
     try:
         for depth in settings.depths:
             for net in NETS:
-                row = _measure(net, depth, examples, settings, epochs)
+                row = _measure(net, depth, examples, settings, epochs=epochs, rate=rate)
                 files.add(row)
                 on_row(row)
     except KeyboardInterrupt as interrupt:
@@ -133,7 +137,7 @@ class _Examples:
         return score(outputs, y, classes=self.classes)
 
 
-def _measure(name: str, depth: int, examples: _Examples, settings: Settings, epochs: int) -> Row:
+def _measure(name: str, depth: int, examples: _Examples, settings: Settings, *, epochs: int, rate: float) -> Row:
     started = time.perf_counter()
     inputs = examples.x_train.shape[1]
     net: Any = NETS[name](
@@ -147,8 +151,8 @@ def _measure(name: str, depth: int, examples: _Examples, settings: Settings, epo
         seed=settings.seed,
     )
     steps = epochs * len(batches)
-    rate: Any = keras.optimizers.schedules.CosineDecay(settings.learning_rate, steps)
-    net.compile(keras.optimizers.SGD(rate, momentum=0.9), examples.loss())
+    schedule: Any = keras.optimizers.schedules.CosineDecay(rate, steps)
+    net.compile(keras.optimizers.SGD(schedule, momentum=0.9), examples.loss())
     gradient_start = gradient_norm(net, examples)
     net.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     on_test = examples.score(net, examples.x_test, examples.y_test)

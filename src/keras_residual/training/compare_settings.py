@@ -18,7 +18,7 @@ class Settings:
         depths: Numbers of Dense layers in the blocks, even and different.
         width: Width of each layer, 1 or more.
         epochs: Passes over the training examples; None makes about 660 steps of it.
-        learning_rate: First rate of the optimizer, above 0.
+        learning_rate: First rate of the optimizer, above 0; None is 0.05 for classes and 0.001 for numbers.
         seed: Seed of the first weights and of the order of the examples.
 
     Raises:
@@ -28,7 +28,7 @@ class Settings:
     depths: tuple[int, ...] = DEPTHS
     width: int = 64
     epochs: int | None = None
-    learning_rate: float = 0.05
+    learning_rate: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -38,7 +38,7 @@ class Settings:
             raise bad_argument("compare", "width", "1 or more", self.width)
         if self.epochs is not None and self.epochs < 1:
             raise bad_argument("compare", "epochs", "1 or more", self.epochs)
-        if not 0 < self.learning_rate < float("inf"):
+        if self.learning_rate is not None and not 0 < self.learning_rate < float("inf"):
             raise bad_argument("compare", "learning_rate", "a number above 0", self.learning_rate)
         if not 0 <= self.seed < 2**32:
             raise bad_argument("compare", "seed", "a whole number in [0, 4294967295]", self.seed)
