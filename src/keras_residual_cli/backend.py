@@ -19,6 +19,13 @@ from keras_residual_cli.failure import CallError
 
 BACKENDS = ("jax", "torch", "tensorflow")
 
+_WRITTEN_BY_KERAS = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "backend": "tensorflow",
+    "image_data_format": "channels_last",
+}
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -50,7 +57,11 @@ def start_keras() -> None:
 
 
 def _drop_unchosen(file: Path) -> None:
-    if _backend_in(file) == "tensorflow":
+    try:
+        unchosen = json.loads(file.read_text(encoding="utf-8")) == _WRITTEN_BY_KERAS
+    except (OSError, ValueError):
+        return
+    if unchosen:
         file.unlink(missing_ok=True)
 
 

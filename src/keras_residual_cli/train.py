@@ -53,7 +53,10 @@ def train(
             )
             prepared = training.prepare(chosen.with_overrides(settings or ()))
         if print_config:
-            typer.echo(to_toml(prepared.config), nl=False)
+            if as_json:
+                print_json(prepared.config.to_dict())
+            else:
+                typer.echo(to_toml(prepared.config), nl=False)
             return
         dataset, settled = prepared.dataset, prepared.config
         console.print(

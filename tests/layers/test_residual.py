@@ -46,6 +46,10 @@ CASES: dict[str, Any] = {
     "group norm": (lambda: Residual(conv(6), norm="group_norm", norm_position="out"), (4, 4, 4, 6)),
     "norm layer": (lambda: Residual(conv(6), norm=layers.LayerNormalization(), norm_position="peri"), (4, 4, 4, 6)),
     "layer activation": (lambda: Residual(layers.Dense(6), activation=layers.PReLU()), (4, 6)),
+    "preactivation": (
+        lambda: Residual(layers.Dense(4), preactivation=[layers.BatchNormalization(), layers.ReLU()]),
+        (8, 6),
+    ),
     "nested": (lambda: Residual([layers.Dense(6), Residual(layers.Dense(6), norm="layer_norm")]), (4, 6)),
 }
 
@@ -78,7 +82,7 @@ def test_is_the_whole_formula() -> None:
     x = normal(4, 6)
     layer(x)
     perturb(layer)
-    pre, out, post = layer._pre_norm, layer._out_norm, layer._post_norm
+    pre, out, post = layer.pre_norm, layer.out_norm, layer.post_norm
     direct = ops.tanh(post(2.0 * ops.convert_to_tensor(x) + 0.3 * out(branch(pre(x)))))
     assert_close(layer(x), direct, 1e-6)
     assert len({id(norm) for norm in (pre, out, post)}) == 3
@@ -123,7 +127,7 @@ def test_inverse_sqrt_2_on_both_paths_keeps_the_variance() -> None:
     layer = Residual(layers.Identity(), branch_scale="inverse_sqrt_2", skip_scale="inverse_sqrt_2")
     skip, branch = normal(200_000, 1), normal(200_000, 1)
     layer.build((None, 1))
-    merged = layer._merge([skip * layer._skip_scale, branch * layer._branch_scale])
+    merged = layer.merge_layer([skip * layer.skip_scale_layer, branch * layer.branch_scale_layer])
     assert np.var(to_numpy(merged)) == pytest.approx(1.0, abs=0.02)
     assert_close(layer(skip), skip * 2**0.5)
 
@@ -131,18 +135,18 @@ def test_inverse_sqrt_2_on_both_paths_keeps_the_variance() -> None:
 # --- Norm placement --------------------------------------------------------------------------------------------------
 
 
-def test_pre_norm_makes_the_branch_blind_to_the_scale_of_the_input() -> None:
+def testpre_norm_makes_the_branch_blind_to_the_scale_of_the_input() -> None:
     layer = Residual(layers.Dense(8), norm=layers.LayerNormalization(epsilon=1e-12))
     x = normal(4, 8)
     assert_close(to_numpy(layer(100 * x)) - 100 * x, to_numpy(layer(x)) - x, 1e-4)
 
 
-def test_post_norm_fixes_the_norm_of_the_output() -> None:
+def testpost_norm_fixes_the_norm_of_the_output() -> None:
     y = to_numpy(Residual(layers.Dense(64), norm="layer_norm", norm_position="post")(10 * normal(4, 64)))
     np.testing.assert_allclose(np.linalg.norm(y, axis=-1), 8.0, rtol=1e-3)
 
 
-def test_out_norm_fixes_the_norm_of_what_is_added() -> None:
+def testout_norm_fixes_the_norm_of_what_is_added() -> None:
     x = normal(4, 64)
     y = to_numpy(Residual(layers.Dense(64), norm="rms_norm", norm_position="out")(x))
     np.testing.assert_allclose(np.linalg.norm(y - x, axis=-1), 8.0, rtol=1e-3)
@@ -193,7 +197,7 @@ def test_stateless_call_hands_training_on() -> None:
 
 def shortcut_of(layer: Residual, *shape: int | None) -> keras.Layer | None:
     layer.build(shape)
-    return layer._shortcut
+    return layer.shortcut_layer
 
 
 def test_auto_is_the_identity_where_shapes_agree() -> None:
@@ -217,8 +221,8 @@ def test_auto_infers_filters_and_strides(branch: Any, shape: Any, strides: tuple
     layer = branch()
     shortcut = shortcut_of(Residual(layer), *shape)
     assert isinstance(shortcut, ProjectionShortcut)
-    assert shortcut.strides == strides
-    assert shortcut.filters == getattr(layer, "filters", 8)
+    assert shortcut.projection.strides == strides
+    assert shortcut.projection.filters == getattr(layer, "filters", 8)
 
 
 def test_one_network_takes_pictures_of_any_size() -> None:
@@ -232,7 +236,10 @@ def test_channels_first_is_read_off_the_branch() -> None:
     layer = Residual(conv(8, strides=2, data_format="channels_first"), norm="batch_norm")
     shortcut = shortcut_of(layer, None, 4, 6, 6)
     assert shortcut.compute_output_shape((None, 4, 6, 6)) == (None, 8, 3, 3)
-    assert layer._pre_norm.axis == 1
+    assert layer.pre_norm.axis == 1
+    nested = Residual(Residual(layers.Conv2D(4, 1, data_format="channels_first")), norm="batch_norm")
+    nested.build((None, 4, 6, 7))
+    assert nested.pre_norm.axis == 1
     branch = layers.Conv2D(8, 1, data_format="channels_first")
     assert Residual(branch, merge="concat").compute_output_shape((None, 4, 6, 6)) == (None, 12, 6, 6)
 
@@ -268,7 +275,7 @@ def test_inner_layers_follow_the_dtype_policy_of_the_connection() -> None:
         dtype="mixed_bfloat16",
     )
     assert keras.backend.standardize_dtype(layer(normal(2, 6)).dtype) == "bfloat16"
-    inner = (layer._merge, layer._pre_norm, layer._shortcut, layer._drop_path, layer._branch_scale)
+    inner = (layer.merge_layer, layer.pre_norm, layer.shortcut_layer, layer.drop_path, layer.branch_scale_layer)
     assert {part.compute_dtype for part in inner} == {"bfloat16"}
 
 
@@ -288,7 +295,9 @@ def test_a_frozen_connection_has_nothing_to_train() -> None:
 
 def test_weights_keep_their_paths_through_a_file(tmp_path: Any) -> None:
     inputs = keras.Input((6,))
-    layer = Residual([layers.Dense(6, name="dense")], norm="layer_norm", branch_scale="layer_scale", name="block")
+    inner = keras.Sequential([layers.Dense(6, name="inner")], name="sequential")
+    branch = [layers.Dense(6, name="dense"), inner, Residual(layers.Dense(6, name="deep"), name="nested")]
+    layer = Residual(branch, norm="layer_norm", branch_scale="layer_scale", name="block")
     model = keras.Model(inputs, layer(inputs))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -325,4 +334,58 @@ def test_a_mask_ends_where_the_time_axis_changes() -> None:
     layer.build((None, 4, 3))
     mask = np.array([[True, True, True, False]])
     assert layer.compute_mask(keras.KerasTensor((1, 4, 3)), mask) is None
-    assert Residual(layers.Dense(3)).compute_mask(keras.KerasTensor((1, 4, 3)), mask) is mask
+    kept = Residual(layers.Dense(3))
+    kept.build((None, 4, 3))
+    assert kept.compute_mask(keras.KerasTensor((1, 4, 3)), mask) is mask
+
+
+@pytest.mark.filterwarnings("ignore:.*this layer does not support masking")
+def test_a_mask_of_unknown_length_ends_where_the_time_axis_changes() -> None:
+    inputs = keras.Input((None, 3))
+    x = Residual(layers.MaxPooling1D(2, padding="same"), shortcut="zero_pad")(layers.Masking()(inputs))
+    model = keras.Model(inputs, layers.LSTM(2)(x))
+    assert model.predict(normal(2, 6, 3), verbose=0).shape == (2, 2)
+
+
+def test_attention_attends_to_its_own_input() -> None:
+    attention = layers.MultiHeadAttention(2, 4)
+    layer = Residual(attention)
+    x = normal(2, 5, 8)
+    assert layer.compute_output_shape((None, 5, 8)) == (None, 5, 8)
+    assert_close(layer(x), x + to_numpy(attention(x, x)), 1e-6)
+
+
+@pytest.mark.parametrize("when", ["constructor", "later"])
+def test_freezing_reaches_every_part_and_survives_a_file(when: str, tmp_path: Any) -> None:
+    layer = Residual(
+        layers.Dense(12), norm="batch_norm", merge="highway", branch_scale="layer_scale", trainable=when == "later"
+    )
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layer(inputs))
+    layer.trainable = False
+    assert model.trainable_weights == []
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.trainable_weights == []
+    x = 3 + normal(8, 8)
+    assert_close(loaded(x, training=True), model(x, training=True), 1e-6)
+    assert keras.models.clone_model(model).trainable_weights == []
+
+
+def test_one_norm_given_to_two_connections_is_a_pattern_for_both(tmp_path: Any) -> None:
+    norm, inputs = layers.LayerNormalization(epsilon=0.1), keras.Input((8,))
+    first, second = Residual(layers.Dense(8), norm=norm), Residual(layers.Dense(8), norm=norm)
+    model = keras.Model(inputs, second(first(inputs)))
+    assert first.pre_norm is not second.pre_norm
+    assert second.pre_norm.epsilon == 0.1
+    model.save(tmp_path / "model.keras")
+    x = normal(4, 8)
+    assert_close(keras.saving.load_model(tmp_path / "model.keras")(x), model(x), 1e-6)
+
+
+def test_preactivation_comes_before_both_paths() -> None:
+    layer = Residual(layers.Dense(4, name="branch"), preactivation=[layers.ReLU()], shortcut="projection")
+    x = normal(3, 6)
+    y = layer(x)
+    active = np.maximum(x, 0)
+    assert_close(y, to_numpy(layer.branch[0](active)) + to_numpy(layer.shortcut_layer(active)), 1e-6)

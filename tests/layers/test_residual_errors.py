@@ -226,8 +226,8 @@ def test_a_branch_built_for_this_shape_keeps_its_weights() -> None:
 def test_one_layer_in_the_branch_and_elsewhere(argument: str) -> None:
     layer = layers.Dense(4, name="both")
     message = (
-        f"Residual 'block': the layer 'both' (Dense) is in `branch` and in `{argument}`. Each path needs an instance "
-        f"of its own: make a second layer for `{argument}`."
+        f"Residual 'block': the layer 'both' (Dense) is in `branch` and in `{argument}`. Each needs an instance of "
+        f"its own: make a second layer for `{argument}`."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         residual([layers.ReLU(), layer], **{argument: layer})
@@ -237,6 +237,81 @@ def test_a_layer_of_the_branch_inside_the_shortcut() -> None:
     layer = layers.Dense(4, name="both")
     with pytest.raises(ValueError, match=r"the layer 'both' \(Dense\) is in `branch` and in `shortcut`"):
         residual(keras.Sequential([layer]), shortcut=keras.Sequential([layers.ReLU(), layer]))
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda n: residual(residual_around(n), shortcut=n), ("branch", "shortcut")),
+        (lambda n: residual(layers.TimeDistributed(n), shortcut=n), ("branch", "shortcut")),
+        (lambda n: residual(dense(), shortcut=n, norm=n), ("shortcut", "norm")),
+    ],
+)
+def test_one_layer_in_two_places_at_any_depth(make: Any, named: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match=f"is in `{named[0]}` and in `{named[1]}`"):
+        make(layers.Dense(4))
+
+
+def residual_around(layer: keras.Layer) -> Residual:
+    return Residual(layer)
+
+
+@pytest.mark.parametrize(
+    ("branch", "size"),
+    [
+        (lambda: layers.Conv2D(4, 3), 5),
+        (lambda: layers.Conv2D(4, 3, strides=2), 7),
+        (lambda: layers.MaxPooling2D(2), 5),
+        (lambda: layers.GlobalAveragePooling2D(keepdims=True), 8),
+    ],
+)
+def test_a_crop_of_a_small_picture_is_no_stride(branch: Any, size: int) -> None:
+    with pytest.raises(ValueError, match=r"^Residual 'block': .* No shortcut can be inferred, since no whole stride"):
+        residual(branch()).build((None, size, size, 4))
+
+
+@pytest.mark.parametrize("argument", ["norm", "branch_scale", "activation"])
+def test_a_part_that_changes_the_shape(argument: str) -> None:
+    part = layers.Dense(3, name="part")
+    message = (
+        f"Residual 'block': `{argument}` must be a layer that keeps the shape, (None, 4), but received 'part' (str). "
+        "It makes (None, 3) of it."
+    )
+    if argument == "norm":
+        message = message.replace("'part'", "'pre_norm'")
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        residual(dense(), **{argument: part}).build((None, 4))
+
+
+@pytest.mark.parametrize("merge", [lambda: layers.Add(), lambda: layers.Dense(3)])
+def test_a_merge_of_keras_that_does_not_fit(merge: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Residual 'block': (the shortcut's output|`merge` must be)"):
+        residual(layers.Dense(1), merge=merge(), shortcut="identity").build((None, 4))
+
+
+def test_a_norm_of_another_axis() -> None:
+    branch = layers.Conv2D(6, 3, padding="same", data_format="channels_first")
+    with pytest.raises(ValueError, match="`norm` must be a norm on the channels, which the branch has in axis 1"):
+        residual(branch, norm=layers.BatchNormalization()).build((None, 6, 8, 9))
+
+
+@pytest.mark.parametrize("position", [5, None, (), ("pre", "pre")])
+def test_places_that_are_none(position: Any) -> None:
+    with pytest.raises(ValueError, match="`norm_position` must be one of pre, post, out, peri, or a sequence of"):
+        residual(dense(), norm="layer_norm", norm_position=position)
+
+
+@pytest.mark.parametrize("activation", [layers.ReLU, 5])
+def test_an_activation_that_is_none(activation: Any) -> None:
+    with pytest.raises(TypeError, match="`activation` must be a name, a function or a layer, and not a class"):
+        residual(dense(), activation=activation)
+
+
+def test_a_built_connection_called_with_another_width() -> None:
+    layer = residual(dense())
+    layer.build((None, 6))
+    with pytest.raises(ValueError, match="of layer 'block' is incompatible with the layer"):
+        layer(np.ones((2, 7)))
 
 
 def test_an_activation_with_a_typo() -> None:

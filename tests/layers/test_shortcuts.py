@@ -134,16 +134,23 @@ def test_always_false_is_the_identity_where_shapes_agree() -> None:
     other = Residual(layers.Dense(5), shortcut=ProjectionShortcut(norm="batch_norm", always=False))
     same.build((None, 4))
     other.build((None, 4))
-    assert same._shortcut is None
+    assert same.shortcut_layer is None
     assert same.count_params() == 4 * 4 + 4
     assert other.count_params() == (4 * 5 + 5) + (4 * 5 + 4 * 5)
 
 
-def test_what_was_inferred_is_in_the_configuration() -> None:
+def test_what_was_inferred_is_no_argument() -> None:
     shortcut = ProjectionShortcut(norm="layer_norm")
     Residual(layers.Conv1D(6, 3, strides=2, padding="same"), shortcut=shortcut).build((None, 8, 4))
     config = shortcut.get_config()
-    assert (config["filters"], config["strides"], config["data_format"]) == (6, (2,), "channels_last")
+    assert (config["filters"], config["strides"], config["data_format"]) == (None, None, None)
+    message = (
+        f"ProjectionShortcut {shortcut.name!r}: already serves another connection, with filters, strides and data "
+        "format (6, (2,), 'channels_last'), and cannot serve one with (5, (1,), 'channels_last'). Make a second "
+        "shortcut."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Residual(layers.Conv1D(5, 3, padding="same"), shortcut=shortcut).build((None, 8, 4))
 
 
 MISTAKES: dict[str, Any] = {

@@ -50,7 +50,7 @@ def test_basic_block_is_its_formula() -> None:
     h = ops.pad(ops.convert_to_tensor(x), [(0, 0), (1, 1), (1, 1), (0, 0)])
     h = ops.relu(layers["norm1"](ops.conv(h, layers["conv1"].kernel, strides=2, padding="valid")))
     h = layers["norm2"](ops.conv(h, layers["conv2"].kernel, padding="same"))
-    shortcut = block._shortcut
+    shortcut = block.shortcut_layer
     s = shortcut.projection_norm(ops.conv(ops.convert_to_tensor(x), shortcut.projection.kernel, strides=2))
     assert_close(block(x), ops.relu(h + s))
 
@@ -96,10 +96,9 @@ def test_a_projecting_pre_activation_block_projects_the_activated_input() -> Non
     x = normal(2, 6, 6, 3)
     block(x)
     perturb(block)
-    residual = block.layers[-1]
-    residual.branch[-1].set_weights([0 * residual.branch[-1].get_weights()[0]])
-    activated = ops.relu(block.layers[0](x))
-    assert_close(block(x), ops.conv(activated, residual._shortcut.projection.kernel, strides=2))
+    block.branch[-1].set_weights([0 * block.branch[-1].get_weights()[0]])
+    activated = ops.relu(block.preactivation[0](x))
+    assert_close(block(x), ops.conv(activated, block.shortcut_layer.projection.kernel, strides=2))
 
 
 @pytest.mark.any_backend

@@ -45,8 +45,11 @@ def test_every_strided_branch_finds_its_shortcut(drawn: dict[str, Any], shortcut
     # Both paths must be there and agree: the build would raise otherwise.
     assert layer.compute_output_shape(shape) == branch.compute_output_shape(shape)
     real = tuple(d if d is not None else s for d, s in zip(shape, _filled(drawn, channels), strict=True))
-    assert layer._merge.compute_output_shape(
-        [layer._shortcut.compute_output_shape(real) if layer._shortcut else real, branch.compute_output_shape(real)]
+    assert layer.merge_layer.compute_output_shape(
+        [
+            layer.shortcut_layer.compute_output_shape(real) if layer.shortcut_layer else real,
+            branch.compute_output_shape(real),
+        ]
     ) == branch.compute_output_shape(real)
 
 

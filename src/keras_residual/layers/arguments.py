@@ -21,30 +21,32 @@ NORM_POSITIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def as_branch(owner: str, branch: Any) -> list[keras.Layer]:
-    """Returns the branch as a list of layers."""
-    layers = list(branch) if isinstance(branch, (list, tuple)) else [branch]
+def as_layers(owner: str, argument: str, value: Any) -> list[keras.Layer]:
+    """Returns a layer or a list of layers as a list."""
+    layers = list(value) if isinstance(value, (list, tuple)) else [value]
     if not layers:
-        raise bad_argument(
-            owner, "branch", "a layer or a list of at least one layer", branch, "For no change at all use Identity()."
-        )
+        rule = "a layer or a list of at least one layer"
+        raise bad_argument(owner, argument, rule, value, "For no change at all use Identity().")
     for layer in layers:
         if not isinstance(layer, keras.Layer):
             way_out = "Wrap a function in keras.layers.Lambda or, to be able to save it, in a layer of your own."
-            raise wrong_type(owner, "branch", "a Keras layer or a list of Keras layers", layer, way_out)
+            raise wrong_type(owner, argument, "a Keras layer or a list of Keras layers", layer, way_out)
     return layers
 
 
-def check_not_shared(owner: str, branch: Sequence[keras.Layer], **others: Any) -> None:
-    """Refuses an argument that is, or holds, a layer of the branch: its weights would be trained for two purposes."""
-    in_branch = {id(inner): inner for layer in branch for inner in sublayers(layer)}
-    for argument, other in others.items():
-        shared = [inner for inner in sublayers(other) if id(inner) in in_branch] if _is_layer(other) else []
-        if shared:
-            raise ValueError(
-                f"{owner}: the layer {shared[0].name!r} ({type(shared[0]).__name__}) is in `branch` and in "
-                f"`{argument}`. Each path needs an instance of its own: make a second layer for `{argument}`."
-            )
+def check_not_shared(owner: str, **given: Any) -> None:
+    """Refuses a layer that is, at any depth, in two arguments: its weights would be trained for two purposes."""
+    seen: dict[int, str] = {}
+    for argument, value in given.items():
+        layers = value if isinstance(value, list) else [value] if _is_layer(value) else []
+        inner = {id(part): part for layer in layers for part in sublayers(layer)}
+        for part in inner.values():
+            if id(part) in seen:
+                raise ValueError(
+                    f"{owner}: the layer {part.name!r} ({type(part).__name__}) is in `{seen[id(part)]}` and in "
+                    f"`{argument}`. Each needs an instance of its own: make a second layer for `{argument}`."
+                )
+        seen |= dict.fromkeys(inner, argument)
 
 
 def check_name_or_layer(owner: str, argument: str, value: Any, names: Mapping[str, Any] | Sequence[str]) -> None:
@@ -76,6 +78,9 @@ def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
             raise unknown_name(owner, "norm_position", position, NORM_POSITIONS)
         positions = NORM_POSITIONS[position]
     else:
+        if not isinstance(position, (list, tuple)) or not position or len(set(position)) < len(position):
+            rule = f"one of {', '.join(NORM_POSITIONS)}, or a sequence of pre, out and post, each at most once"
+            raise bad_argument(owner, "norm_position", rule, position)
         positions = tuple(position)
         for place in positions:
             if place not in ("pre", "out", "post"):
@@ -96,8 +101,10 @@ def check_rate(owner: str, argument: str, value: Any) -> float:
 
 def as_activation(owner: str, activation: Any) -> Callable[..., Any] | keras.Layer | None:
     """Returns the activation as a function or a layer; None for none."""
-    if activation is None or _is_layer(activation) or callable(activation):
+    if activation is None or _is_layer(activation):
         return activation
+    if isinstance(activation, type) or not (callable(activation) or isinstance(activation, str)):
+        raise wrong_type(owner, "activation", "a name, a function or a layer, and not a class", activation)
     if isinstance(activation, str):
         known = sorted(name for name in vars(keras.activations) if not name.startswith("_"))
         known = [name for name in known if name not in ("get", "serialize", "deserialize")]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument, shape_mismatch
-from keras_residual.layers import arguments, shapes
+from keras_residual.layers import arguments, chain, shapes
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.merges import MERGES, Merge
@@ -21,17 +19,27 @@ from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.shortcuts import SHORTCUTS, Shortcut
 
+_KERAS_ELEMENTWISE = (
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+)
+
 
 @register
 class Residual(keras.layers.Layer):
     """Adds the output of a branch to its input: `y = x + F(x)`, with every part of the connection as a choice.
 
-    In full, for the branch `F` and the shortcut `S`:
+    In full, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, which is the input itself as a rule:
 
         y = activation(norm_post(merge(skip_scale * S(x), drop_path(branch_scale * norm_out(F(norm_pre(x)))))))
 
     Args:
-        branch: The residual function `F`: a layer, or a list of layers applied in order. One tensor in, one out.
+        branch: The residual function `F`: a layer, or a list of layers applied in order. One tensor in, one out; an
+            attention layer of Keras attends to its own input.
         shortcut: What the skip path does: `"identity"`, `"projection"`, `"zero_pad"`, `"avg_pool"`, or a layer.
             `"auto"` is the identity where shapes agree, else a projection. Filters and strides that a shortcut leaves
             open are inferred from the branch.
@@ -39,13 +47,16 @@ class Residual(keras.layers.Layer):
             called with `[skip, branch]`.
         branch_scale: Factor on the branch: a number, `"inverse_sqrt_2"`, `"skip_init"` (`"rezero"`), `"layer_scale"`,
             `"fixup"`, or a layer.
-        skip_scale: Factor on the skip path, of the same kinds; `keras_residual.depth_rules` has DeepNorm's and Keel's.
+        skip_scale: Factor on the skip path, of the same kinds; for DeepNorm's and Keel's take the
+            `.skip_scale` of `keras_residual.depth_rules`.
         norm: A norm's name (`"batch_norm"`, `"layer_norm"`, `"group_norm"`, `"rms_norm"`) or a norm layer. Where
             more than one place needs it, each has a copy of its own.
         norm_position: `"pre"` (before the branch), `"out"` (on the branch's output), `"post"` (after the merge),
             `"peri"` (pre and out), or a sequence of these, such as `("pre", "post")` for Keel.
         drop_path_rate: Probability in `[0, 1)` that the branch of a sample is dropped in training (stochastic depth).
         activation: Activation after the merge, as ResNet v1 has it: a name, a function or a layer.
+        preactivation: A layer or layers, such as a norm and an activation, applied to the input before it goes to both
+            paths: ResNet v2 has them where a block changes the shape.
         name: Name of the layer.
         **kwargs: What every Keras layer takes, such as `dtype` and `trainable`.
 
@@ -91,12 +102,16 @@ class Residual(keras.layers.Layer):
         norm_position: str | Sequence[str] = "pre",
         drop_path_rate: float = 0.0,
         activation: str | Callable[..., Any] | keras.Layer | None = None,
+        preactivation: keras.Layer | Sequence[keras.Layer] | None = None,
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         owner = owner_of(self)
-        self.branch = arguments.as_branch(owner, branch)
+        self.branch = arguments.as_layers(owner, "branch", branch)
+        if preactivation is not None:
+            preactivation = arguments.as_layers(owner, "preactivation", preactivation)
+        self.preactivation = preactivation
         arguments.check_name_or_layer(owner, "shortcut", shortcut, ["auto", "identity", *SHORTCUTS])
         arguments.check_name_or_layer(owner, "merge", merge, MERGES)
         scales = [*SCALES, *NAMED_FACTORS]
@@ -105,7 +120,8 @@ class Residual(keras.layers.Layer):
         self._norm_positions = arguments.as_norm_positions(owner, norm, norm_position)
         arguments.check_not_shared(
             owner,
-            self.branch,
+            branch=self.branch,
+            preactivation=preactivation,
             shortcut=shortcut,
             merge=merge,
             branch_scale=branch_scale,
@@ -122,89 +138,73 @@ class Residual(keras.layers.Layer):
         self.drop_path_rate = arguments.check_rate(owner, "drop_path_rate", drop_path_rate)
         self.activation = arguments.as_activation(owner, activation)
         self.supports_masking = True
+        self.pre_norm = self.out_norm = self.post_norm = None
+        self.branch_scale_layer = self.skip_scale_layer = self.drop_path = None
+        self.shortcut_layer = None
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
     def build(self, input_shape: Shape) -> None:
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
+        owner = owner_of(self)
         if not input_shape or not all(size is None or isinstance(size, int) for size in input_shape):
             rule = "one tensor of shape (batch, …, channels)"
-            raise bad_argument(
-                owner_of(self), "inputs", rule, input_shape, "Merge several tensors, or choose one, before."
-            )
+            raise bad_argument(owner, "inputs", rule, input_shape, "Merge several tensors, or choose one, before.")
         shape = (None, *input_shape[1:])
-        axis = shapes.channel_axis(self.branch, len(shape))
+        axis = shapes.channel_axis([*(self.preactivation or ()), *self.branch], len(shape))
         if len(shape) < 2 or shape[axis] is None:
             rule = "a tensor (batch, …, channels) with a known number of channels"
-            raise bad_argument(owner_of(self), "inputs", rule, tuple(input_shape))
+            raise bad_argument(owner, "inputs", rule, tuple(input_shape))
+        self.input_spec = keras.InputSpec(ndim=len(shape), axes={axis: shape[axis]})
 
-        self._pre_norm = self._make_norm("pre", shape, axis)
-        branch_shape = self._build_branch(shape)
-        self._out_norm = self._make_norm("out", branch_shape, axis)
-        self._branch_scale = self._make_scale("branch_scale", branch_shape, axis)
-        self._drop_path = None
+        if self.preactivation:
+            shape = chain.build(owner, "preactivation", self.preactivation, shape, self.compute_dtype)
+        self.pre_norm = self._make_norm("pre", shape, axis)
+        branch_shape = chain.build(owner, "branch", self.branch, shape, self.compute_dtype)
+        self._keeps_time = shapes.keeps_axis(self._branch_path(), shape, branch_shape, 1)
+        self.out_norm = self._make_norm("out", branch_shape, axis)
+        self.branch_scale_layer = self._make_scale("branch_scale", branch_shape, axis)
         if self.drop_path_rate:
-            self._drop_path = DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy)
-            self._drop_path.build(branch_shape)
+            self.drop_path = DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy)
+            self.drop_path.build(branch_shape)
 
-        self._merge = (
-            MERGES[self.merge](axis=axis, name="merge", dtype=self.dtype_policy)
-            if isinstance(self.merge, str)
-            else self.merge
-        )
-        self._shortcut = self._make_shortcut(shape, branch_shape, axis)
-        skip_shape = shape if self._shortcut is None else shapes.output_shape(self._shortcut, shape)
-        self._skip_scale = self._make_scale("skip_scale", skip_shape, axis)
-        merged_shape = self._build_merge(skip_shape, branch_shape)
-        self._post_norm = self._make_norm("post", merged_shape, axis)
-        if isinstance(self.activation, keras.Layer) and not self.activation.built:
-            self.activation.build(merged_shape)
+        merge = self.merge
+        if isinstance(merge, str):
+            merge = MERGES[merge](axis=axis, name="merge", dtype=self.dtype_policy)
+        self.merge_layer: keras.Layer = merge
+        self.shortcut_layer = self._make_shortcut(shape, branch_shape, axis)
+        skip_shape = shape if self.shortcut_layer is None else shapes.output_shape(self.shortcut_layer, shape)
+        self.skip_scale_layer = self._make_scale("skip_scale", skip_shape, axis)
+        merged_shape = self._build_merge(merge, skip_shape, branch_shape)
+        self._merges_directly = isinstance(self.merge, str) and not merge.weights
+        self.post_norm = self._make_norm("post", merged_shape, axis)
+        if isinstance(self.activation, keras.Layer):
+            self._build_part("activation", self.activation, merged_shape)
+        if not self.trainable:
+            # Keras hands the flag to the layers that are there when it is set; some are here only now.
+            self.trainable = False
 
-    def _build_branch(self, shape: Shape) -> Shape:
-        tensor = keras.KerasTensor(shape, dtype=self.compute_dtype)
-        for layer in self.branch:
-            outputs = self._build_branch_layer(layer, tensor)
-            if not isinstance(outputs, keras.KerasTensor):
-                what = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
-                raise ValueError(
-                    f"{owner_of(self)}: `branch` must return one tensor, but its layer {layer.name!r} "
-                    f"({type(layer).__name__}) returned {what}. Wrap it in one that returns the tensor to be merged."
-                )
-            tensor = outputs
-        return tuple(tensor.shape)
-
-    def _build_branch_layer(self, layer: keras.Layer, tensor: keras.KerasTensor) -> Any:
-        was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
-        what = f"{owner_of(self)}: `branch` has a layer, {layer.name!r} ({type(layer).__name__}), that"
-        try:
-            # A symbolic call builds any layer, also one that has no `build`, and checks its input.
-            outputs = layer(tensor)
-            if was_built:
-                # A layer with weights for another shape may only notice it in its `call`.
-                keras.Operation.compute_output_spec(layer, tensor)
-        except Exception as error:
-            if was_built:
-                raise ValueError(
-                    f"{what} was already built for another input{f' {built_for}' if built_for else ''} and cannot take "
-                    f"one of shape {tuple(tensor.shape)}. Pass a new layer."
-                ) from error
-            raise ValueError(
-                f"{what} cannot be called on one tensor of shape {tuple(tensor.shape)}, or does not return one tensor: "
-                f"{error}"
-            ) from error
-        return outputs
+    def _build_part(self, argument: str, part: keras.Layer, shape: Shape) -> None:
+        """Builds a layer that must keep the shape."""
+        output = chain.build(owner_of(self), argument, [part], shape, self.compute_dtype)
+        if output != shape:
+            rule = f"a layer that keeps the shape, {shape}"
+            raise bad_argument(owner_of(self), argument, rule, part.name, f"It makes {output} of it.")
 
     def _make_norm(self, position: str, shape: Shape, axis: int) -> keras.Layer | None:
         if position not in self._norm_positions:
             return None
         norm = self.norm
-        # The first place takes the user's own layer, so that what they hold is what is trained.
-        if not isinstance(norm, keras.Layer) or position != self._norm_positions[0]:
-            norm = make_norm(
-                norm, channels=int(shape[axis] or 0), axis=axis, name=f"{position}_norm", dtype=self.dtype_policy
-            )
-        if not norm.built:
-            norm.build(shape)
+        if isinstance(norm, keras.Layer):
+            on = getattr(norm, "axis", axis)
+            if axis == 1 and on not in (1, [1], (1,)):
+                rule = "a norm on the channels, which the branch has in axis 1"
+                raise bad_argument(owner_of(self), "norm", rule, on, "Pass axis=1 to it, or the norm's name here.")
+        # Every place has a norm of its own; one that has weights already serves the first.
+        if not isinstance(norm, keras.Layer) or not norm.built or position != self._norm_positions[0]:
+            channels = int(shape[axis] or 0)
+            norm = make_norm(norm, channels=channels, axis=axis, name=f"{position}_norm", dtype=self.dtype_policy)
+        self._build_part("norm", norm, shape)
         return norm
 
     def _make_scale(self, argument: str, shape: Shape, axis: int) -> keras.Layer | float | None:
@@ -215,14 +215,14 @@ class Residual(keras.layers.Layer):
             scale_class = SCALES[value]
             keywords = {"axis": axis} if scale_class is LayerScale else {}
             value = scale_class(**keywords, name=argument, dtype=self.dtype_policy)
-        if isinstance(value, keras.Layer) and not value.built:
-            value.build(shape)
+        if isinstance(value, keras.Layer):
+            self._build_part(argument, value, shape)
         return value
 
     def _make_shortcut(self, shape: Shape, branch_shape: Shape, axis: int) -> keras.Layer | None:
         shortcut = self.shortcut
         if isinstance(shortcut, keras.Layer) and not isinstance(shortcut, Shortcut):
-            shortcut(keras.KerasTensor(shape, dtype=self.compute_dtype))
+            chain.build(owner_of(self), "shortcut", [shortcut], shape, self.compute_dtype)
             return shortcut
         if shortcut == "identity":
             return None
@@ -254,7 +254,9 @@ class Residual(keras.layers.Layer):
 
     @property
     def _needs_equal_shapes(self) -> bool:
-        return getattr(self._merge, "needs_equal_shapes", not isinstance(self._merge, keras.layers.Concatenate))
+        return getattr(
+            self.merge_layer, "needs_equal_shapes", not isinstance(self.merge_layer, keras.layers.Concatenate)
+        )
 
     def _no_stride(self, shape: Shape, branch_shape: Shape, pairs: list[tuple[int, int]]) -> ValueError:
         return shape_mismatch(
@@ -268,48 +270,57 @@ class Residual(keras.layers.Layer):
             "cropping or an upsampling layer.",
         )
 
-    def _build_merge(self, skip_shape: Shape, branch_shape: Shape) -> Shape:
-        if self._needs_equal_shapes and isinstance(self._merge, Merge) and skip_shape[1:] != branch_shape[1:]:
-            known = zip(skip_shape[1:], branch_shape[1:], strict=False)
-            if len(skip_shape) != len(branch_shape) or any(None not in pair and pair[0] != pair[1] for pair in known):
-                raise shape_mismatch(
-                    owner_of(self),
-                    "the shortcut's output",
-                    skip_shape,
-                    "the branch's output",
-                    branch_shape,
-                    "Pass shortcut='projection', or a layer that makes the branch's shape.",
-                )
+    def _build_merge(self, merge: keras.Layer, skip_shape: Shape, branch_shape: Shape) -> Shape:
+        same = len(skip_shape) == len(branch_shape) and all(
+            a is None or b is None or a == b for a, b in zip(skip_shape[1:], branch_shape[1:], strict=False)
+        )
+        if not same and isinstance(merge, (Merge, *_KERAS_ELEMENTWISE)) and self._needs_equal_shapes:
+            raise shape_mismatch(
+                owner_of(self),
+                "the shortcut's output",
+                skip_shape,
+                "the branch's output",
+                branch_shape,
+                "Pass shortcut='projection', or a layer that makes the branch's shape.",
+            )
         pair = [skip_shape, branch_shape]
-        if not self._merge.built:
-            self._merge.build(pair)
-        self._merges_directly = isinstance(self.merge, str) and not self._merge.weights
-        return tuple(self._merge.compute_output_shape(pair))
+        try:
+            if not merge.built:
+                merge.build(pair)
+            return tuple(merge.compute_output_shape(pair))
+        except Exception as error:
+            way_out = f"{type(error).__name__}: {error}"
+            rule = f"a layer that can be called with [skip, branch], of shapes {skip_shape} and {branch_shape}"
+            raise bad_argument(owner_of(self), "merge", rule, merge.name, way_out) from error
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
     def _branch_path(self) -> list[keras.Layer]:
-        layers = [self._pre_norm, *self.branch]
+        layers = [self.pre_norm, *self.branch]
         return [layer for layer in layers if layer is not None]
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Returns the merged paths."""
-        branch = inputs
-        for part in (self._pre_norm, *self.branch, self._out_norm, self._branch_scale, self._drop_path):
-            branch = _apply(part, branch, training, mask)
-        skip = _apply(self._shortcut, inputs, training, mask)
-        skip = _apply(self._skip_scale, skip, training, mask)
+        for part in self.preactivation or ():
+            inputs = chain.apply(part, inputs, training, mask)
+        # A branch that changes the time axis leaves the mask behind at its first layer.
+        inner = mask if self._keeps_time else None
+        branch = chain.apply(self.pre_norm, inputs, training, mask)
+        for index, part in enumerate((*self.branch, self.out_norm, self.branch_scale_layer, self.drop_path)):
+            branch = chain.apply(part, branch, training, inner if index else mask)
+        skip = chain.apply(self.shortcut_layer, inputs, training, mask)
+        skip = chain.apply(self.skip_scale_layer, skip, training, inner)
         outputs = self._merged(skip, branch, training)
-        outputs = _apply(self._post_norm, outputs, training, mask)
+        outputs = chain.apply(self.post_norm, outputs, training, inner)
         if isinstance(self.activation, keras.Layer) or self.activation is None:
-            return _apply(self.activation, outputs, training, mask)
+            return chain.apply(self.activation, outputs, training, inner)
         return self.activation(outputs)
 
     def _merged(self, skip: Any, branch: Any, training: bool | None) -> Any:
         if not self._merges_directly:
-            return _apply(self._merge, [skip, branch], training, None)
+            return chain.apply(self.merge_layer, [skip, branch], training, None)
         # Keras spends more on a layer's `__call__` than eager PyTorch on a sum; of that only the cast is needed here.
-        return self._merge.call([self._cast(skip), self._cast(branch)])
+        return self.merge_layer.call([self._cast(skip), self._cast(branch)])
 
     def _cast(self, tensor: Any) -> Any:
         dtype = self.compute_dtype
@@ -319,17 +330,14 @@ class Residual(keras.layers.Layer):
         """Returns the shape of the merged paths; builds the layer if that has not happened."""
         if not self.built:
             self.build(input_shape)
-        branch_shape = shapes.chain_output_shape(self._branch_path(), tuple(input_shape))
-        skip_shape = tuple(input_shape)
-        if self._shortcut is not None:
-            skip_shape = shapes.output_shape(self._shortcut, skip_shape)
-        return tuple(self._merge.compute_output_shape([skip_shape, branch_shape]))
+        shape = shapes.chain_output_shape(self.preactivation or (), tuple(input_shape))
+        branch_shape = shapes.chain_output_shape(self._branch_path(), shape)
+        skip_shape = shape if self.shortcut_layer is None else shapes.output_shape(self.shortcut_layer, shape)
+        return tuple(self.merge_layer.compute_output_shape([skip_shape, branch_shape]))
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Returns the mask, or None where the time axis has changed."""
-        if previous_mask is None or self.compute_output_shape(inputs.shape)[1] != inputs.shape[1]:
-            return None
-        return previous_mask
+        return previous_mask if self._keeps_time else None
 
     # --- Configuration -----------------------------------------------------------------------------------------------
 
@@ -341,6 +349,7 @@ class Residual(keras.layers.Layer):
         return {
             **super().get_config(),
             "branch": serialize(self.branch),
+            "preactivation": serialize(self.preactivation),
             "shortcut": serialize(self.shortcut),
             "merge": serialize(self.merge),
             "branch_scale": serialize(self.branch_scale),
@@ -354,27 +363,5 @@ class Residual(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Residual:
         """Makes the layer from `get_config`'s dictionary."""
-        nested = ("branch", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
+        nested = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
         return super().from_config({**config, **{key: deserialize(config[key]) for key in nested}})
-
-
-def _apply(part: keras.Layer | float | None, tensor: Any, training: bool | None, mask: Any) -> Any:
-    """Applies a layer with what its `call` takes, multiplies by a number, or does nothing."""
-    if part is None:
-        return tensor
-    if not isinstance(part, keras.Layer):
-        return tensor * part
-    takes_training, takes_mask = _call_takes(type(part).call)
-    arguments_taken: dict[str, Any] = {}
-    # Given by hand, and not left to the call context, which `stateless_call` does not set up.
-    if takes_training and training is not None:
-        arguments_taken["training"] = training
-    if takes_mask and mask is not None and tensor.shape[: len(mask.shape)] == mask.shape:
-        arguments_taken["mask"] = mask
-    return part(tensor, **arguments_taken)
-
-
-@cache
-def _call_takes(call: Callable[..., Any]) -> tuple[bool, bool]:
-    parameters = inspect.signature(call).parameters
-    return "training" in parameters, "mask" in parameters

@@ -18,13 +18,27 @@ def serialize(value: Any) -> Any:
     """Returns `value` as a configuration holds it: layers, also in a list, as dictionaries; anything else as it is."""
     if isinstance(value, keras.Layer):
         config = cast(dict[str, Any], keras.saving.serialize_keras_object(value))
-        # The layer that holds it builds it. Built by itself on loading, its weights would lose the holder's name
-        # from their paths.
-        config.pop("build_config", None)
-        return config
+        if isinstance(value, keras.Sequential) and "/" in (value.path or ""):
+            # Built by its holder too: the input layer that this left in it would make it build itself.
+            layers = config["config"]["layers"]
+            config["config"]["layers"] = [layer for layer in layers if layer["class_name"] != "InputLayer"]
+        return _unbuilt(config)
     if isinstance(value, (list, tuple)):
         return [serialize(item) for item in value]
     return value
+
+
+def _unbuilt(config: Any) -> Any:
+    """Returns a configuration by which no layer builds itself when it is made.
+
+    The layer that holds them builds them. Built by themselves, their weights would lose its name from their paths.
+    """
+    if isinstance(config, dict):
+        built = ("build_config", "build_input_shape")
+        return {key: _unbuilt(value) for key, value in config.items() if key not in built}
+    if isinstance(config, (list, tuple)):
+        return [_unbuilt(item) for item in config]
+    return config
 
 
 def deserialize(value: Any) -> Any:

@@ -10,11 +10,12 @@ from keras import ops
 
 from keras_residual._backend import scale_with_other_gradient
 from keras_residual._errors import bad_argument, shape_mismatch, wrong_type
+from keras_residual.layers import chain
 from keras_residual.layers._checks import choice, number, owner_of
 from keras_residual.layers.drop_path import MODES, draw_shape
 from keras_residual.layers.scales import ShapePreserving
 from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape, chain_output_shape, output_shape
+from keras_residual.layers.shapes import Shape, chain_output_shape
 
 
 @register
@@ -65,17 +66,16 @@ class ShakeShake(keras.layers.Layer):
     def build(self, input_shape: Shape) -> None:
         """Builds both branches and compares the shapes of their outputs."""
         for branch in (self.first, self.second):
-            shape = tuple(input_shape)
-            for layer in branch:
-                if not layer.built:
-                    layer.build(shape)
-                shape = output_shape(layer, shape)
+            chain.build(owner_of(self), "branches", branch, tuple(input_shape), self.compute_dtype)
         self.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Mixes."""
-        first = _apply(self.first, inputs, training)
-        second = _apply(self.second, inputs, training)
+        first = second = inputs
+        for layer in self.first:
+            first = chain.apply(layer, first, training, mask)
+        for layer in self.second:
+            second = chain.apply(layer, second, training, mask)
         if not training:
             return 0.5 * first + 0.5 * second
         shape = draw_shape(first, self.mode)
@@ -201,9 +201,3 @@ class ShakeDrop(ShapePreserving):
         if low > high:
             raise bad_argument(owner_of(self), argument, rule, value)
         return low, high
-
-
-def _apply(branch: Sequence[keras.layers.Layer], x: Any, training: bool | None) -> Any:
-    for layer in branch:
-        x = layer(x, training=training)
-    return x

@@ -8,16 +8,18 @@ import keras
 
 Shape = tuple[int | None, ...]
 
+ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+"""Layers called with a query and a value; in a branch both are its input."""
+
 # A size that every stride in use divides, and its double: together they tell a stride, which divides both, from a crop,
 # which takes the same from both.
 _PROBES = (240, 480)
 
 
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yields the layer and, for a container that shows them, the layers in it."""
-    yield layer
-    for inner in getattr(layer, "layers", ()):
-        yield from sublayers(inner)
+    """Yields the layer and every layer in it, however deep and by whatever attribute."""
+    # Keras has no public name for this; a walk over known attributes would miss those of users' own layers.
+    yield from layer._flatten_layers(include_self=True, recursive=True)
 
 
 def channel_axis(layers: Iterable[keras.Layer], rank: int) -> int:
@@ -45,6 +47,8 @@ def spatial_axes(rank: int, axis: int) -> range:
 
 def output_shape(layer: keras.Layer, shape: Shape) -> Shape:
     """Returns the shape that `layer` makes of `shape`, also where the layer does not define `compute_output_shape`."""
+    if isinstance(layer, ATTENTION):
+        return tuple(layer.compute_output_shape(shape, shape))
     try:
         return tuple(layer.compute_output_shape(shape))
     except NotImplementedError:
@@ -61,27 +65,42 @@ def chain_output_shape(layers: Iterable[keras.Layer], shape: Shape) -> Shape:
 def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> list[list[tuple[int, int]]]:
     """Returns for each spatial axis pairs (size before, size after) of `layers`, which lead from `shape` to `target`.
 
-    One pair where the size is known; else what `layers` make of two sizes that are tried.
+    The pair at hand, where it is known, and where it does not settle the matter what `layers` make of two more sizes:
+    5 to 3 may be a stride of 2 or a crop, 240 to 238 can only be a crop.
     """
+    axes = spatial_axes(len(shape), axis)
+    tried: list[tuple[Shape, Shape]] = []
+    if any(shape[i] is None or shape[i] != target[i] for i in axes):
+        try:
+            tried = [(probe, chain_output_shape(layers, probe)) for probe in (_probe(shape, axes, n) for n in _PROBES)]
+        except Exception:
+            # A branch for one size only, by a Reshape for instance. Without that size there is nothing to go by.
+            if any(shape[i] is None or target[i] is None for i in axes):
+                raise
     pairs = []
-    tried = None
-    for spatial in spatial_axes(len(shape), axis):
-        size, wanted = shape[spatial], target[spatial]
-        if size is not None and wanted is not None:
-            pairs.append([(size, wanted)])
-            continue
-        tried = tried or [(_probe(shape, n), chain_output_shape(layers, _probe(shape, n))) for n in _PROBES]
-        pairs.append([(int(before[spatial] or 0), int(after[spatial] or 0)) for before, after in tried])
+    for i in axes:
+        known = [] if shape[i] is None or target[i] is None else [(shape[i], target[i])]
+        if not known or shape[i] != target[i]:
+            known += [(before[i], after[i]) for before, after in tried]
+        pairs.append([(int(before or 0), int(after or 0)) for before, after in known])
     return pairs
+
+
+def keeps_axis(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> bool:
+    """Returns whether `layers`, which lead from `shape` to `target`, keep the size of `axis`, known or not."""
+    if shape[axis] is not None and target[axis] is not None:
+        return shape[axis] == target[axis]
+    probe = (shape[0], *(_PROBES[0] if size is None else size for size in shape[1:]))
+    return chain_output_shape(layers, probe)[axis] == probe[axis]
 
 
 def infer_stride(pairs: list[tuple[int, int]]) -> int | None:
     """Returns the smallest stride `s` that takes each size `n` to `ceil(n / s)`, or None where there is none."""
-    size, wanted = pairs[0]
-    if not 0 < wanted <= size:
-        return None
-    return next((s for s in range(1, size + 1) if all(-(-n // s) == m for n, m in pairs)), None)
+    # At least two positions of the largest size must be left: one is what global pooling leaves of any size.
+    largest = max(size for size, _ in pairs)
+    most = largest // 2 if len(pairs) > 1 else largest
+    return next((s for s in range(1, most + 1) if all(-(-n // s) == m for n, m in pairs)), None)
 
 
-def _probe(shape: Shape, size: int) -> Shape:
-    return (shape[0], *(size if dimension is None else dimension for dimension in shape[1:]))
+def _probe(shape: Shape, axes: range, size: int) -> Shape:
+    return tuple(size if i in axes else dimension for i, dimension in enumerate(shape))

@@ -39,7 +39,7 @@ class Shortcut(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
-        if filters is not None and (not isinstance(filters, int) or filters < 1):
+        if filters is not None and (isinstance(filters, bool) or not isinstance(filters, int) or filters < 1):
             raise bad_argument(owner, "filters", "a positive whole number or None", filters)
         each = strides if isinstance(strides, (tuple, list)) else (strides,)
         if strides is not None and not all(isinstance(s, int) and s >= 1 for s in each):
@@ -50,38 +50,41 @@ class Shortcut(keras.layers.Layer):
         self.strides = tuple(strides) if isinstance(strides, list) else strides
         self.always = always
         self.data_format = data_format
+        self._inferred = (filters, self.strides, data_format)
 
     def infer(self, *, filters: int | None, strides: tuple[int, ...], axis: int) -> None:
         """Fills in what was left open: `filters` and `strides` of the branch, `axis` 1 or -1 of the channels."""
-        if self.filters is None:
-            self.filters = filters
-        if self.strides is None:
-            self.strides = strides
-        if self.data_format is None:
-            self.data_format = data_format_of(axis)
+        found = (self.filters or filters, strides if self.strides is None else self.strides, data_format_of(axis))
+        if self.built and found != self._inferred:
+            raise ValueError(
+                f"{owner_of(self)}: already serves another connection, with filters, strides and data format "
+                f"{self._inferred}, and cannot serve one with {found}. Make a second shortcut."
+            )
+        self._inferred = found
 
     def build(self, input_shape: Shape) -> None:
         """Checks that nothing is left open and makes the sub-layers."""
         owner = owner_of(self)
-        if self.filters is None:
+        filters, strides, _ = self._inferred
+        if filters is None:
             raise bad_argument(
                 owner, "filters", "a positive whole number", None, "Outside a Residual nothing can infer it."
             )
         axes = spatial_axes(len(input_shape), self._axis(len(input_shape)))
-        if isinstance(self.strides, tuple) and len(self.strides) != len(axes):
+        if isinstance(strides, tuple) and len(strides) != len(axes):
             rule = f"one number or {len(axes)} of them, for the input shape {tuple(input_shape)}"
-            raise bad_argument(owner, "strides", rule, self.strides)
+            raise bad_argument(owner, "strides", rule, strides)
         self._make(tuple(input_shape))
 
     def _make(self, input_shape: Shape) -> None:
         """Makes the sub-layers; `filters`, `strides` and rank have been checked."""
 
     def _axis(self, rank: int) -> int:
-        data_format = self.data_format or keras.config.image_data_format()
+        data_format = self._inferred[2] or keras.config.image_data_format()
         return 1 if data_format == "channels_first" and rank > 2 else -1
 
     def _strides(self, rank: int) -> tuple[int, ...]:
-        strides = 1 if self.strides is None else self.strides
+        strides = self._inferred[1] or 1
         return strides if isinstance(strides, tuple) else (strides,) * (rank - 2)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -91,7 +94,7 @@ class Shortcut(keras.layers.Layer):
         for spatial, stride in zip(spatial_axes(len(shape), axis), self._strides(len(shape)), strict=True):
             size = shape[spatial]
             shape[spatial] = None if size is None else -(-size // stride)
-        shape[axis] = self.filters
+        shape[axis] = self._inferred[0]
         return tuple(shape)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
@@ -99,7 +102,7 @@ class Shortcut(keras.layers.Layer):
         return previous_mask if set(self._strides(len(inputs.shape))) <= {1} else None
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, with what was inferred filled in."""
+        """Returns the arguments."""
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -134,6 +137,7 @@ class _NormedProjection(Shortcut):
     def _make_projection(self, input_shape: Shape, strides: tuple[int, ...]) -> None:
         rank = len(input_shape)
         axis = self._axis(rank)
+        filters = int(self._inferred[0] or 0)
         arguments: dict[str, Any] = {
             "use_bias": self.norm is None if self.use_bias is None else self.use_bias,
             "kernel_initializer": self.kernel_initializer,
@@ -142,17 +146,15 @@ class _NormedProjection(Shortcut):
         }
         # On vectors and sequences without strides Dense is the same map, and it passes masks on.
         if axis == -1 and (rank not in (4, 5)) and set(strides) <= {1}:
-            self.projection = keras.layers.Dense(self.filters, **arguments)
+            self.projection = keras.layers.Dense(filters, **arguments)
         else:
             convolution = {3: keras.layers.Conv1D, 4: keras.layers.Conv2D, 5: keras.layers.Conv3D}[rank]
-            self.projection = convolution(
-                self.filters, 1, strides=strides, data_format=data_format_of(axis), **arguments
-            )
+            self.projection = convolution(filters, 1, strides=strides, data_format=data_format_of(axis), **arguments)
         self.projection.build(input_shape)
         self.projection_norm = None
         if self.norm is not None:
             self.projection_norm = make_norm(
-                self.norm, channels=int(self.filters or 0), axis=axis, name="norm", dtype=self.dtype_policy
+                self.norm, channels=filters, axis=axis, name="norm", dtype=self.dtype_policy
             )
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
@@ -165,7 +167,7 @@ class _NormedProjection(Shortcut):
         return self.projection_norm(outputs)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, with what was inferred filled in."""
+        """Returns the arguments."""
         return {
             **super().get_config(),
             "norm": serialize(self.norm),
@@ -226,7 +228,7 @@ class AvgPoolShortcut(_NormedProjection):
     """Average pooling, then a projection without strides: `S(x) = N(W AvgPool(x))`, the shortcut of ResNet-D.
 
     A strided 1×1 convolution never sees three quarters of a map; with the pooling before it every input counts. Where
-    the size does not divide, the last window averages the inputs that are there, as timm's does.
+    size does not divide, a window at the edge averages the inputs that are there.
 
     Args:
         filters: Number of output channels, at least 1, or None to be inferred by `Residual`.
@@ -330,12 +332,12 @@ class ZeroPadShortcut(Shortcut):
 
     def _make(self, input_shape: Shape) -> None:
         channels = input_shape[self._axis(len(input_shape))]
-        if channels is None or int(self.filters or 0) < channels:
+        if channels is None or int(self._inferred[0] or 0) < channels:
             raise bad_argument(
                 owner_of(self),
                 "filters",
                 f"at least the number of input channels, {channels}",
-                self.filters,
+                self._inferred[0],
                 "Zeros can only be added; use a projection to have fewer channels.",
             )
 
@@ -346,13 +348,13 @@ class ZeroPadShortcut(Shortcut):
         windows = [slice(None)] * rank
         for spatial, stride in zip(spatial_axes(rank, self._axis(rank)), self._strides(rank), strict=True):
             windows[spatial] = slice(None, None, stride)
-        added = int(self.filters or 0) - inputs.shape[axis]
+        added = int(self._inferred[0] or 0) - inputs.shape[axis]
         before = added // 2 if self.pad == "both" else 0
         padding = [(before, added - before) if i == axis else (0, 0) for i in range(rank)]
         return ops.pad(inputs[tuple(windows)], padding)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments, with what was inferred filled in."""
+        """Returns the arguments."""
         return {**super().get_config(), "pad": self.pad}
 
 

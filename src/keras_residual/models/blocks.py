@@ -101,7 +101,7 @@ def preact_basic_block(
     drop_path_rate: float = 0.0,
     rank: int = 2,
     name: str | None = None,
-) -> keras.Layer:
+) -> Residual:
     """Returns ResNet v2's basic block: `y = x + W2 relu(BN(W1 relu(BN(x))))`, with nothing after the sum.
 
     Args:
@@ -136,7 +136,7 @@ def preact_bottleneck_block(
     drop_path_rate: float = 0.0,
     rank: int = 2,
     name: str | None = None,
-) -> keras.Layer:
+) -> Residual:
     """Returns ResNet v2's bottleneck block: norm and activation before each of its 1, 3 and 1 wide convolutions.
 
     Args:
@@ -169,6 +169,8 @@ def series_block(
     filters: int, kernel_sizes: tuple[int, ...] = (8, 5, 3), *, drop_path_rate: float = 0.0, name: str | None = None
 ) -> Residual:
     """Returns the time-series ResNet's block: three 1-D convolutions of widths 8, 5 and 3 with batch norm.
+
+    Where input and output have equal channels the shortcut is the identity, else a projection with batch norm.
 
     Args:
         filters: Number of output channels, at least 1.
@@ -289,12 +291,15 @@ def _v1(
     return Residual(branch, shortcut=shortcut, drop_path_rate=drop_path_rate, activation="relu", name=name)
 
 
-def _v2(branch: list[keras.Layer], strides: int, project: bool, drop_path_rate: float, name: str | None) -> keras.Layer:
+def _v2(branch: list[keras.Layer], strides: int, project: bool, drop_path_rate: float, name: str | None) -> Residual:
     if not project:
         if strides > 1:
             raise bad_argument("pre-activation block", "project", "True where `strides` is more than 1", project)
         return Residual([*_norm_and_relu("1"), *branch], shortcut="identity", drop_path_rate=drop_path_rate, name=name)
-    residual = Residual(
-        branch, shortcut=ProjectionShortcut(use_bias=False), drop_path_rate=drop_path_rate, name="residual"
+    return Residual(
+        branch,
+        preactivation=_norm_and_relu("1"),
+        shortcut=ProjectionShortcut(use_bias=False, name="shortcut"),
+        drop_path_rate=drop_path_rate,
+        name=name,
     )
-    return keras.Sequential([*_norm_and_relu("1"), residual], name=name)

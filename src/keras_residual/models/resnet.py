@@ -62,7 +62,7 @@ def build_resnet(
         config: The architecture.
         input_shape: `(height, width, channels)`, or channels first where Keras is set so.
         num_classes: Number of logits.
-        drop_path_rate: Rate of the last block, in `[0, 1)`; it rises linearly from 0 at the first (Huang et al. 2016).
+        drop_path_rate: Rate of the last block, in `[0, 1)`; it rises linearly from 0 at the first, as in timm.
         name: Name of the model.
     """
     preact = config.block.startswith("preact")

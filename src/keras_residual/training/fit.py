@@ -15,10 +15,6 @@ from keras_residual.training.run_directory import RunDirectory
 # The loss as a metric, whose weighted mean leaves out the padding of the last validation batch; Keras's own does not.
 EXACT = "exact_loss"
 
-# Biases, norm parameters and the scales of branches are few and want no pull towards zero.
-UNDECAYED = ["bias", "gamma", "beta", "scale"]
-
-
 COLUMNS = ("loss", "val_loss", "accuracy", "val_accuracy")
 
 
@@ -38,9 +34,7 @@ def make_optimizer(config: OptimizerConfig, *, steps: int) -> keras.optimizers.O
     )
     # Keras annotates the rate as a number; its documentation has schedules too.
     rates: Any = schedule
-    optimizer = keras.optimizers.AdamW(rates, weight_decay=settled(config.weight_decay))
-    optimizer.exclude_from_weight_decay(var_names=UNDECAYED)
-    return optimizer
+    return keras.optimizers.AdamW(rates, weight_decay=settled(config.weight_decay))
 
 
 class Record(keras.callbacks.Callback):
@@ -96,6 +90,9 @@ def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
 
 def compile_learner(learner: keras.Model, optimizer: keras.optimizers.Optimizer, *, classes: int) -> None:
     """Compiles with cross-entropy and accuracy for classes, with the squared error for numbers."""
+    # Biases, norm parameters and the scales of branches are few and want no pull towards zero: all but matrices.
+    few = [variable for variable in learner.trainable_variables if len(variable.shape) < 2]
+    optimizer.exclude_from_weight_decay(var_list=few)
     if classes:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         exact = keras.metrics.SparseCategoricalCrossentropy(EXACT, from_logits=True)

@@ -75,7 +75,7 @@ def load_model(path: Path) -> keras.Model:
         ValueError: If it is no model.
     """
     try:
-        model: Any = keras.saving.load_model(path, compile=False)
+        model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path} cannot be read as a Keras model: {reason}") from error

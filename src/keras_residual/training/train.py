@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual.data import Batches, Dataset, load_dataset, shift_and_flip
+from keras_residual.data import Batches, Dataset, FollowEpoch, load_dataset, shift_and_flip
 from keras_residual.training import atomic
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.config import TrainConfig, settled
@@ -152,7 +152,6 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
 
 def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
-
     x, y = dataset.x_train, dataset.y_train
     if not dataset.classes:
         y = (y - assembled.target_mean) / assembled.target_scale
@@ -166,7 +165,12 @@ def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
     compile_learner(assembled.learner, optimizer, classes=len(dataset.classes))
     quiet: Any = 0  # annotated as text, documented as a number
     assembled.learner.fit(
-        batches, validation_data=held_back, epochs=prepared.epochs, shuffle=False, verbose=quiet, callbacks=callbacks
+        batches,
+        validation_data=held_back,
+        epochs=prepared.epochs,
+        shuffle=False,
+        verbose=quiet,
+        callbacks=[FollowEpoch(batches), *callbacks],
     )
 
 
