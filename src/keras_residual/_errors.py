@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 
 
@@ -34,10 +35,20 @@ def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 30) -> str:
     """Returns " Did you mean …?" where a name is near, and the names that are allowed."""
     names = list(allowed)
     folded = {candidate.lower(): candidate for candidate in names}
-    near = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.6)
-    suggestion = f" Did you mean {folded[near[0]]!r}?" if near else ""
+    near = difflib.get_close_matches(name.lower(), list(folded), n=8, cutoff=0.6)
+    # Of equally similar names the one that begins alike: resnet2O is resnet20, not resnet32.
+    best = max(near, key=lambda known: (_similarity(name.lower(), known), _alike(name.lower(), known)), default=None)
+    suggestion = f" Did you mean {folded[best]!r}?" if best else ""
     listing = f" Known: {', '.join(names)}." if len(names) <= most else f" There are {len(names)} names."
     return suggestion + listing
+
+
+def _similarity(name: str, known: str) -> float:
+    return difflib.SequenceMatcher(None, known, name).ratio()
+
+
+def _alike(name: str, known: str) -> int:
+    return len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], zip(name, known, strict=False))))
 
 
 def shape_mismatch(

@@ -53,6 +53,9 @@ def curves(history: Sequence[Mapping[str, float]], key: str, *, best_epoch: int,
         # A loss falls through powers of ten; a straight scale would show its first epochs only.
         if key == "loss" and min(training + validation) > 0:
             axes.set_yscale("log")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(key)
         axes.legend()

@@ -45,14 +45,8 @@ class RunDirectory:
         try:
             if out is None:
                 return cls(_fresh(Path("runs"), name))
-            run = cls(Path(out))
-            run.path.mkdir(parents=True, exist_ok=True)
-            try:
-                # The one of two runs that makes this file has the folder.
-                run.config.touch(exist_ok=False)
-            except FileExistsError:
-                check_free(run.path)
-            return run
+            Path(out).mkdir(parents=True, exist_ok=True)
+            return cls(Path(out))
         except OSError as error:
             reason = f"{error.strerror}. Choose another place for the run: --out DIR. It cannot be made here"
             raise OSError(error.errno, reason, error.filename) from error
