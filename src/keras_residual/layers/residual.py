@@ -58,8 +58,8 @@ class Residual(keras.layers.Layer):
         preactivation: A layer or layers, such as a norm and an activation, applied to the input before it goes to both
             paths: ResNet v2 has them where a block changes the shape.
         name: Name of the layer.
-        **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The dtype policy is that of the connection
-            and of the parts it makes; the layers of the branch keep their own.
+        **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The dtype policy is that of the
+            connection and of the parts it makes; the layers of the branch keep their own.
 
     Call arguments:
         inputs: Tensor of shape `(batch, …, channels)`, or `(batch, channels, …)` where the branch is channels_first.
