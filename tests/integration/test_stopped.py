@@ -78,6 +78,15 @@ def test_a_place_that_is_read_only(mounted, capsys, monkeypatch):
     assert second == f"keras-residual: {reason}: here"
 
 
+@pytest.fixture
+def heeding_ctrl_c():
+    """A shell that runs the tests in the background has told them, and so their children, to ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_keeps_what_was_complete(tmp_path):
     process = subprocess.Popen(
         [*PROGRAM, "train", "wine", "--epochs", "5000", "--out", "run"],
@@ -86,8 +95,6 @@ def test_ctrl_c_keeps_what_was_complete(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell that runs the tests in the background has told its children to ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for line in process.stdout:
         if line.startswith("epoch 2/"):

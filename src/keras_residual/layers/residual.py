@@ -182,8 +182,10 @@ class Residual(keras.layers.Layer):
         if isinstance(self.activation, keras.Layer):
             self._build_part("activation", self.activation, merged_shape)
         if not self.trainable:
-            # Keras hands the flag to the layers that are there when it is set; some are here only now.
-            self.trainable = False
+            # Keras hands the flag to the layers that are there when it is set; some are here only now. Setting it anew
+            # on this layer would not do: TensorFlow takes no notice of an attribute that is set to what it is.
+            for inner in shapes.sublayers(self):
+                inner.trainable = False
 
     def _build_part(self, argument: str, part: keras.Layer, shape: Shape) -> None:
         """Builds a layer that must keep the shape."""
