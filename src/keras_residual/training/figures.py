@@ -53,8 +53,10 @@ def curves(history: Sequence[Mapping[str, float]], key: str, *, best_epoch: int,
         # A loss falls through powers of ten; a straight scale would show its first epochs only.
         if key == "loss" and min(training + validation) > 0:
             axes.set_yscale("log")
+            ticker = require("matplotlib.ticker", extra="train")
+            axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(ticker.NullFormatter())
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(key)
