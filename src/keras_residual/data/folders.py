@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_residual._order import natural_key
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import encode_classes
-from keras_residual.data.order import natural_key
 from keras_residual.data.pictures import Picture, check_memory, choose_shape, decode, read_headers
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices

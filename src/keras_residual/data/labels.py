@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from keras_residual._errors import did_you_mean
+from keras_residual._order import natural_key
 from keras_residual.data.dataset import Task
-from keras_residual.data.order import natural_key
 
 # Whole numbers with at most so many distinct values are taken for classes.
 MOST_WHOLE_CLASSES = 20

@@ -7,7 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import choice, number, owner_of
+from keras_residual.layers._checks import choice, owner_of
+from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.scales import ShapePreserving
 from keras_residual.layers.serialization import register
 
@@ -48,7 +49,7 @@ class DropPath(ShapePreserving):
 
     def __init__(self, rate: float, mode: str = "row", seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = number(owner_of(self), "rate", rate, "a number in [0, 1)", lambda v: 0 <= v < 1)
+        self.rate = check_rate(owner_of(self), "rate", rate)
         self.mode = choice(owner_of(self), "mode", mode, MODES)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

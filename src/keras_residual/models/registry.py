@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 from typing import Any
 
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._order import natural_key
 from keras_residual.layers.arguments import check_rate
 from keras_residual.models.catalog import CATALOG
 from keras_residual.models.resnet import ResNetConfig, build_resnet
@@ -37,7 +37,7 @@ def list_models(pattern: str = "*") -> list[str]:
         >>> list_models("cifar_resnet*")[:2]
         ['cifar_resnet20', 'cifar_resnet32']
     """
-    return sorted(fnmatch.filter(CATALOG, pattern), key=_natural)
+    return sorted(fnmatch.filter(CATALOG, pattern), key=natural_key)
 
 
 def create_model(
@@ -73,8 +73,3 @@ def create_model(
     rate = check_rate("create_model", "drop_path_rate", drop_path_rate)
     build = _BUILDERS[type(config)]
     return build(config, input_shape=tuple(input_shape), num_classes=num_classes, drop_path_rate=rate, name=name)
-
-
-def _natural(name: str) -> list[tuple[int, int | str]]:
-    """Returns a key by which `resnet20` comes before `resnet110`."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name) if part]

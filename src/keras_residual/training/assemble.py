@@ -33,7 +33,7 @@ class Assembled:
 def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Assembled:
     """Builds the models; `x` and `y` are the training examples, from which the standardisation comes."""
     inputs = keras.Input(shape=x.shape[1:], name="inputs")
-    mean, deviation = _moments(x)
+    mean, deviation = moments(x)
     standardise = keras.layers.Normalization(axis=-1, mean=mean, variance=deviation**2, name="standardise")
     hidden = standardise(inputs)
     if dataset.kind == "pictures" and keras.config.image_data_format() == "channels_first":
@@ -55,7 +55,7 @@ def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray
     return Assembled(raw=raw, learner=learner, target_mean=target_mean, target_scale=target_scale)
 
 
-def _moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of the last axis; a column without variation is only centred."""
     axes = tuple(range(x.ndim - 1))
     deviation = np.asarray(np.std(x, axis=axes, dtype=np.float64))

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_residual._backend import input_gradient
 from keras_residual.data import Batches, Dataset
+from keras_residual.training.assemble import moments
 from keras_residual.training.compare_files import ComparisonFiles, Row
 from keras_residual.training.compare_nets import plain_net, residual_net
 from keras_residual.training.compare_settings import Settings
@@ -103,9 +104,7 @@ class _Examples:
 
     def __init__(self, dataset: Dataset) -> None:
         self.classes = len(dataset.classes)
-        x, axes = dataset.x_train, tuple(range(dataset.x_train.ndim - 1))
-        mean, deviation = np.mean(x, axis=axes, dtype=np.float64), np.std(x, axis=axes, dtype=np.float64)
-        deviation = np.where(deviation > 0, deviation, 1.0)
+        mean, deviation = moments(dataset.x_train)
         self.x_train, self.x_test = (
             ((part - mean) / deviation).reshape(len(part), -1).astype(np.float32)
             for part in (dataset.x_train, dataset.x_test)
@@ -115,8 +114,9 @@ class _Examples:
         if not self.classes:
             self.target_mean = float(np.mean(self.y_train, dtype=np.float64))
             self.target_scale = float(np.std(self.y_train, dtype=np.float64)) or 1.0
+        rows = len(self.x_train)
         # Batch norm wants many rows, and a small set should give some steps a pass all the same.
-        self.batch_size = next((size for size in (128, 64, 32, 16) if len(x) >= 8 * size), min(8, len(x)))
+        self.batch_size = next((size for size in (128, 64, 32, 16) if rows >= 8 * size), min(8, rows))
 
     def target(self, y: np.ndarray) -> np.ndarray:
         """Returns what the net is to answer."""
