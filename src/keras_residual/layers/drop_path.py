@@ -56,11 +56,19 @@ class DropPath(ShapePreserving):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Drops."""
-        if not training or self.rate == 0:
-            return inputs
+        return self.drop(inputs, self.rate) if training else inputs
+
+    def drop(self, inputs: Any, rate: Any) -> Any:
+        """Drops at another rate than the layer's own, a number or a scalar tensor, as if in training."""
+        if isinstance(rate, float):
+            if rate == 0:
+                return inputs
+            kept = inputs / (1 - rate)
+        else:
+            kept = inputs / ops.cast(1 - rate, inputs.dtype)
         draw = keras.random.uniform(draw_shape(inputs, self.mode), dtype="float32", seed=self.seed_generator)
         # `where` rather than a product: a dropped branch that overflowed must not leave 0 * inf = nan.
-        return ops.where(draw >= self.rate, inputs / (1 - self.rate), ops.zeros_like(inputs))
+        return ops.where(draw >= rate, kept, ops.zeros_like(inputs))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

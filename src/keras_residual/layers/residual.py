@@ -11,6 +11,7 @@ from keras import ops
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers import arguments, chain, shapes
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.merges import MERGES, Merge
 from keras_residual.layers.norms import make_norm
@@ -18,6 +19,8 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES, LayerScale
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.shortcuts import SHORTCUTS, Shortcut
+
+_NO_CONTEXT = DepthContext()
 
 _KERAS_ELEMENTWISE = (
     keras.layers.Add,
@@ -66,6 +69,7 @@ class Residual(keras.layers.Layer):
         training: Whether drop path, dropout and norms act as in training.
         mask: Mask of a sequence, `(batch, time)`; it reaches every part, and comes out where the time
             axis is kept.
+        depth_context: What a `ResidualStack` gives its blocks.
 
     Output shape:
         That of the branch; with `merge="concat"` the channels of both paths.
@@ -302,22 +306,60 @@ class Residual(keras.layers.Layer):
         layers = [self.pre_norm, *self.branch]
         return [layer for layer in layers if layer is not None]
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Returns the merged paths."""
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None
+    ) -> Any:
+        """Returns the merged paths; `depth_context` is what a stack gives its blocks."""
         for part in self.preactivation or ():
             inputs = chain.apply(part, inputs, training, mask)
+        branch = self.branch_output(inputs, training, mask, depth_context)
+        return self.join(inputs, branch, training, mask, depth_context)
+
+    def branch_output(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None
+    ) -> Any:
+        """Returns what the branch adds, `drop_path(branch_scale * norm_out(F(norm_pre(inputs))))`.
+
+        Args:
+            inputs: What comes out of the preactivation, or the layer's input where it has none.
+            training: Whether drop path, dropout and norms act as in training.
+            mask: Mask of a sequence, `(batch, time)`.
+            depth_context: What a stack gives its blocks.
+        """
+        context = depth_context or _NO_CONTEXT
         # A branch that changes the time axis leaves the mask behind at its first layer.
         inner = mask if self._keeps_time else None
-        branch = chain.apply(self.pre_norm, inputs, training, mask)
-        for index, part in enumerate((*self.branch, self.out_norm, self.branch_scale_layer, self.drop_path)):
+        branch = chain.apply(self.pre_norm, self._scaled(inputs, context.branch_input_scale), training, mask)
+        for index, part in enumerate((*self.branch, self.out_norm, self.branch_scale_layer)):
             branch = chain.apply(part, branch, training, inner if index else mask)
+        branch = self._scaled(branch, context.branch_scale)
+        if context.drop_path_rate is None or self.drop_path is None:
+            return chain.apply(self.drop_path, branch, training, None)
+        return self.drop_path.drop(branch, context.drop_path_rate) if training else branch
+
+    def join(
+        self,
+        inputs: Any,
+        branch: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        depth_context: DepthContext | None = None,
+    ) -> Any:
+        """Returns `activation(norm_post(merge(skip_scale * S(inputs), branch)))`; arguments as in `branch_output`."""
+        context = depth_context or _NO_CONTEXT
+        inner = mask if self._keeps_time else None
         skip = chain.apply(self.shortcut_layer, inputs, training, mask)
-        skip = chain.apply(self.skip_scale_layer, skip, training, inner)
+        skip = self._scaled(chain.apply(self.skip_scale_layer, skip, training, inner), context.skip_scale)
         outputs = self._merged(skip, branch, training)
         outputs = chain.apply(self.post_norm, outputs, training, inner)
         if isinstance(self.activation, keras.Layer) or self.activation is None:
             return chain.apply(self.activation, outputs, training, inner)
         return self.activation(outputs)
+
+    def _scaled(self, tensor: Any, factor: Any) -> Any:
+        if factor is None or isinstance(factor, float):
+            return chain.apply(factor, tensor, None, None)
+        return tensor * ops.cast(factor, tensor.dtype)
 
     def _merged(self, skip: Any, branch: Any, training: bool | None) -> Any:
         if not self._merges_directly:
