@@ -1,0 +1,173 @@
+"""What a topology is: streams that each connection reads, transports and writes to.
+
+With the streams as the rows of `X`, the branch `F` and the coefficients `Q`, `T` and `P`, one connection makes
+
+    X' = finish(T X + P ⊗ F(Q X))
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.shapes import Shape
+
+Rows = tuple[Any, ...]
+"""The streams, each a tensor of the shape of the stack's input unless its topology says otherwise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a connection is in a stack.
+
+    Args:
+        position: Index of the connection within its block, from 0.
+        per_block: Number of connections in a block.
+        depth: Number of blocks.
+        index: Index of the block from 0, or None for the one body of a scanned stack, which stands for every index.
+        connection: The residual connection itself.
+    """
+
+    position: int
+    per_block: int
+    depth: int
+    index: int | None
+    connection: keras.layers.Layer
+
+    @property
+    def order(self) -> int:
+        """Index of the connection in the whole stack; only where the block's index is known."""
+        if self.index is None:
+            raise ValueError("A scanned stack has one body for every index.")
+        return self.index * self.per_block + self.position
+
+    @property
+    def connections(self) -> int:
+        """Number of connections in the whole stack."""
+        return self.depth * self.per_block
+
+
+@dataclass(frozen=True, slots=True)
+class Coefficients:
+    """How the rows are weighed, each entry a number, a tensor, or None.
+
+    Args:
+        read: `Q`: one weight a row, in a sequence or a tensor whose last axis is the rows.
+        transport: `T`: a square matrix in nested sequences, or a tensor whose last two axes are (row made, row used);
+            None for the identity.
+        write: `P`: one weight a row, like `read`.
+
+    A tensor with more axes has one set of weights a token: its leading axes are those of the stream but the last.
+    """
+
+    read: Any
+    transport: Any
+    write: Any
+
+
+class Link(keras.layers.Layer):
+    """What one connection reads from the streams, and how it writes back. It is built for the shape of the stream.
+
+    A topology whose coefficients are known says no more than these; others override a part.
+    """
+
+    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+        """Returns `Q`, `T` and `P`, which may depend on the rows."""
+        raise NotImplementedError
+
+    def read(self, rows: Rows, coefficients: Any) -> Any:
+        """Returns `Q X`, what the branch receives."""
+        return weighted_sum(coefficients.read, rows)
+
+    def transport(self, rows: Rows, coefficients: Any) -> Rows:
+        """Returns `T X`, what becomes of the rows without the branch."""
+        return mix(coefficients.transport, rows)
+
+    def write(self, added: Any, coefficients: Any) -> Rows:
+        """Returns `P ⊗ added`, what the branch adds to each row; None for a row that it leaves alone."""
+        weights = coefficients.write
+        count = weights.shape[-1] if hasattr(weights, "shape") else len(weights)
+        return tuple(scaled(_entry(weights, i), added) for i in range(count))
+
+    def finish(self, rows: Rows) -> Rows:
+        """Returns the rows after what comes behind the sum, such as a norm."""
+        return rows
+
+    def connect(
+        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
+    ) -> Rows:
+        """Returns the rows after one connection, whose branch is the function `branch`."""
+        del training
+        coefficients = self.coefficients(rows, context)
+        added = branch(self.read(rows, coefficients))
+        carried = self.transport(rows, coefficients)
+        written = self.write(added, coefficients)
+        return self.finish(tuple(c if w is None else c + w for c, w in zip(carried, written, strict=True)))
+
+
+class Topology(keras.layers.Layer):
+    """How many streams a stack has, how they begin and end, and what links a connection to them.
+
+    It is built for the shape of the stack's input. Weights of its own serve the beginning and the end; those of each
+    connection are its link's.
+    """
+
+    fixed_shape = True
+    """Whether the rows have the same shapes at every depth and every link the same weights, as a scan needs it."""
+
+    @abstractmethod
+    def link(self, place: Place) -> Link:
+        """Returns a new link for the connection at `place`."""
+
+    def begin(self, x: Any) -> Rows:
+        """Returns the rows that the first connection gets."""
+        return (x,)
+
+    def end(self, rows: Rows) -> Any:
+        """Returns the stack's output."""
+        return rows[0]
+
+    def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
+        """Raises a ValueError where the topology cannot serve such a stack."""
+
+
+def scaled(weight: Any, tensor: Any) -> Any:
+    """Returns `weight * tensor`; None for a weight of 0 and the tensor itself for 1, where it is a plain number.
+
+    A tensor of weights, one a token, is given the stream's last axis.
+    """
+    if isinstance(weight, (int, float)):
+        return None if weight == 0 else tensor if weight == 1 else tensor * weight
+    weight = ops.cast(weight, tensor.dtype)
+    return tensor * (ops.expand_dims(weight, -1) if len(weight.shape) else weight)
+
+
+def weighted_sum(weights: Any, rows: Rows) -> Any:
+    """Returns the sum of the rows by their weights, one a row; see `Coefficients`."""
+    terms = [scaled(_entry(weights, i), row) for i, row in enumerate(rows)]
+    terms = [term for term in terms if term is not None]
+    if not terms:
+        return ops.zeros_like(rows[0])
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def mix(matrix: Any, rows: Rows) -> Rows:
+    """Returns `matrix @ rows`; the rows themselves where it is None."""
+    if matrix is None:
+        return rows
+    if hasattr(matrix, "shape"):
+        return tuple(weighted_sum(matrix[..., i, :], rows) for i in range(matrix.shape[-2]))
+    return tuple(weighted_sum(weights, rows) for weights in matrix)
+
+
+def _entry(weights: Any, index: int) -> Any:
+    return weights[..., index] if hasattr(weights, "shape") else weights[index]
