@@ -125,6 +125,10 @@ class Topology(keras.layers.Layer):
     def link(self, place: Place) -> Link:
         """Returns a new link for the connection at `place`."""
 
+    def stream_shape(self, input_shape: Shape) -> Shape:
+        """Returns the shape of one row, for which connections and links are built."""
+        return input_shape
+
     def begin(self, x: Any) -> Rows:
         """Returns the rows that the first connection gets."""
         return (x,)

@@ -1,0 +1,352 @@
+"""Reversible stacks: each connection can be undone, so that no activation is kept for the backward pass."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import choice, number, owner_of
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
+
+PRECISIONS = ("double", "single")
+DRIFT_BOUND = 1e-2
+"""Largest drift of a gradient, relative to its maximum, that a constructor lets pass."""
+
+
+class ReversibleLink(Link):
+    """A connection that can be undone once what its branch added is known. Abstract.
+
+    In the state each stream is one float32 tensor (`precision="single"`), or the unevaluated sum of two (`"double"`),
+    some 48 bits in all: then what is added and taken away again leaves next to nothing behind.
+    """
+
+    def __init__(self, precision: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.precision = precision
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "precision": self.precision}
+
+    @abstractmethod
+    def source(self, state: Rows) -> Any:
+        """Returns what the branch received, from the state after the connection."""
+
+    @abstractmethod
+    def undo(self, state: Rows, added: Any) -> Rows:
+        """Returns the state before the connection, from the one after it and what the branch added."""
+
+    @abstractmethod
+    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
+        """Returns the cotangents of the rows before the connection and of what the branch added.
+
+        Those of the rows lack what comes through the branch; `receive` adds it.
+        """
+
+    @abstractmethod
+    def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
+        """Returns the cotangents of the rows with that of what the branch received."""
+
+    def enter(self, rows: Rows) -> Rows:
+        """Returns the state that holds the rows."""
+        rows = tuple(ops.cast(row, "float32") for row in rows)
+        if self.precision == "single":
+            return rows
+        return tuple(part for row in rows for part in (row, ops.zeros_like(row)))
+
+    def leave(self, state: Rows) -> Rows:
+        """Returns the rows that the state holds."""
+        return tuple(value(stream) for stream in self.streams(state))
+
+    def streams(self, state: Rows) -> list[Rows]:
+        """Returns the state stream by stream, each of one part or two."""
+        parts = 1 if self.precision == "single" else 2
+        return [state[i : i + parts] for i in range(0, len(state), parts)]
+
+
+@register
+class CouplingLink(ReversibleLink):
+    """RevNet's coupling: the streams `(a, b)` become `(b, a + F(b))`."""
+
+    def connect(
+        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
+    ) -> Rows:
+        """Returns the state after the connection."""
+        del context, training
+        a, b = self.streams(rows)
+        return (*b, *added_to(a, branch(value(b))))
+
+    def source(self, state: Rows) -> Any:
+        """Returns `b`."""
+        return value(self.streams(state)[0])
+
+    def undo(self, state: Rows, added: Any) -> Rows:
+        """Returns `(a, b)`."""
+        b, sum_ = self.streams(state)
+        return (*added_to(sum_, -added), *b)
+
+    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
+        """Returns those of `(a, b)` and of `F(b)`."""
+        b_bar, sum_bar = rows_bar
+        return (sum_bar, b_bar), sum_bar
+
+    def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
+        """Adds to that of `b`."""
+        a_bar, b_bar = rows_bar
+        return a_bar, b_bar + received_bar
+
+
+@register
+class MomentumLink(ReversibleLink):
+    """Momentum's step: `v' = g v + (1 - g) F(x)`, `x' = x + v'`."""
+
+    def __init__(self, momentum: float, precision: str, **kwargs: Any) -> None:
+        super().__init__(precision, **kwargs)
+        self.momentum = momentum
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "momentum": self.momentum}
+
+    def connect(
+        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
+    ) -> Rows:
+        """Returns the state after the connection."""
+        del context, training
+        x, v = self.streams(rows)
+        v = added_to(times(v, self.momentum), (1 - self.momentum) * branch(value(x)))
+        return (*sum_of(x, v), *v)
+
+    def source(self, state: Rows) -> Any:
+        """Returns `x`."""
+        x, v = self.streams(state)
+        return value(sum_of(x, negative(v)))
+
+    def undo(self, state: Rows, added: Any) -> Rows:
+        """Returns `(x, v)`."""
+        x, v = self.streams(state)
+        before = over(added_to(v, -(1 - self.momentum) * added), self.momentum)
+        return (*sum_of(x, negative(v)), *before)
+
+    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
+        """Returns those of `(x, v)` and of `F(x)`."""
+        x_bar, v_bar = rows_bar
+        v_bar = v_bar + x_bar
+        return (x_bar, self.momentum * v_bar), (1 - self.momentum) * v_bar
+
+    def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
+        """Adds to that of `x`."""
+        x_bar, v_bar = rows_bar
+        return x_bar + received_bar, v_bar
+
+
+class ReversibleTopology(Topology):
+    """A topology of reversible links. Abstract."""
+
+    def __init__(self, precision: str = "double", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.precision = choice(owner_of(self), "precision", precision, PRECISIONS)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "precision": self.precision}
+
+
+@register
+class Reversible(ReversibleTopology):
+    """Two streams that the connections add to in turn, as in RevNet: `(a, b)` becomes `(b, a + F(b))`.
+
+    Args:
+        split: `"copy"` makes both streams copies of the input and returns their mean (Reformer): blocks are those of a
+            plain stack. `"channels"` gives each stream one half of the channels (RevNet): blocks have half the width.
+        precision: `"double"` keeps each stream as the sum of two float32 tensors, which takes the drift of the
+            recomputed activations away at next to no cost; `"single"` as one.
+
+    Reference:
+        Gomez et al., The Reversible Residual Network, 2017. https://arxiv.org/abs/1707.04585, eq. 6 and 7
+        Kitaev et al., Reformer, 2020. https://arxiv.org/abs/2001.04451, section 3
+    """
+
+    def __init__(self, split: str = "copy", precision: str = "double", **kwargs: Any) -> None:
+        super().__init__(precision, **kwargs)
+        self.split = choice(owner_of(self), "split", split, ("copy", "channels"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "split": self.split}
+
+    def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
+        """Raises where the channels have no halves."""
+        del depth, per_block
+        channels = input_shape[-1]
+        if self.split == "channels" and (channels is None or channels % 2):
+            rule = "an input with an even number of channels in its last axis, for split='channels'"
+            raise bad_argument(owner_of(self), "inputs", rule, input_shape)
+
+    def stream_shape(self, input_shape: Shape) -> Shape:
+        """Returns the shape of one stream."""
+        if self.split == "copy":
+            return input_shape
+        return (*input_shape[:-1], int(input_shape[-1] or 0) // 2)
+
+    def begin(self, x: Any) -> Rows:
+        """Returns two copies, or two halves."""
+        if self.split == "copy":
+            return x, x
+        return tuple(ops.split(x, 2, axis=-1))
+
+    def end(self, rows: Rows) -> Any:
+        """Returns the mean, or the halves side by side."""
+        if self.split == "copy":
+            return (rows[0] + rows[1]) / 2
+        return ops.concatenate(rows, axis=-1)
+
+    def link(self, place: Place) -> Link:
+        """Returns a coupling."""
+        del place
+        return CouplingLink(self.precision, dtype=self.dtype_policy)
+
+
+@register
+class Momentum(ReversibleTopology):
+    """A stream and its velocity, as in Momentum ResNets: `v' = g v + (1 - g) F(x)`, `x' = x + v'`, `v = 0` at first.
+
+    Args:
+        momentum: `g` in `(0, 1)`. Undoing a block divides by it, so that rounding grows by `g ** -depth`: the stack
+            refuses a depth at which that comes to more than a hundredth.
+        precision: As in `Reversible`.
+
+    Reference:
+        Sander et al., Momentum Residual Neural Networks, 2021. https://arxiv.org/abs/2102.07870, eq. 3 and 4
+    """
+
+    def __init__(self, momentum: float = 0.99, precision: str = "double", **kwargs: Any) -> None:
+        super().__init__(precision, **kwargs)
+        self.momentum = number(owner_of(self), "momentum", momentum, "a number in (0, 1)", lambda g: 0 < g < 1)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "momentum": self.momentum}
+
+    def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
+        """Raises where rounding would drown the gradient."""
+        del input_shape
+        connections = depth * per_block
+        rounding = 2.0 ** (-24 if self.precision == "single" else -48)
+        drift = rounding * self.momentum**-connections
+        if drift > DRIFT_BOUND:
+            nearest = (rounding / DRIFT_BOUND) ** (1 / connections)
+            rule = f"at least {nearest:.4f} for {connections} connections at precision={self.precision!r}"
+            way_out = (
+                f"Undoing them multiplies the rounding by {self.momentum:g}**-{connections}, which makes the error of "
+                f"the gradient {drift:.1e} of its size. Or use topology='reversible', or another one with remat='sqrt'."
+            )
+            raise bad_argument(owner_of(self), "momentum", rule, self.momentum, way_out)
+
+    def begin(self, x: Any) -> Rows:
+        """Returns the input at rest."""
+        return x, ops.zeros_like(x)
+
+    def link(self, place: Place) -> Link:
+        """Returns a step."""
+        del place
+        return MomentumLink(self.momentum, self.precision, dtype=self.dtype_policy)
+
+
+# --- Numbers of one or two float32 parts: the value is their sum, the second part the rounding of the first -----------
+
+
+def value(stream: Rows) -> Any:
+    """Returns the stream as one tensor."""
+    return stream[0]
+
+
+def negative(stream: Rows) -> Rows:
+    """Returns the stream with the other sign."""
+    return tuple(-part for part in stream)
+
+
+def added_to(stream: Rows, term: Any) -> Rows:
+    """Returns the stream with a tensor of one part added."""
+    return sum_of(stream, (ops.cast(term, "float32"),))
+
+
+def sum_of(stream: Rows, other: Rows) -> Rows:
+    """Returns the sum, of as many parts as `stream` has."""
+    if len(stream) == 1:
+        return (stream[0] + other[0],)
+    high, low = _two_sum(stream[0], other[0])
+    low = low + (stream[1] + other[1] if len(other) == 2 else stream[1])
+    return _normalised(high, low)
+
+
+def times(stream: Rows, factor: float) -> Rows:
+    """Returns the stream times a number."""
+    if len(stream) == 1:
+        return (stream[0] * factor,)
+    return _product(stream, factor)
+
+
+def over(stream: Rows, divisor: float) -> Rows:
+    """Returns the stream divided by a number."""
+    if len(stream) == 1:
+        return (stream[0] / divisor,)
+    first = stream[0] / divisor
+    # One step of long division: what the first part leaves over is divided again.
+    remainder = sum_of(stream, negative(_product((first, ops.zeros_like(first)), divisor)))
+    return _normalised(first, (remainder[0] + remainder[1]) / divisor)
+
+
+def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
+    """Returns the rounded sum and its rounding error, exactly (Knuth, TAOCP 2, 4.2.2, theorem B)."""
+    total = a + b
+    of_b = total - a
+    return total, (a - (total - of_b)) + (b - of_b)
+
+
+def _normalised(high: Any, low: Any) -> Rows:
+    total = high + low
+    return total, low - (total - high)
+
+
+def _product(stream: Rows, factor: float) -> Rows:
+    # A float32 factor and its rest, and the first part cut in halves of 12 bits (Dekker 1971): every product of a half
+    # with a half is exact.
+    high_factor, low_factor = _parts(factor)
+    high, low = stream
+    half = _halves(high)
+    factor_half = _parts_of_half(high_factor)
+    product = high * high_factor
+    error = ((half[0] * factor_half[0] - product) + half[0] * factor_half[1] + half[1] * factor_half[0]) + half[
+        1
+    ] * factor_half[1]
+    return _normalised(product, error + (high * low_factor + low * high_factor))
+
+
+def _halves(x: Any) -> tuple[Any, Any]:
+    shifted = x * 4097.0
+    high = shifted - (shifted - x)
+    return high, x - high
+
+
+def _parts(factor: float) -> tuple[float, float]:
+    import numpy as np
+
+    high = float(np.float32(factor))
+    return high, factor - high
+
+
+def _parts_of_half(factor: float) -> tuple[float, float]:
+    import numpy as np
+
+    shifted = np.float32(factor) * np.float32(4097)
+    high = np.float32(shifted - (shifted - np.float32(factor)))
+    return float(high), float(np.float32(factor) - high)

@@ -1,0 +1,15 @@
+"""One stream: what each block returns is what the next one gets."""
+
+from __future__ import annotations
+
+from keras_residual.layers.serialization import register
+from keras_residual.stacks.topologies.base import Link, Place, Topology
+
+
+@register
+class Single(Topology):
+    """The plain stack: the blocks one after another, each with its own shortcut, merge and norms."""
+
+    def link(self, place: Place) -> Link:
+        """Raises: a block of this topology is called as it is."""
+        raise NotImplementedError
