@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
+from keras_residual._backend.loops import Body, Reversible, unroll
+
 BACKEND = keras.backend.backend()
 
 if TYPE_CHECKING or BACKEND == "jax":
@@ -20,6 +22,20 @@ else:
         f"keras-residual runs on the jax, torch and tensorflow backends of Keras, but the backend is {BACKEND!r}. "
         "Set the environment variable KERAS_BACKEND to one of them before Python starts."
     )
+
+
+__all__ = [
+    "BACKEND",
+    "Reversible",
+    "checkpoint",
+    "input_gradient",
+    "reversible",
+    "scale_with_other_gradient",
+    "scan",
+    "snapshot",
+    "unroll",
+    "vjp",
+]
 
 
 def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:
@@ -45,3 +61,58 @@ def input_gradient(function: Callable[[Any], Any], x: Any) -> Any:
     # The scope takes what is assigned and is dropped.
     with keras.StatelessScope():
         return _on.gradient(function, keras.ops.convert_to_tensor(x))
+
+
+def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Runs `body` once for each slice of `xs`, compiled once where the backend can.
+
+    Args:
+        body: `(carry, slices, None) -> (carry, given_off)`, a function without side effects of structures of tensors.
+        carry: Structure of tensors, whose shapes and dtypes the body keeps.
+        xs: Tuple of structures of tensors, each with the number of runs as its leading axis.
+        reverse: Whether to go from the last slice to the first.
+
+    Returns:
+        What was carried to the end, and what the runs gave off, stacked along a leading axis.
+    """
+    return _on.scan(body, carry, xs, reverse=reverse)
+
+
+def checkpoint(function: Callable[..., Any], *, in_loop: bool = False) -> Callable[..., Any]:
+    """Returns `function`, of which only the arguments are kept for the gradient: the rest is computed anew.
+
+    Args:
+        function: From structures of tensors to a structure of tensors, without side effects.
+        in_loop: Whether it is called in the body of a `scan`.
+    """
+    return _on.checkpoint(function, in_loop=in_loop)
+
+
+def snapshot(variable: keras.Variable) -> Any:
+    """Returns the value of a variable, as a tensor that stays what it is when the variable is assigned to."""
+    return _on.snapshot(variable)
+
+
+def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Returns the outputs of `function`, and the function that takes their cotangents to those of the arguments.
+
+    Args:
+        function: From structures of float tensors to a structure of float tensors.
+        arguments: Structures of float tensors.
+    """
+    return _on.vjp(function, *arguments)
+
+
+def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Runs a reversible stack: its memory does not grow with depth, since the backward pass needs its last state only.
+
+    Args:
+        program: The stack.
+        rows: Structure of float tensors, what goes into the first block.
+        weights: Structures of float tensors, a part for each block, as the program's loop takes them.
+        others: The same of tensors that have no gradient.
+
+    Returns:
+        The rows after the last block, the loss of each block, and the updates of each, which have no gradient.
+    """
+    return _on.reversible(program, rows, weights, others)

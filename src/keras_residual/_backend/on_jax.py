@@ -7,6 +7,9 @@ from typing import Any
 
 import jax
 
+from keras_residual._backend.jax_convolution import canonical_convolutions
+from keras_residual._backend.loops import Body, Reversible
+
 
 def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
     del backward
@@ -29,3 +32,52 @@ scale.defvjp(_scale_forward, _scale_backward)
 def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     """Returns the gradient of a scalar function."""
     return jax.grad(function)(x)
+
+
+def snapshot(variable: Any) -> Any:
+    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    return variable.value
+
+
+def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Returns the outputs and the function from their cotangents to those of the arguments."""
+    return jax.vjp(function, *arguments)
+
+
+def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Runs `body` over the leading axis of `xs`, compiled once."""
+
+    def in_loop(carry: Any, x: Any) -> tuple[Any, Any]:
+        with canonical_convolutions():
+            return body(carry, x, None)
+
+    return jax.lax.scan(in_loop, carry, xs, reverse=reverse)
+
+
+def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+    """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
+    return jax.checkpoint(function, prevent_cse=not in_loop)
+
+
+def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Runs a stack that keeps no activations."""
+
+    def outputs_of(state: Any, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
+        return program.leave(state), losses, updates
+
+    @jax.custom_vjp
+    def apply(rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+        return outputs_of(*program.run(rows, weights, others))
+
+    def apply_forward(rows: Any, weights: Any, others: Any) -> tuple[Any, Any]:
+        state, losses, updates = program.run(rows, weights, others)
+        return outputs_of(state, losses, updates), (state, weights, others)
+
+    def apply_backward(kept: Any, upstream: Any) -> tuple[Any, Any, None]:
+        rows_bar, losses_bar, _ = upstream
+        state, weights, others = kept
+        return *program.run_backward(state, rows_bar, weights, others, losses_bar), None
+
+    apply.defvjp(apply_forward, apply_backward)
+    return apply(rows, weights, others)

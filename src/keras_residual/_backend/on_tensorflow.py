@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import tensorflow as tf
+
+from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
 
 def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]:
@@ -24,3 +27,132 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
         tape.watch(x)
         y = function(x)
     return tape.gradient(y, x)
+
+
+def snapshot(variable: Any) -> Any:
+    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    return tf.convert_to_tensor(variable.value)
+
+
+def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Returns the outputs and the function from their cotangents to those of the arguments."""
+    flat = keras.tree.flatten(arguments)
+    with tf.GradientTape() as tape:
+        tape.watch(flat)
+        outputs = function(*arguments)
+
+    def pullback(cotangents: Any) -> Any:
+        found = tape.gradient(
+            keras.tree.flatten(outputs),
+            flat,
+            output_gradients=keras.tree.flatten(cotangents),
+            unconnected_gradients=tf.UnconnectedGradients.ZERO,
+        )
+        return keras.tree.pack_sequence_as(arguments, [tf.convert_to_tensor(g) for g in found])
+
+    return outputs, pullback
+
+
+def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Runs `body` over the leading axis of `xs`, traced once; run eagerly, it is a loop in Python."""
+    if tf.executing_eagerly():
+        carry, ys = unroll(lambda carry, x, _: body(carry, x, None), carry, slices(xs), reverse=reverse)
+        return carry, stacked(ys)
+    flat_xs = [tf.convert_to_tensor(x) for x in keras.tree.flatten(xs)]
+    flat_carry = [tf.convert_to_tensor(c) for c in keras.tree.flatten(carry)]
+    length = int(flat_xs[0].shape[0])
+
+    def flat_body(flat_carry: Any, parts: list[Any]) -> tuple[list[Any], Any]:
+        next_carry, ys = body(
+            keras.tree.pack_sequence_as(carry, list(flat_carry)), keras.tree.pack_sequence_as(xs, parts), None
+        )
+        return keras.tree.flatten(next_carry), ys
+
+    # What a block gives off is known once it has been traced; nothing uses this trace, so the graph drops it.
+    _, pattern = flat_body(flat_carry, [x[0] for x in flat_xs])
+    patterns = keras.tree.flatten(pattern)
+    # Arrays rather than slices: the gradient of a slice is as large as the whole, at each of the blocks.
+    arrays = [tf.TensorArray(x.dtype, length, element_shape=x.shape[1:]).unstack(x) for x in flat_xs]
+    given_off = [tf.TensorArray(y.dtype, length, element_shape=y.shape) for y in patterns]
+
+    def step(count: Any, flat_carry: Any, given_off: Any) -> tuple[Any, Any, Any]:
+        index = length - 1 - count if reverse else count
+        next_carry, ys = flat_body(flat_carry, [array.read(index) for array in arrays])
+        for before, after in zip(flat_carry, next_carry, strict=True):
+            after.set_shape(before.shape)
+        flat_ys = keras.tree.flatten(ys)
+        return count + 1, next_carry, [array.write(index, y) for array, y in zip(given_off, flat_ys, strict=True)]
+
+    _, flat_carry, given_off = tf.while_loop(
+        lambda count, *_: count < length,
+        step,
+        (tf.constant(0), flat_carry, given_off),
+        maximum_iterations=length,  # without it XLA cannot make the gradient
+    )
+    ys = keras.tree.pack_sequence_as(pattern, [array.stack() for array in given_off])
+    return keras.tree.pack_sequence_as(carry, list(flat_carry)), ys
+
+
+def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+    """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    del in_loop
+
+    def apply(*arguments: Any) -> Any:
+        structure: Any = None
+
+        @tf.custom_gradient
+        def run(*flat: Any) -> Any:
+            nonlocal structure
+            outputs = function(*keras.tree.pack_sequence_as(arguments, list(flat)))
+            structure = keras.tree.map_structure(lambda tensor: None, outputs)
+
+            def gradient(*upstream: Any) -> list[Any]:
+                # Waits for the gradient to arrive, and hides that the work is the same as before.
+                with tf.control_dependencies(upstream):
+                    again = [tf.identity(tensor) for tensor in flat]
+                floats = [i for i, tensor in enumerate(again) if tensor.dtype.is_floating]
+                with tf.GradientTape() as tape:
+                    tape.watch([again[i] for i in floats])
+                    outputs = keras.tree.flatten(function(*keras.tree.pack_sequence_as(arguments, again)))
+                pairs = [(o, u) for o, u in zip(outputs, upstream, strict=True) if o.dtype.is_floating]
+                found = tape.gradient(
+                    [output for output, _ in pairs],
+                    [again[i] for i in floats],
+                    output_gradients=[cotangent for _, cotangent in pairs],
+                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
+                )
+                gradients: list[Any] = [None] * len(flat)
+                for i, g in zip(floats, found, strict=True):
+                    gradients[i] = tf.convert_to_tensor(g)
+                return gradients
+
+            return keras.tree.flatten(outputs), gradient
+
+        flat = run(*[tf.convert_to_tensor(x) for x in keras.tree.flatten(arguments)])
+        return keras.tree.pack_sequence_as(structure, list(flat))
+
+    return apply
+
+
+def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Runs a stack that keeps no activations."""
+    structure: Any = None
+    given = (rows, weights)
+
+    @tf.custom_gradient
+    def apply(*flat: Any) -> Any:
+        nonlocal structure
+        rows, weights = keras.tree.pack_sequence_as(given, list(flat))
+        state, losses, updates = program.run(rows, weights, others)
+        outputs = (program.leave(state), losses, updates)
+        structure = keras.tree.map_structure(lambda tensor: None, outputs)
+
+        def gradient(*upstream: Any) -> list[Any]:
+            rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(structure, list(upstream))
+            bars = program.run_backward(state, rows_bar, weights, others, losses_bar)
+            return keras.tree.flatten(bars)
+
+        return keras.tree.flatten(outputs), gradient
+
+    flat = apply(*[tf.convert_to_tensor(x) for x in keras.tree.flatten(given)])
+    return keras.tree.pack_sequence_as(structure, list(flat))

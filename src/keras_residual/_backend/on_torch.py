@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import keras
 import torch
+import torch.utils.checkpoint
+
+from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
 
 class _Scale(torch.autograd.Function):
@@ -27,3 +33,79 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     """Returns the gradient of a scalar function."""
     x = x.detach().clone().requires_grad_()
     return torch.autograd.grad(function(x), x)[0]
+
+
+def snapshot(variable: Any) -> Any:
+    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    return variable.value.detach().clone()
+
+
+def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Returns the outputs and the function from their cotangents to those of the arguments."""
+    with torch.enable_grad():
+        inputs = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), arguments)
+        outputs = function(*inputs)
+
+    def pullback(cotangents: Any) -> Any:
+        flat = keras.tree.flatten(inputs)
+        pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(cotangents), strict=True)
+        pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
+        found: Any = [None] * len(flat)
+        if pairs:
+            ends, cotangents = zip(*pairs, strict=True)
+            found = torch.autograd.grad(ends, flat, cotangents, allow_unused=True)
+        filled = [torch.zeros_like(x) if g is None else g for x, g in zip(flat, found, strict=True)]
+        return keras.tree.pack_sequence_as(inputs, filled)
+
+    return keras.tree.map_structure(lambda tensor: tensor.detach(), outputs), pullback
+
+
+def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Runs `body` over the leading axis of `xs`: PyTorch has no compiled loop, so one call a slice."""
+    carry, ys = unroll(lambda carry, x, _: body(carry, x, None), carry, slices(xs), reverse=reverse)
+    return carry, stacked(ys)
+
+
+def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+    """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    del in_loop
+    return functools.partial(torch.utils.checkpoint.checkpoint, function, use_reentrant=False)
+
+
+class _Reversible(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, run: _Run, *flat: Any) -> Any:
+        rows, weights = keras.tree.pack_sequence_as(run.inputs, flat)
+        state, losses, updates = run.program.run(rows, weights, run.others)
+        outputs = (run.program.leave(state), losses, updates)
+        # Neither is an input or an output of this function, so they may be kept as they are.
+        ctx.run, ctx.state = run, state
+        ctx.save_for_backward(*flat)
+        ctx.mark_non_differentiable(*keras.tree.flatten(updates))
+        run.outputs = keras.tree.map_structure(lambda tensor: None, outputs)
+        return tuple(keras.tree.flatten(outputs))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:
+        run = ctx.run
+        rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(run.outputs, list(grad_outputs))
+        _, weights = keras.tree.pack_sequence_as(run.inputs, ctx.saved_tensors)
+        bars = run.program.run_backward(ctx.state, rows_bar, weights, run.others, losses_bar)
+        return None, *keras.tree.flatten(bars)
+
+
+@dataclass
+class _Run:
+    """What one run of a reversible stack needs beside the tensors that have gradients."""
+
+    program: Reversible
+    others: Any
+    inputs: Any
+    outputs: Any = None
+
+
+def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Runs a stack that keeps no activations."""
+    run = _Run(program, others, keras.tree.map_structure(lambda tensor: None, (rows, weights)))
+    flat = _Reversible.apply(run, *keras.tree.flatten((rows, weights)))
+    return keras.tree.pack_sequence_as(run.outputs, list(flat))

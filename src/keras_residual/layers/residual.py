@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument, shape_mismatch
-from keras_residual.layers import arguments, chain, shapes
+from keras_residual.layers import arguments, chain, recursion, shapes
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
@@ -144,7 +144,11 @@ class Residual(keras.layers.Layer):
         self.activation = arguments.as_activation(owner, activation)
         self.supports_masking = True
         self.pre_norm = self.out_norm = self.post_norm = None
-        self.branch_scale_layer = self.skip_scale_layer = self.drop_path = None
+        self.branch_scale_layer = self.skip_scale_layer = None
+        # Made at once, for its seed: what a stack gives the copies of a block follows from it.
+        self.drop_path = (
+            DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy) if self.drop_path_rate else None
+        )
         self.shortcut_layer = None
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
@@ -169,8 +173,7 @@ class Residual(keras.layers.Layer):
         self._keeps_time = shapes.keeps_axis(self._branch_path(), shape, branch_shape, 1)
         self.out_norm = self._make_norm("out", branch_shape, axis)
         self.branch_scale_layer = self._make_scale("branch_scale", branch_shape, axis)
-        if self.drop_path_rate:
-            self.drop_path = DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy)
+        if self.drop_path is not None:
             self.drop_path.build(branch_shape)
 
         merge = self.merge
@@ -370,6 +373,11 @@ class Residual(keras.layers.Layer):
     def _cast(self, tensor: Any) -> Any:
         dtype = self.compute_dtype
         return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else ops.cast(tensor, dtype)
+
+    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Returns the symbolic output, and sees to it that Keras can walk through the graph at any depth."""
+        recursion.make_room(owner_of(self), inputs)
+        return super().compute_output_spec(inputs, *args, **kwargs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape of the merged paths; builds the layer if that has not happened."""

@@ -1,0 +1,128 @@
+"""One block of a stack: its connections, each with what the topology links it to the streams by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from keras_residual.layers import chain
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Link, Rows
+
+Watch = Callable[[Any, Any], None]
+"""Is told what a connection received and what its branch added."""
+
+
+class Cell(keras.layers.Layer):
+    """A block of a stack, from the rows before it to the rows after it. Made by `ResidualStack`, never by itself.
+
+    Args:
+        connections: The block's layers in order; `Residual`s, where there are links.
+        links: The link of each connection; empty for a block that is called as it is.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    def __init__(self, connections: Sequence[keras.Layer], links: Sequence[Link], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.connections = list(connections)
+        self.links = list(links)
+        self.supports_masking = True
+        # The rows may be of a higher precision than the blocks compute in.
+        self._convert_input_args = False
+
+    def build(self, stream_shape: Shape) -> None:
+        """Builds connections and links for the shape of a stream."""
+        shape = stream_shape
+        for connection in self.connections:
+            shape = chain.build("ResidualStack", "block", [connection], shape, self.compute_dtype)
+            if shape != stream_shape:
+                raise ValueError(
+                    f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} of "
+                    f"{stream_shape}. Put what changes the shape before the stack."
+                )
+        for link in self.links:
+            if not link.built:
+                link.build(stream_shape)
+
+    def call(
+        self,
+        rows: Rows,
+        contexts: Sequence[DepthContext] = (),
+        training: bool | None = None,
+        sequence_mask: Any = None,
+        watch: Watch | None = None,
+        active: Any = None,
+    ) -> Rows:
+        """Returns the rows after the block; where `active`, a scalar or one a sample, is 0, its branches add nothing."""
+        before = rows
+        for index, connection in enumerate(self.connections):
+            context = contexts[index]
+            if self.links:
+                branch = self.branch(index, context, training, sequence_mask, watch, active)
+                rows = self.links[index].connect(rows, branch, context, training)
+            else:
+                rows = (self._whole(connection, rows[0], context, training, sequence_mask, watch),)
+        if active is not None and not self.links:
+            # The whole block, and not its branches: behind a sum there may be a norm.
+            return tuple(_where(active, after, was) for after, was in zip(rows, before, strict=True))
+        return rows
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Returns None: every block is given the stack's mask, whatever its rows carry."""
+        return None
+
+    def branch(
+        self,
+        index: int,
+        context: DepthContext,
+        training: bool | None,
+        mask: Any,
+        watch: Watch | None = None,
+        active: Any = None,
+    ) -> Callable[[Any], Any]:
+        """Returns the branch of a connection as a function of what it receives."""
+        connection = self.connections[index]
+
+        def apply(received: Any) -> Any:
+            received = keras.ops.cast(received, connection.compute_dtype)
+            added = connection.branch_output(received, training, mask, context)
+            if watch is not None:
+                watch(received, added)
+            return added if active is None else _where(active, added, keras.ops.zeros_like(added))
+
+        return apply
+
+    def _whole(
+        self,
+        connection: keras.Layer,
+        x: Any,
+        context: DepthContext,
+        training: bool | None,
+        mask: Any,
+        watch: Watch | None,
+    ) -> Any:
+        if not isinstance(connection, Residual):
+            y = chain.apply(connection, x, training, mask)
+            if watch is not None:
+                watch(x, y - x)
+            return y
+        if watch is None:
+            return connection(x, training=training, mask=mask, depth_context=context)
+
+        def watched(inputs: Any, **_: Any) -> Any:
+            for part in connection.preactivation or ():
+                inputs = chain.apply(part, inputs, training, mask)
+            branch = connection.branch_output(inputs, training, mask, context)
+            watch(x, branch)
+            return connection.join(inputs, branch, training, mask, context)
+
+        return watched(keras.ops.cast(x, connection.compute_dtype))
+
+
+def _where(active: Any, this: Any, other: Any) -> Any:
+    ones = (1,) * (len(this.shape) - len(active.shape))
+    return keras.ops.where(keras.ops.reshape(active, (*active.shape, *ones)) != 0, this, other)

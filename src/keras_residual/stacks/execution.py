@@ -1,0 +1,176 @@
+"""How the blocks of a stack are applied: in a loop or a scan, with or without recomputation, or reversibly."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import keras
+from keras import ops
+
+from keras_residual import _backend
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.stacks.cell import Cell
+from keras_residual.stacks.observe import Observation
+from keras_residual.stacks.state import updates_in, values_for
+from keras_residual.stacks.topologies.base import Rows
+from keras_residual.stacks.topologies.reversible import ReversibleLink
+
+Remat = bool | str
+
+
+@dataclass
+class Program:
+    """One call of a stack as functions of tensors, each without side effects.
+
+    Args:
+        cells: The blocks, or the one that stands for all where it is scanned.
+        scanned: Whether that is so.
+        contexts: Returns what the connections of a block are told, from its index and, in a scan, its part of `others`.
+        training: Whether the blocks act as in training.
+        mask: Mask of a sequence, or None.
+        observation: Who watches, or None.
+    """
+
+    cells: Sequence[Cell]
+    scanned: bool
+    contexts: Callable[[int | None, Any], list[DepthContext]]
+    training: bool | None
+    mask: Any
+    observation: Observation | None
+    has_losses: bool = False
+
+    def cell(self, index: int | None) -> Cell:
+        """Returns the block of that index."""
+        return self.cells[index or 0]
+
+    @property
+    def loop(self) -> Any:
+        """How the blocks are applied."""
+        return _backend.scan if self.scanned else _backend.unroll
+
+    def block(self, rows: Rows, x: Any, index: int | None) -> tuple[Rows, tuple[Any, Any, Any]]:
+        """Returns the rows after a block, its loss, its new state and what was measured."""
+        weights, others = x
+        cell = self.cell(index)
+        measured: list[Any] = []
+
+        def watch(received: Any, added: Any) -> None:
+            measured.append(dict(cast(Observation, self.observation).measure(received, added)))
+
+        with values_for(cell.variables, self._values(cell, weights, others)) as scope:
+            given = [scope.get_current_value(variable) for variable in cell.variables]
+            rows = cell(
+                rows,
+                contexts=self.contexts(index, others),
+                training=self.training,
+                sequence_mask=self.mask,
+                watch=None if self.observation is None else watch,
+                active=others.get("active"),
+            )
+            updates = updates_in(scope, cell.variables, given)
+        if "probe" in others:
+            rows = tuple(row + ops.cast(p, row.dtype) for row, p in zip(rows, others["probe"], strict=True))
+        seen = {name: ops.stack([one[name] for one in measured]) for name in (measured[0] if measured else ())}
+        return rows, (self._loss(scope), updates, seen)
+
+    def run(self, rows: Rows, xs: Any, remat: Remat) -> tuple[Rows, Any]:
+        """Returns the last rows, and what the blocks gave off."""
+        length = len(self.cells) if not self.scanned else int(keras.tree.flatten(xs)[0].shape[0])
+        if remat == "sqrt" and length > 3:
+            return self._run_in_groups(rows, xs, length)
+        body = self._recomputed(self.block) if remat else self.block
+        return self.loop(body, rows, xs)
+
+    def _recomputed(self, body: Any) -> Any:
+        def again(carry: Any, x: Any, index: int | None) -> Any:
+            function = functools.partial(lambda index, carry, x: body(carry, x, index), index)
+            return _backend.checkpoint(function, in_loop=self.scanned)(carry, x)
+
+        return again
+
+    def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
+        """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""
+        size = math.isqrt(length - 1) + 1
+        whole = length - length % size
+        body = self._recomputed(self.block)
+        if not self.scanned:
+            ys: list[Any] = []
+            for start in range(0, length, size):
+                part = tuple(x[start : start + size] for x in xs)
+
+                def group(rows: Any, part: Any, start: int = start) -> Any:
+                    return _backend.unroll(lambda rows, x, i: body(rows, x, start + cast(int, i)), rows, part)
+
+                rows, given_off = _backend.checkpoint(group)(rows, part)
+                ys.append(given_off)
+            return rows, tuple([item for part in kind for item in part] for kind in zip(*ys, strict=True))
+
+        def scan_group(rows: Any, x: Any, _: int | None) -> Any:
+            return _backend.scan(body, rows, x)
+
+        def shaped(shape: Callable[[Any], Any], tree: Any) -> Any:
+            return keras.tree.map_structure(shape, tree)
+
+        groups = shaped(lambda x: ops.reshape(x[:whole], (whole // size, size, *x.shape[1:])), xs)
+        outer = self._recomputed(scan_group)
+        rows, ys = _backend.scan(outer, rows, groups)
+        ys = shaped(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
+        if whole < length:
+            rows, rest = _backend.scan(body, rows, shaped(lambda x: x[whole:], xs))
+            ys = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), ys, rest)
+        return rows, ys
+
+    def run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any]:
+        """Returns the same as `run`, and keeps no activations for the gradient."""
+        first = cast(ReversibleLink, self.cell(0).links[0])
+        program = _backend.Reversible(
+            loop=self.loop, enter=first.enter, forward=self._forward, backward=self._backward, leave=first.leave
+        )
+        rows, losses, updates = _backend.reversible(program, rows, *xs)
+        return rows, (losses, updates, {} if self.scanned else [{}] * len(self.cells))
+
+    def _forward(self, state: Rows, weights: Any, others: Any, index: int | None) -> tuple[Rows, Any, Any]:
+        state, (loss, updates, _) = self.block(state, (weights, others), index)
+        return state, loss, updates
+
+    def _backward(
+        self, state: Rows, rows_bar: Rows, weights: Any, others: Any, loss_bar: Any, index: int | None
+    ) -> tuple[Rows, Rows, Any]:
+        cell = self.cell(index)
+        contexts = self.contexts(index, others)
+        total: Any = None
+        for position in reversed(range(len(cell.connections))):
+            link = cast(ReversibleLink, cell.links[position])
+
+            def branch(received: Any, weights: Any, position: int = position) -> tuple[Any, Any]:
+                with values_for(cell.variables, self._values(cell, weights, others)) as scope:
+                    apply = cell.branch(position, contexts[position], self.training, self.mask)
+                    added = apply(received)
+                    return ops.cast(added, "float32"), self._loss(scope)
+
+            (added, _), pullback = _backend.vjp(branch, link.source(state), weights)
+            state = link.undo(state, added)
+            rows_bar, added_bar = link.pull(rows_bar)
+            received_bar, weights_bar = pullback((added_bar, loss_bar))
+            rows_bar = link.receive(rows_bar, received_bar)
+            total = weights_bar if total is None else keras.tree.map_structure(ops.add, total, weights_bar)
+        return state, rows_bar, total
+
+    def _values(self, cell: Cell, weights: Any, others: Any) -> list[Any]:
+        trained, rest = iter(weights), iter(others["state"])
+        return [next(trained) if is_trained(variable) else next(rest) for variable in cell.variables]
+
+    def _loss(self, scope: keras.StatelessScope) -> Any:
+        if not scope.losses:
+            return ops.zeros((), "float32")
+        self.has_losses = True
+        return sum(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
+
+
+def is_trained(variable: keras.Variable) -> bool:
+    """Returns whether the gradient of a variable is asked for; that of other state is not followed."""
+    return variable.trainable and keras.backend.is_float_dtype(variable._dtype)

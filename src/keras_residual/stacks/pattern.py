@@ -1,0 +1,109 @@
+"""The block that a stack repeats: checked, copied, and given what the stack's rules ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import keras
+
+from keras_residual._errors import bad_argument, wrong_type
+from keras_residual.layers import arguments
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.serialization import deserialize, serialize
+from keras_residual.layers.shapes import sublayers
+
+
+class GivenBlocks:
+    """A function of the index that was called for each block of a stack: what it returned is what is saved.
+
+    Args:
+        blocks: The layers of each block.
+    """
+
+    def __init__(self, blocks: Sequence[Sequence[keras.Layer]]) -> None:
+        self.blocks = [list(block) for block in blocks]
+
+    def __call__(self, index: int) -> list[keras.Layer]:
+        """Returns the layers of a block."""
+        return self.blocks[index]
+
+
+def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
+    """Returns the layers of the block that is repeated, or those of each block."""
+    if isinstance(block, GivenBlocks):
+        return block
+    if callable(block) and not isinstance(block, (keras.Layer, type)):
+        made = [as_block(owner, block(index)) for index in range(depth)]
+        if len({len(layers) for layers in made}) > 1:
+            rule = "a function that returns equally many layers at each index"
+            raise bad_argument(owner, "block", rule, [len(layers) for layers in made])
+        return GivenBlocks(made)
+    return as_block(owner, block)
+
+
+def as_block(owner: str, block: Any) -> list[keras.Layer]:
+    """Returns the layers of a block; a `Sequential` of connections is the list of them."""
+    if isinstance(block, keras.Sequential) and block.layers:
+        inner = [layer for layer in block.layers if not isinstance(layer, keras.layers.InputLayer)]
+        if all(isinstance(layer, Residual) for layer in inner):
+            return inner
+    if isinstance(block, type) or not isinstance(block, (keras.Layer, list, tuple)):
+        rule = "a Keras layer, a list of layers, or a function of the block's index that returns one"
+        raise wrong_type(owner, "block", rule, block)
+    return arguments.as_layers(owner, "block", block)
+
+
+def copies(owner: str, layers: Sequence[keras.Layer]) -> list[keras.Layer]:
+    """Returns new layers of the same configurations, without weights."""
+    # Classes that nobody registered, such as those of a notebook, are known by the layers at hand.
+    known = {type(part).__name__: type(part) for layer in layers for part in sublayers(layer)}
+    known = {name: cls for name, cls in known.items() if not cls.__module__.startswith("keras.")}
+    try:
+        with keras.saving.CustomObjectScope(known):
+            return cast(list[keras.Layer], deserialize(serialize(list(layers))))
+    except Exception as error:
+        rule = "layers that can be copied from their configuration"
+        way_out = (
+            f"{type(error).__name__}: {error} Give the layer a `get_config` that returns the constructor's arguments, "
+            "or pass `block=` a function of the index that makes the layer."
+        )
+        raise bad_argument(owner, "block", rule, [layer.name for layer in layers], way_out) from error
+
+
+def with_drop_path(connection: keras.Layer, rate: float) -> keras.Layer:
+    """Returns the connection with a drop path of that rate."""
+    if not isinstance(connection, Residual) or not rate:
+        return connection
+    return Residual.from_config({**connection.get_config(), "drop_path_rate": rate})
+
+
+def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:
+    """Raises where a layer of the block is not a `Residual`, which `argument` needs."""
+    for layer in layers:
+        if not isinstance(layer, Residual):
+            rule = f"blocks that are keras_residual.Residual, for {argument}={value!r}"
+            way_out = "Wrap it: Residual(layer)." if argument == "topology" else "Set it in the block itself."
+            raise bad_argument(owner, "block", rule, f"{layer.name!r} ({type(layer).__name__})", way_out)
+
+
+def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> None:
+    """Raises where a connection has a skip path of its own, which in a topology is the topology's."""
+    check_connections(owner, layers, "topology", topology)
+    for layer in cast(Sequence[Residual], layers):
+        own = {
+            "shortcut": layer.shortcut not in ("auto", "identity"),
+            "merge": layer.merge != "add",
+            "skip_scale": layer.skip_scale is not None,
+            "activation": layer.activation is not None,
+            "preactivation": layer.preactivation is not None,
+            "norm_position": "post" in layer._norm_positions,
+        }
+        for argument, is_own in own.items():
+            if is_own:
+                rule = f"left at its default in a block of a stack with topology={topology!r}"
+                way_out = "There the topology says what becomes of the stream; the branch may have norms and scales."
+                raise bad_argument(f"Residual {layer.name!r}", argument, rule, getattr(layer, argument), way_out)
+
+
+Maker = Callable[[int], list[keras.Layer]]

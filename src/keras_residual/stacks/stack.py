@@ -1,0 +1,542 @@
+"""Many residual blocks as one layer, whose compile time and memory need not grow with depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual import _backend
+from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers._checks import owner_of
+from keras_residual.layers.arguments import check_rate
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.shapes import Shape, sublayers
+from keras_residual.stacks import depth_rules
+from keras_residual.stacks.cell import Cell
+from keras_residual.stacks.counts import BlockCount, distinct
+from keras_residual.stacks.execution import Program, is_trained
+from keras_residual.stacks.observe import Observation
+from keras_residual.stacks.pattern import (
+    GivenBlocks,
+    as_pattern,
+    check_connections,
+    check_plain,
+    copies,
+    with_drop_path,
+)
+from keras_residual.stacks.state import (
+    block_states,
+    own_seeds,
+    seed_generators,
+    set_state,
+    spread_initial_values,
+    stack_variables,
+)
+from keras_residual.stacks.topologies.base import Place
+from keras_residual.stacks.topologies.registry import make_topology
+from keras_residual.stacks.topologies.reversible import ReversibleTopology
+from keras_residual.stacks.topologies.single import Single
+
+EXECUTIONS = ("auto", "unrolled", "scan")
+REMATS = (False, True, "full", "sqrt")
+SCAN_FROM = {"jax": 3, "tensorflow": 24}
+"""Depth from which `execution="auto"` scans. Below it, compiling the blocks one by one costs no more."""
+
+
+@register
+class ResidualStack(keras.layers.Layer):
+    """Applies `depth` copies of a block one after another; with `execution="scan"` they are compiled once.
+
+    Args:
+        block: A layer that keeps the shape of its input, or a list of such layers applied in order, of which each depth
+            gets a copy with weights of its own; as a rule a `Residual`, or the two of a transformer. Or a function of
+            the block's index, from 0, that returns one: then blocks may differ, and the stack cannot be scanned.
+        depth: Number of blocks, at least 1.
+        depth_rule: What keeps a deep stack trainable: a name, such as `"inverse_sqrt_depth"`, `"fixup"` or
+            `"deepnorm"`, or a rule of `keras_residual.depth_rules`. Its blocks must be `Residual`s.
+        drop_path_rate: Stochastic depth, in `[0, 1)`: the rate of the last block, to which it rises linearly from 0 at
+            the first; or a pair, first and last; or one rate a block.
+        topology: How the blocks are connected: `"single"`, one after another, or a name or a topology of
+            `keras_residual.topologies`, such as `"reversible"`, `"hyper_connections"` or `"mhc"`.
+        execution: `"unrolled"` has separate sub-layers, `"scan"` one body, compiled once, over weights that are stacked
+            along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
+            `execution_reason` why. It changes costs and never numbers.
+        remat: Which activations are computed anew in the backward pass rather than kept: `False` none, `"full"`
+            (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these.
+        name: Name of the layer.
+        **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The layers of the block keep their own
+            dtype policies.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, …, channels)`.
+        training: Whether drop path, dropout and norms act as in training.
+        mask: Mask of a sequence, `(batch, time)`; every block gets it.
+        block_mask: Tensor `(depth,)` or `(batch, depth)`: a block where it is 0 is switched off.
+
+    Output shape:
+        The shape of the input.
+
+    Raises:
+        ValueError: When made, for an unknown name, a depth below 1, or choices that exclude each other; when built, for
+            a block that changes the shape.
+        TypeError: For an argument of the wrong type.
+
+    Example:
+        >>> stack = ResidualStack(Residual(keras.layers.Dense(64, activation="relu"), norm="layer_norm"), depth=100)
+        >>> stack(np.zeros((1, 64))).shape
+        (1, 64)
+
+    Reference:
+        Bradbury et al., JAX, 2018, `jax.lax.scan`; Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
+        https://arxiv.org/abs/1604.06174
+    """
+
+    def __init__(
+        self,
+        block: keras.Layer | Sequence[keras.Layer] | Callable[[int], Any],
+        depth: int,
+        *,
+        depth_rule: Any = None,
+        drop_path_rate: float | Sequence[float] = 0.0,
+        topology: Any = "single",
+        execution: str = "auto",
+        remat: bool | str = False,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        owner = owner_of(self)
+        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+            raise bad_argument(owner, "depth", "a whole number of at least 1", depth)
+        if execution not in EXECUTIONS:
+            raise bad_argument(owner, "execution", f"one of {', '.join(EXECUTIONS)}", execution)
+        if remat not in REMATS:
+            raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
+        self.depth = depth
+        self.pattern = as_pattern(owner, block, depth)
+        self.drop_path_rate = drop_path_rate
+        self._rates = _ramp(owner, drop_path_rate, depth)
+        self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
+        self.topology = make_topology(topology)
+        self.remat = "full" if remat is True else remat
+        self._requested_execution = execution
+        self.execution, self.execution_reason = self._choose_execution()
+        self.observation: Observation | None = None
+        self._plan: Any = None
+        self._context_values: dict[str, np.ndarray] | None = None
+        self.supports_masking = True
+        self._check_blocks()
+        # Held where Keras does not look: the one body of a scanned stack has no weights of its own, and the cells of
+        # an unrolled one are saved by this layer, in one form for both.
+        self._held = SimpleNamespace(cells=self._make_cells(), stacked=[], seeds=[])
+
+    # --- What is chosen ----------------------------------------------------------------------------------------------
+
+    def _choose_execution(self) -> tuple[str, str]:
+        """Returns the execution and the reason for it; raises where the one asked for cannot be."""
+        asked, backend = self._requested_execution, _backend.BACKEND
+        hindrance = None
+        if isinstance(self.pattern, GivenBlocks):
+            hindrance = "the blocks are made by a function of the index, so that they may differ"
+        elif not self.topology.fixed_shape:
+            hindrance = f"the streams of {type(self.topology).__name__} grow with depth"
+        if asked == "scan" and hindrance:
+            rule = f"'unrolled' or 'auto' here, since {hindrance}"
+            raise bad_argument(owner_of(self), "execution", rule, asked)
+        if asked != "auto":
+            return asked, "asked for"
+        if hindrance:
+            return "unrolled", hindrance
+        if backend not in SCAN_FROM:
+            return "unrolled", f"{backend} runs blocks one by one either way, and separate layers are quicker"
+        if self.depth < SCAN_FROM[backend]:
+            return "unrolled", f"fewer than {SCAN_FROM[backend]} blocks"
+        return "scan", f"{self.depth} blocks compile as one on {backend}"
+
+    def _check_blocks(self) -> None:
+        owner = owner_of(self)
+        for layers in self._patterns():
+            built = next((layer for layer in layers if layer.built and layer.weights), None)
+            if built is not None and not isinstance(self.pattern, GivenBlocks):
+                rule = "layers without weights yet, since each depth gets a copy with weights of its own"
+                raise bad_argument(owner, "block", rule, f"{built.name!r}, which is built", "Pass a new layer.")
+            if self.depth_rule is not None:
+                check_connections(owner, layers, "depth_rule", getattr(self.depth_rule, "name", self.depth_rule))
+            if any(self._rates):
+                check_connections(owner, layers, "drop_path_rate", self.drop_path_rate)
+                own = next((layer for layer in layers if cast(Residual, layer).drop_path_rate), None)
+                if own is not None:
+                    rule = "0 where the blocks have a rate of their own"
+                    raise bad_argument(owner, "drop_path_rate", rule, self.drop_path_rate, "Set it in one place.")
+            if not isinstance(self.topology, Single):
+                check_plain(owner, layers, type(self.topology).__name__)
+        if isinstance(self.topology, ReversibleTopology) and self.remat:
+            rule = "False for a reversible topology, which keeps no activations"
+            raise bad_argument(owner, "remat", rule, self.remat)
+
+    def _patterns(self) -> list[list[keras.Layer]]:
+        return self.pattern.blocks if isinstance(self.pattern, GivenBlocks) else [self.pattern]
+
+    @property
+    def per_block(self) -> int:
+        """Number of layers in a block, each of them a connection as a rule."""
+        return len(self._patterns()[0])
+
+    # --- The blocks --------------------------------------------------------------------------------------------------
+
+    def _make_cells(self) -> list[Cell]:
+        """Returns the blocks, or the one that stands for all."""
+        if self.execution == "scan":
+            return [self._make_cell(None)]
+        cells = [self._make_cell(index) for index in range(self.depth)]
+        for cell in cells:
+            self._tracker.add_to_store("layers", cell)
+        if not isinstance(self.pattern, GivenBlocks):
+            base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
+            for index, cell in enumerate(cells):
+                for generator, states in zip(seed_generators(cell), base, strict=True):
+                    set_state(generator, states[index])
+        return cells
+
+    def _make_cell(self, index: int | None) -> Cell:
+        given = isinstance(self.pattern, GivenBlocks)
+        layers = self.pattern(index or 0) if given else copies(owner_of(self), self.pattern)
+        if self.depth_rule is not None:
+            layers = [self.depth_rule.configure(cast(Residual, layer)) for layer in layers]
+        layers = [with_drop_path(layer, max(self._rates)) for layer in layers]
+        links = []
+        if not isinstance(self.topology, Single):
+            places = [
+                Place(position=i, per_block=len(layers), depth=self.depth, index=index, connection=layer)
+                for i, layer in enumerate(layers)
+            ]
+            links = [self.topology.link(place) for place in places]
+        cell = Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
+        own_seeds(cell)
+        return cell
+
+    def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:
+        """Builds the blocks for the shape of the input."""
+        del block_mask_shape
+        shape = (None, *inputs_shape[1:])
+        self.input_spec = keras.InputSpec(shape=shape)
+        if not self.topology.built:
+            self.topology.build(shape)
+        self.topology.check(self.depth, self.per_block, shape)
+        stream = self.topology.stream_shape(shape)
+        cells = self._held.cells
+        if self.depth_rule is not None:
+            self._plan = self.depth_rule.plan(depth=self.depth, per_block=self.per_block)
+        # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
+        with keras.StatelessScope():
+            for cell in cells:
+                cell.build(stream)
+            gains = [self._gains(cell) for cell in cells]
+            if self.execution == "scan":
+                self._held.stacked, seeds = stack_variables(cells[0], self.depth, gains[0])
+            else:
+                spread_initial_values(cells, gains)
+        if self.execution == "scan":
+            for generator in seeds:
+                self._tracker.add_to_store("seed_generators", generator)
+            states = {id(generator.state) for generator in seeds}
+            for variable in self._held.stacked:
+                if id(variable) not in states:
+                    self._track_variable(variable)
+        self._hand_on_trainable()
+
+    def _gains(self, cell: Cell) -> dict[int, np.ndarray]:
+        if self._plan is None:
+            return {}
+        found = [pair for layer in cell.connections for pair in self._plan.gains(cast(Residual, layer))]
+        return {id(variable): factors for variable, factors in found}
+
+    # --- Calling -----------------------------------------------------------------------------------------------------
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, block_mask: Any = None) -> Any:
+        """Applies the blocks."""
+        observation = self.observation
+        if observation is not None and observation.block_mask is not None:
+            block_mask = observation.block_mask
+        if mask is None and block_mask is not None:
+            mask = getattr(inputs, "_keras_mask", None)  # with two tensors, Keras does not look for it itself
+        rows = self.topology.begin(inputs)
+        cells, scanned = self._held.cells, self.execution == "scan"
+        reversibly = isinstance(self.topology, ReversibleTopology)
+        if not (scanned or self.remat or reversibly or observation is not None or block_mask is not None):
+            for index, cell in enumerate(cells):
+                rows = cell(rows, contexts=self._contexts(index, None), training=training, sequence_mask=mask)
+            return self.topology.end(rows)
+
+        program = Program(cells, scanned, self._contexts, training, mask, observation)
+        xs = self._weights(), self._others(block_mask, observation)
+        if reversibly and observation is None and block_mask is None:
+            rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
+        else:
+            link = cells[0].links[0] if reversibly else None
+            rows = rows if link is None else link.enter(rows)
+            rows, (losses, updates, seen) = program.run(rows, xs, self.remat)
+            rows = rows if link is None else link.leave(rows)
+        self._take(updates)
+        if program.has_losses:
+            self.add_loss(ops.sum(losses) if scanned else sum(losses))
+        if observation is not None:
+            observation.clear()
+            observation.update(_joined(seen, scanned))
+        return ops.cast(self.topology.end(rows), self.compute_dtype)
+
+    def _weights(self) -> Any:
+        """Returns the trained variables of each block."""
+        if self.execution == "scan":
+            return [variable.value for variable in self._held.stacked if is_trained(variable)]
+        return [[variable.value for variable in cell.variables if is_trained(variable)] for cell in self._held.cells]
+
+    def _others(self, block_mask: Any, observation: Observation | None) -> Any:
+        """Returns what else differs from block to block."""
+        probe = None if observation is None or observation.probe is None else observation.probe
+        active = None if block_mask is None else ops.transpose(ops.convert_to_tensor(block_mask))
+        probes = None if probe is None else probe if isinstance(probe, (list, tuple)) else (probe,)
+        if self.execution != "scan":
+            others = [
+                {"state": [_backend.snapshot(variable) for variable in cell.variables if not is_trained(variable)]}
+                for cell in self._held.cells
+            ]
+            for index, other in enumerate(others):
+                if active is not None:
+                    other["active"] = active[index]
+                if probes is not None:
+                    other["probe"] = tuple(part[index] for part in probes)
+            return others
+        others: dict[str, Any] = {
+            "state": [_backend.snapshot(variable) for variable in self._held.stacked if not is_trained(variable)],
+            "index": ops.arange(self.depth, dtype="int32"),
+            "context": {name: ops.convert_to_tensor(values) for name, values in self._by_depth().items()},
+        }
+        if active is not None:
+            others["active"] = active
+        if probes is not None:
+            others["probe"] = tuple(probes)
+        return others
+
+    def _by_depth(self) -> dict[str, np.ndarray]:
+        """Returns what the connections are told that is not the same at every depth, each `(depth, per_block)`."""
+        if self._context_values is None:
+            values = {}
+            if any(self._rates):
+                values["drop_path_rate"] = np.tile(np.array(self._rates, "float32")[:, None], (1, self.per_block))
+            for name in ("branch_scale", "skip_scale", "branch_input_scale"):
+                given = getattr(self._plan, name, None)
+                if given is not None:
+                    values[name] = np.asarray(given, "float32")
+            self._context_values = values
+        return self._context_values
+
+    def _contexts(self, index: int | None, others: Any) -> list[DepthContext]:
+        if index is None:
+            given = others["context"]
+            return [
+                DepthContext(index=others["index"], **{name: values[position] for name, values in given.items()})
+                for position in range(self.per_block)
+            ]
+        return [
+            DepthContext(
+                index=index, **{name: float(values[index, position]) for name, values in self._by_depth().items()}
+            )
+            for position in range(self.per_block)
+        ]
+
+    def _take(self, updates: Any) -> None:
+        """Assigns what the blocks made of their state, such as moving averages and seeds."""
+        if self.execution == "scan":
+            for index, value in updates.items():
+                self._held.stacked[int(index)].assign(value)
+            return
+        for cell, changed in zip(self._held.cells, updates, strict=True):
+            variables = cell.variables
+            for index, value in changed.items():
+                variables[int(index)].assign(value)
+
+    def compute_output_shape(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> Shape:
+        """Returns the shape of the input."""
+        del block_mask_shape
+        return tuple(inputs_shape)
+
+    # --- As Keras sees it --------------------------------------------------------------------------------------------
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights are trained."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: bool) -> None:
+        cast(property, keras.Layer.trainable).fset(self, value)  # type: ignore[misc]
+        if hasattr(self, "_held"):
+            self._hand_on_trainable(value)
+
+    def _hand_on_trainable(self, value: bool | None = None) -> None:
+        if self.execution != "scan":
+            for cell in self._held.cells:
+                if not self.trainable:
+                    for part in sublayers(cell):
+                        part.trainable = False
+            return
+        (cell,) = self._held.cells
+        if value is not None or not self.trainable:
+            for part in sublayers(cell):
+                part.trainable = self.trainable
+        for variable, stacked in zip(cell.variables, self._held.stacked, strict=False):
+            stacked.trainable = variable.trainable
+
+    def count_params(self) -> int:
+        """Returns the number of weights; in a model's `summary()` it says how they come about."""
+        return BlockCount(super().count_params(), self.depth, self.execution, self.topology.count_params())
+
+    def get_stacked_weights(self) -> dict[str, np.ndarray]:
+        """Returns the weights by their paths within a block, each with the blocks as its leading axis.
+
+        Whatever the execution, the names and arrays are the same.
+
+        Raises:
+            ValueError: If the stack is not built, or its blocks have different weights.
+        """
+        self._check_built()
+        cells = self._held.cells
+        if self.execution == "scan":
+            pairs = zip(cells[0].variables, self._held.stacked, strict=True)
+            stacked = {id(variable): made for variable, made in pairs}
+            arrays = [ops.convert_to_numpy(stacked[id(variable)]) for variable in cells[0].weights]
+        else:
+            if not self._uniform():
+                raise ValueError(f"{owner_of(self)}: the blocks have different weights, which cannot be stacked.")
+            each = [[ops.convert_to_numpy(variable) for variable in cell.weights] for cell in cells]
+            arrays = [np.stack(values) for values in zip(*each, strict=True)]
+        return dict(zip(self._weight_names(), arrays, strict=True))
+
+    def set_stacked_weights(self, weights: Mapping[str, Any]) -> None:
+        """Sets weights as `get_stacked_weights` names them; those that are not named keep their values.
+
+        Raises:
+            ValueError: For a name that does not exist or a wrong shape; then no weight has changed.
+        """
+        self._check_built()
+        names = self._weight_names()
+        cells = self._held.cells
+        shapes = {name: (self.depth, *v.shape) for name, v in zip(names, cells[0].weights, strict=True)}
+        for name, value in weights.items():
+            if name not in shapes:
+                raise unknown_name(owner_of(self), "weights", name, names)
+            if tuple(np.shape(value)) != shapes[name]:
+                raise bad_argument(owner_of(self), "weights", f"{name} of shape {shapes[name]}", np.shape(value))
+        if self.execution == "scan":
+            pairs = zip(cells[0].variables, self._held.stacked, strict=True)
+            stacked = {id(variable): made for variable, made in pairs}
+            for name, variable in zip(names, cells[0].weights, strict=True):
+                if name in weights:
+                    stacked[id(variable)].assign(weights[name])
+            return
+        for index, cell in enumerate(cells):
+            for name, variable in zip(names, cell.weights, strict=True):
+                if name in weights:
+                    variable.assign(np.asarray(weights[name])[index])
+
+    def _weight_names(self) -> list[str]:
+        cell = self._held.cells[0]
+        prefix = f"{cell.path}/"
+        return distinct([weight.path.removeprefix(prefix) for weight in cell.weights])
+
+    def _uniform(self) -> bool:
+        shapes = [[weight.shape for weight in cell.weights] for cell in self._held.cells]
+        return all(found == shapes[0] for found in shapes)
+
+    def _check_built(self) -> None:
+        if not self.built:
+            raise ValueError(f"{owner_of(self)} has no weights yet: call it, or build it for the shape of its input.")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the weights of the blocks in the same form for each execution, so that either loads into either."""
+        if self.execution == "scan" or self._uniform():
+            for key, value in enumerate(self.get_stacked_weights().values()):
+                store[str(key)] = value
+            return
+        for index, cell in enumerate(self._held.cells):
+            for key, weight in enumerate(cell.weights):
+                store[f"block{index}_{key}"] = ops.convert_to_numpy(weight)
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads what `save_own_variables` saved, of a stack of any execution."""
+        self._check_built()
+        found = set(store.keys())
+        if self.execution == "scan" or self._uniform():
+            names = self._weight_names()
+            if found != {str(key) for key in range(len(names))}:
+                raise ValueError(
+                    f"{owner_of(self)}: the file has {len(found)} weights a block for it, and it has {len(names)}: "
+                    f"{', '.join(names)}."
+                )
+            self.set_stacked_weights({name: np.asarray(store[str(key)]) for key, name in enumerate(names)})
+            return
+        expected = {f"block{i}_{k}": w for i, cell in enumerate(self._held.cells) for k, w in enumerate(cell.weights)}
+        if found != set(expected):
+            odd = sorted(found ^ set(expected))
+            raise ValueError(f"{owner_of(self)}: file and stack do not have the same weights; in one only: {odd}.")
+        for key, weight in expected.items():
+            weight.assign(np.asarray(store[key]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every argument as it was given; layers as Keras serialises them."""
+        given = isinstance(self.pattern, GivenBlocks)
+        block = {"blocks": [serialize(block) for block in self.pattern.blocks]} if given else serialize(self.pattern)
+        rates = self.drop_path_rate
+        return {
+            **super().get_config(),
+            "block": block,
+            "depth": self.depth,
+            "depth_rule": None if self.depth_rule is None else keras.saving.serialize_keras_object(self.depth_rule),
+            "drop_path_rate": rates
+            if isinstance(rates, float)
+            else list(rates)
+            if isinstance(rates, Sequence)
+            else rates,
+            "topology": serialize(self.topology),
+            "execution": self._requested_execution,
+            "remat": self.remat,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ResidualStack:
+        """Makes the layer from `get_config`'s dictionary."""
+        config = dict(config)
+        block = config.pop("block")
+        given = isinstance(block, dict) and "blocks" in block
+        made = GivenBlocks([deserialize(layers) for layers in block["blocks"]]) if given else deserialize(block)
+        topology, rule = deserialize(config.pop("topology")), deserialize(config.pop("depth_rule"))
+        return cls(made, topology=topology, depth_rule=rule, **config)
+
+
+def _ramp(owner: str, given: Any, depth: int) -> list[float]:
+    """Returns the drop path rate of each block."""
+    if isinstance(given, (list, tuple)):
+        rates = [check_rate(owner, "drop_path_rate", rate) for rate in given]
+        if len(rates) == depth:
+            return rates
+        if len(rates) != 2:
+            rule = f"one rate, a pair (first, last), or one for each of {depth} blocks"
+            raise bad_argument(owner, "drop_path_rate", rule, given)
+        return [float(rate) for rate in np.linspace(rates[0], rates[1], depth)]
+    last = check_rate(owner, "drop_path_rate", given)
+    return [float(rate) for rate in np.linspace(0.0, last, depth)] if depth > 1 else [last]
+
+
+def _joined(seen: Any, scanned: bool) -> dict[str, Any]:
+    """Returns what was measured with blocks and the connections in them as one axis."""
+    if not scanned:
+        seen = {name: ops.stack([block[name] for block in seen]) for name in seen[0]}
+    return {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in seen.items()}

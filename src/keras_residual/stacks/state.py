@@ -1,0 +1,233 @@
+"""The variables of a scanned stack: those of one block, each with the depth as a leading axis."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
+
+from keras_residual.layers.shapes import sublayers
+from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
+
+
+def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
+    """Returns the seed generators of a layer and of all in it."""
+    return list({id(g): g for part in sublayers(layer) for g in part._seed_generators}.values())
+
+
+def block_states(generator: keras.random.SeedGenerator, depth: int) -> np.ndarray:
+    """Returns the state of a generator's copy in each block, `(depth, …, 2)`, which follows from its own."""
+    state = generator.state
+    # Made within a scope of Keras's, a state has no value yet; then any will do.
+    start = np.zeros(state.shape, "int64") if state._value is None else np.asarray(ops.convert_to_numpy(state._value))
+    fresh = [random.getrandbits(31)] if state._value is None else []
+    states = np.broadcast_to(start, (depth, *start.shape)).astype("int64")
+    for place in np.ndindex(states.shape[:-1]):
+        entropy = [*fresh, int(start[place[1:]][0]), *place]
+        states[(*place, 0)] = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
+    return states
+
+
+def set_state(generator: keras.random.SeedGenerator, value: np.ndarray) -> None:
+    """Sets the state of a generator, at once or when it gets a value."""
+    if generator.state._value is None:
+        generator.state._initializer = _constant(value)
+    else:
+        generator.state.assign(value)
+
+
+class StackedSeeds(keras.random.SeedGenerator):
+    """The states of one seed generator's copies in the blocks, `(depth, …, 2)`: state, but no weight of the stack.
+
+    Args:
+        states: The state of each copy.
+        name: Name of the generator.
+    """
+
+    def __init__(self, states: np.ndarray, name: str) -> None:
+        super().__init__(seed=int(states.flat[0]), name=name)
+        with keras.name_scope(name):
+            self.state = keras.Variable(
+                _constant(states),
+                shape=states.shape,
+                dtype=self.state._dtype,
+                trainable=False,
+                aggregation="none",
+                name="seed_generator_state",
+            )
+
+
+def _constant(value: np.ndarray) -> Callable[..., Any]:
+    def initializer(shape: Any, dtype: Any = None) -> Any:
+        del shape
+        return ops.convert_to_tensor(value, dtype=dtype)
+
+    return initializer
+
+
+def _nothing_yet(shape: Any, dtype: Any = None) -> Any:
+    # On the host: drawn by the backend, it would compile a program for its shape.
+    return ops.convert_to_tensor(np.zeros(shape, "float32"), dtype=dtype)
+
+
+def own_seeds(layer: keras.Layer) -> None:
+    """Makes every dropout in a layer draw from its own generator, so that what was drawn can be drawn again.
+
+    On PyTorch, Keras lets a dropout that was given no seed draw from the global generator instead.
+    """
+    for generator in seed_generators(layer):
+        if generator._initial_seed is None:
+            generator._initial_seed = 0
+
+
+def stack_variables(
+    cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarray]
+) -> tuple[list[keras.Variable], list[StackedSeeds]]:
+    """Returns for each variable of a block that was built in a stateless scope the one with a slice for each depth.
+
+    Args:
+        cell: The block. Its own variables get zeros: they are never read.
+        depth: Number of blocks.
+        gains: Factors `(depth,)` on initial values, by the `id` of the variable.
+
+    Returns:
+        The stacked variables in the order of `cell.variables`, and the generators of those that are states of seeds.
+    """
+    seeds = {id(g.state): StackedSeeds(block_states(g, depth), g.name) for g in seed_generators(cell)}
+    made = []
+    for variable in cell.variables:
+        if id(variable) in seeds:
+            made.append(seeds[id(variable)].state)
+            continue
+        made.append(_stack_variable(variable, cell.path or "", depth, gains.get(id(variable))))
+        if variable._value is None:
+            variable._initializer = _nothing_yet
+    return made, list(seeds.values())
+
+
+def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.ndarray]]) -> None:
+    """Gives blocks that were built in a stateless scope the initial values that a scanned stack's slices have.
+
+    Args:
+        cells: The blocks; those after the first draw by the first one's initializers, each at its own depth.
+        gains: For each block the factors on initial values, by the `id` of the variable.
+    """
+    initializers = [variable._initializer for variable in cells[0].variables]
+    for index, (cell, factors) in enumerate(zip(cells, gains, strict=True)):
+        # What the initial values of a link are may depend on the depth, and its own initializer knows it.
+        own = {id(variable) for link in cell.links for variable in link.variables}
+        for place, variable in enumerate(cell.variables):
+            if variable._value is not None or _is_seed(variable):
+                continue
+            alike = len(initializers) == len(cell.variables) and id(variable) not in own
+            gain = factors.get(id(variable))
+            variable._initializer = HostInitializer(
+                initializers[place] if alike else variable._initializer,
+                index,
+                1.0 if gain is None else float(gain[index]),
+            )
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return not keras.backend.is_float_dtype(variable._dtype)
+
+
+class StackedRegularizer(keras.regularizers.Regularizer):
+    """A regulariser of each block's weight, summed over the blocks."""
+
+    def __init__(self, regularizer: Any) -> None:
+        self.regularizer = regularizer
+
+    def __call__(self, x: Any) -> Any:
+        """Returns the sum."""
+        return ops.sum(ops.vectorized_map(self.regularizer, x))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"regularizer": keras.saving.serialize_keras_object(self.regularizer)}
+
+
+class StackedConstraint(keras.constraints.Constraint):
+    """A constraint of each block's weight."""
+
+    def __init__(self, constraint: Any) -> None:
+        self.constraint = constraint
+
+    def __call__(self, w: Any) -> Any:
+        """Returns the weights that hold it."""
+        return ops.vectorized_map(self.constraint, w)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"constraint": keras.saving.serialize_keras_object(self.constraint)}
+
+
+def _stack_variable(variable: Any, prefix: str, depth: int, gains: np.ndarray | None) -> keras.Variable:
+    initializer = variable._initializer
+    if variable._value is not None:
+        # Made with its layer, before there was a stack: every block starts with the same.
+        initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
+    *scopes, name = variable.path.removeprefix(prefix).strip("/").split("/")
+    with ExitStack() as opened:
+        for scope in scopes:
+            opened.enter_context(keras.name_scope(scope))
+        made = keras.Variable(
+            StackedInitializer(initializer, depth, gains),
+            shape=(depth, *variable.shape),
+            dtype=variable._dtype,
+            trainable=variable.trainable,
+            autocast=variable._autocast,
+            aggregation=variable.aggregation,
+            synchronization=variable.synchronization,
+            name=name,
+        )
+    if variable.regularizer is not None:
+        made.regularizer = StackedRegularizer(variable.regularizer)
+    if variable.constraint is not None:
+        made.constraint = StackedConstraint(variable.constraint)
+    return made
+
+
+@contextmanager
+def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
+    """Opens a scope in which the variables have these values, and every other one what it has outside.
+
+    A scope of Keras's own does not look into the one around it: a variable that only the outer one maps would have its
+    stored value there, and its gradient would silently be zero.
+    """
+    outer = get_stateless_scope()
+    scope = keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True)
+    inherited = {} if outer is None else outer.state_mapping
+    scope.state_mapping = {**inherited, **scope.state_mapping}
+    before = dict(scope.state_mapping)
+    own = {id(variable) for variable in variables}
+    with scope:
+        yield scope
+    foreign = [key for key, value in scope.state_mapping.items() if key not in own and before.get(key) is not value]
+    if foreign:
+        raise ValueError(
+            "A block of a stack assigns to a variable that is not its own, which a scanned, rematerialised or "
+            "reversible stack cannot hand on. Make the variable part of a layer of the block, or use "
+            "execution='unrolled' and remat=False."
+        )
+
+
+def updates_in(
+    scope: keras.StatelessScope, variables: Sequence[keras.Variable], given: Sequence[Any]
+) -> dict[str, Any]:
+    """Returns the new values of the variables that were assigned to, by their index.
+
+    Args:
+        scope: The scope in which that happened.
+        variables: The variables.
+        given: What the scope held for each at its start.
+    """
+    pairs = zip(variables, given, strict=True)
+    now = [(scope.get_current_value(variable), before) for variable, before in pairs]
+    return {str(index): value for index, (value, before) in enumerate(now) if value is not before}
