@@ -209,7 +209,10 @@ class ResidualStack(keras.layers.Layer):
         given = isinstance(self.pattern, GivenBlocks)
         layers = self.pattern(index or 0) if given else copies(owner_of(self), self.pattern)
         if self.depth_rule is not None:
-            layers = [self.depth_rule.configure(cast(Residual, layer)) for layer in layers]
+            layers = [
+                self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
+                for layer in layers
+            ]
         layers = [with_drop_path(layer, max(self._rates)) for layer in layers]
         links = []
         if not isinstance(self.topology, Single):

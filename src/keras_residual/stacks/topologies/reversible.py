@@ -6,7 +6,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument

@@ -1,0 +1,124 @@
+"""Rules about initial weights, in place of norms: Fixup, T-Fixup, and GPT-2's."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.scales import ScalarBias
+from keras_residual.layers.serialization import register
+from keras_residual.stacks.depth_rules.base import (
+    DepthPlan,
+    DepthRule,
+    Gains,
+    needs_no_norm,
+    needs_no_scale,
+    with_arguments,
+)
+from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
+
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+)
+
+
+@register
+class Fixup(DepthRule):
+    """Fixup: no norms. The last of a branch's `m` linear maps starts at zero, the others at `L^(-1 / (2 m - 2))`.
+
+    The branch gets a learnable shift before each linear map and activation that is a layer of it, and a learnable
+    factor and shift at its end. In attention, queries and keys are left alone. The classifier behind the stack should
+    start at zero too: that is the user's to set.
+
+    Reference:
+        Zhang et al., Fixup Initialization: Residual Learning Without Normalization, 2019.
+        https://arxiv.org/abs/1901.09321, section 3
+    """
+
+    name = "fixup"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Returns the connection with shifts and the scale at its end."""
+        del depth, per_block
+        needs_no_norm(self.name, connection)
+        needs_no_scale(self.name, connection, "branch_scale")
+        connection = with_arguments(connection)
+        branch: list[keras.Layer] = []
+        for index, layer in enumerate(connection.branch):
+            if isinstance(layer, _ACTIVATIONS) or hasattr(layer, "kernel_initializer"):
+                branch.append(ScalarBias(name=f"shift{index}", dtype=connection.dtype_policy))
+            branch.append(layer)
+        return with_arguments(connection, branch=branch, branch_scale="fixup")
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the factors on the initial weights."""
+
+        def gains(connection: Residual) -> Gains:
+            maps = value_path(linear_maps(connection.branch))
+            if not maps:
+                return []
+            *inner, last = maps
+            factor = (depth * per_block) ** (-1 / (2 * len(maps) - 2)) if inner else 1.0
+            found = [(each.kernel, np.full(depth, factor, "float32")) for each in inner]
+            return [*found, (last.kernel, np.zeros(depth, "float32"))]
+
+        return DepthPlan(gains=gains)
+
+
+@register
+class TFixup(DepthRule):
+    """T-Fixup, for an encoder without norms: values, outputs and feed-forward weights start at `0.67 N^(-1/4)`.
+
+    A stack of `L` connections has `N = L / 2` layers. Embeddings should start at `N(0, d^(-1/2))` times `(9 N)^(-1/4)`
+    in a decoder; they, and the decoder's factor, are the user's to set.
+
+    Reference:
+        Huang et al., Improving Transformer Optimization Through Better Initialization, 2020.
+        https://proceedings.mlr.press/v119/huang20f.html
+    """
+
+    name = "t_fixup"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Checks that there is no norm."""
+        del depth, per_block
+        needs_no_norm(self.name, connection)
+        return connection
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the factors on the initial weights."""
+        factors = np.full(depth, 0.67 * (depth * per_block / 2) ** -0.25, "float32")
+
+        def gains(connection: Residual) -> Gains:
+            return [(found.kernel, factors) for found in value_path(linear_maps(connection.branch))]
+
+        return DepthPlan(gains=gains)
+
+
+@register
+class GPT2(DepthRule):
+    """GPT-2's initialisation: the last linear map of each of `L` branches starts at `1 / sqrt(L)` of its size.
+
+    In the paper `L = 2 N`, for the attention and the feed-forward branch of each layer.
+
+    Reference:
+        Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3
+    """
+
+    name = "gpt2"
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the factors on the initial weights."""
+        factors = np.full(depth, (depth * per_block) ** -0.5, "float32")
+
+        def gains(connection: Residual) -> Gains:
+            maps = linear_maps(connection.branch)
+            return [(maps[-1].kernel, factors)] if maps else []
+
+        return DepthPlan(gains=gains)

@@ -1,0 +1,171 @@
+"""Rules for norms behind the sum: DeepNorm and Keel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import choice
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.serialization import register
+from keras_residual.stacks.depth_rules.base import (
+    DepthPlan,
+    DepthRule,
+    Gains,
+    everywhere,
+    needs_no_scale,
+    needs_position,
+)
+from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DepthScales:
+    """The scales that a depth rule gives to every connection of a stack.
+
+    Args:
+        skip_scale: Factor on the skip path, for `Residual(skip_scale=…)`.
+        init_gain: Factor on the initial weights of the branch's linear maps (in attention: value and output only).
+    """
+
+    skip_scale: float
+    init_gain: float = 1.0
+
+
+def deepnorm(depth: int) -> DepthScales:
+    """Returns DeepNorm's scales for an encoder or a decoder: `y = LN(alpha * x + F(x))`.
+
+    `alpha = (2 N)^(1/4)` on the skip path and `beta = (8 N)^(-1/4)` on the initial weights, for `N` layers of two
+    connections each. Use with `norm="layer_norm"`, `norm_position="post"`.
+
+    Args:
+        depth: Number of layers `N`, at least 1.
+
+    Example:
+        >>> round(deepnorm(100).skip_scale, 3), round(deepnorm(100).init_gain, 3)
+        (3.761, 0.188)
+
+    Reference:
+        Wang et al., DeepNet: Scaling Transformers to 1,000 Layers, 2022. https://arxiv.org/abs/2203.00555, figure 2
+    """
+    check_depth("deepnorm", "depth", depth)
+    return DepthScales(skip_scale=(2 * depth) ** 0.25, init_gain=(8 * depth) ** -0.25)
+
+
+def keel(depth: int) -> DepthScales:
+    """Returns Keel's scale: `y = N(alpha * x + F(N(x)))` with `alpha` the number of connections.
+
+    Use with `norm="layer_norm"`, `norm_position=("pre", "post")`.
+
+    Args:
+        depth: Number of connections in the stack, at least 1.
+
+    Example:
+        >>> keel(64).skip_scale
+        64.0
+
+    Reference:
+        Chen & Wei, Post-LayerNorm Is Back, 2026. https://arxiv.org/abs/2601.19895
+    """
+    check_depth("keel", "depth", depth)
+    return DepthScales(skip_scale=float(depth))
+
+
+@register
+class DeepNorm(DepthRule):
+    """DeepNorm: `y = LN(alpha * x + F(x))`, with smaller initial weights on the way of the values.
+
+    Without arguments the stack is an encoder or a decoder alone, and a connection one of its `2 N` sublayers:
+    `alpha = (2 N)^(1/4)`, `beta = (8 N)^(-1/4)`. In an encoder-decoder of `N` and `M` layers the encoder has
+    `alpha = 0.81 (N^4 M)^(1/16)`, `beta = 0.87 (N^4 M)^(-1/16)`, the decoder `(3 M)^(1/4)` and `(12 M)^(-1/4)`.
+
+    The encoder's 0.87 follows from the bound on the model's update. An encoder's change reaches the output through the
+    decoder's `M` cross-attentions, each of which passes on `beta_d^2 / alpha_d`, so that what must stay at 1 is
+    `M * beta_d^2 / alpha_d * 2 N * 2 beta_e^2 / alpha_e^2 = 0.877 * (0.87 / 0.81)^2 = 1.01`. With 1.15 in its place,
+    which torchscale has, it is 1.77.
+
+    Args:
+        encoder_layers: `N`, or None for an encoder or a decoder alone.
+        decoder_layers: `M`, likewise.
+        part: Which of the two this stack is: `"encoder"` or `"decoder"`.
+
+    Reference:
+        Wang et al., DeepNet: Scaling Transformers to 1,000 Layers, 2022. https://arxiv.org/abs/2203.00555, section 4
+    """
+
+    name = "deepnorm"
+
+    def __init__(
+        self, encoder_layers: int | None = None, decoder_layers: int | None = None, part: str = "encoder"
+    ) -> None:
+        if (encoder_layers is None) != (decoder_layers is None):
+            rule = "given together with `encoder_layers`, or left out with it"
+            raise bad_argument("DeepNorm", "decoder_layers", rule, decoder_layers)
+        for argument, value in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
+            if value is not None:
+                check_depth("DeepNorm", argument, value)
+        self.encoder_layers, self.decoder_layers = encoder_layers, decoder_layers
+        self.part = choice("DeepNorm", "part", part, ("encoder", "decoder"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers, "part": self.part}
+
+    def scales(self, connections: int) -> DepthScales:
+        """Returns `alpha` and `beta` for a stack of so many connections."""
+        if self.encoder_layers is None or self.decoder_layers is None:
+            return DepthScales(skip_scale=connections**0.25, init_gain=(4 * connections) ** -0.25)
+        if self.part == "decoder":
+            return DepthScales(
+                skip_scale=(3 * self.decoder_layers) ** 0.25, init_gain=(12 * self.decoder_layers) ** -0.25
+            )
+        size = (self.encoder_layers**4 * self.decoder_layers) ** (1 / 16)
+        return DepthScales(skip_scale=0.81 * size, init_gain=0.87 / size)
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Checks that a norm is behind the sum, and nothing else on the skip path."""
+        del depth, per_block
+        needs_position(self.name, connection, "post")
+        needs_no_scale(self.name, connection, "skip_scale")
+        return connection
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns `alpha` on the skip paths and `beta` on values, outputs and feed-forward weights."""
+        scales = self.scales(depth * per_block)
+
+        def gains(connection: Residual) -> Gains:
+            factors = np.full(depth, scales.init_gain, "float32")
+            return [(found.kernel, factors) for found in value_path(linear_maps(connection.branch))]
+
+        return DepthPlan(skip_scale=everywhere(scales.skip_scale, depth, per_block), gains=gains)
+
+
+@register
+class Keel(DepthRule):
+    """Keel: `y = N(alpha * x + F(N(x)))`, with `alpha` the number of connections in the stack.
+
+    Reference:
+        Chen & Wei, Post-LayerNorm Is Back, 2026. https://arxiv.org/abs/2601.19895
+    """
+
+    name = "keel"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Checks that there are norms before the branch and behind the sum."""
+        del depth, per_block
+        needs_position(self.name, connection, "pre", "post")
+        needs_no_scale(self.name, connection, "skip_scale")
+        return connection
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns `alpha` on the skip paths."""
+        return DepthPlan(skip_scale=everywhere(float(depth * per_block), depth, per_block))
+
+
+def check_depth(owner: str, argument: str, depth: Any) -> None:
+    """Raises where a number of layers is not a positive whole number."""
+    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
+        raise bad_argument(owner, argument, "a whole number of at least 1", depth)

@@ -1,0 +1,156 @@
+"""Rules that scale the branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from keras_residual.layers._checks import number
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.scales import LayerScale
+from keras_residual.layers.serialization import register
+from keras_residual.stacks.depth_rules.base import (
+    DepthPlan,
+    DepthRule,
+    everywhere,
+    needs_no_norm,
+    needs_no_scale,
+    with_arguments,
+)
+
+
+@register
+class InverseSqrtDepth(DepthRule):
+    """Scales each of `L` branches by `1 / sqrt(L)`: the variance of the stream grows by no more than a factor `e`.
+
+    Reference:
+        Hayou et al., Stable ResNet, 2021. https://arxiv.org/abs/2010.12859
+    """
+
+    name = "inverse_sqrt_depth"
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the scale of the branches."""
+        return DepthPlan(branch_scale=everywhere((depth * per_block) ** -0.5, depth, per_block))
+
+
+@register
+class InverseDepth(DepthRule):
+    """Scales each of `L` branches by `1 / L`: CompleteP with `alpha = 1`, in which every layer keeps learning features.
+
+    Reference:
+        Dey et al., Don't Be Lazy: CompleteP Enables Compute-Efficient Deep Transformers, 2025.
+        https://arxiv.org/abs/2505.01618
+    """
+
+    name = "inverse_depth"
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the scale of the branches."""
+        return DepthPlan(branch_scale=everywhere(1 / (depth * per_block), depth, per_block))
+
+
+@register
+class DepthMuP(DepthRule):
+    """Depth-μP: branches scaled by `1 / sqrt(L)`, and Adam's learning rate by the same factor.
+
+    The learning rate is the user's to set: multiply it by `plan(…).learning_rate`.
+
+    Reference:
+        Yang et al., Tensor Programs VI: Feature Learning in Infinite-Depth Neural Networks, 2023.
+        https://arxiv.org/abs/2310.02244
+    """
+
+    name = "depth_mup"
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the scale of the branches and of the learning rate."""
+        factor = (depth * per_block) ** -0.5
+        return DepthPlan(branch_scale=everywhere(factor, depth, per_block), learning_rate=factor)
+
+
+@register
+class SkipInitRule(DepthRule):
+    """Gives each branch one learnable factor that starts at 0, as SkipInit and ReZero have it.
+
+    Reference:
+        De & Smith, 2020. https://arxiv.org/abs/2002.10444; Bachlechner et al., 2020. https://arxiv.org/abs/2003.04887
+    """
+
+    name = "skip_init"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Returns the connection with the factor."""
+        del depth, per_block
+        needs_no_scale(self.name, connection, "branch_scale")
+        return with_arguments(connection, branch_scale="skip_init")
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns nothing else."""
+        del depth, per_block
+        return DepthPlan()
+
+
+@register
+class LayerScaleRule(DepthRule):
+    """Gives each branch one learnable factor a channel, which starts smaller in a deeper stack.
+
+    CaiT's steps: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.
+
+    Reference:
+        Touvron et al., Going Deeper with Image Transformers, 2021. https://arxiv.org/abs/2103.17239, section 2
+    """
+
+    name = "layer_scale"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Returns the connection with the factors."""
+        del per_block
+        needs_no_scale(self.name, connection, "branch_scale")
+        init = 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
+        scale = LayerScale(init, name="branch_scale", dtype=connection.dtype_policy)
+        return with_arguments(connection, branch_scale=scale)
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns nothing else."""
+        del depth, per_block
+        return DepthPlan()
+
+
+@register
+class NFResNet(DepthRule):
+    """Normalizer-free: `h' = h + alpha * F(h / beta_l)`, where `beta_l^2 = 1 + l * alpha^2` is the variance of `h`.
+
+    Branches get inputs of unit variance and must keep it: give them `ScaledWSConv2D`s in place of norms.
+
+    Args:
+        alpha: Scale of each branch, a finite number above 0.
+
+    Reference:
+        Brock et al., Characterizing Signal Propagation to Close the Performance Gap in Unnormalized ResNets, 2021.
+        https://arxiv.org/abs/2101.08692, section 3
+    """
+
+    name = "nf_resnet"
+
+    def __init__(self, alpha: float = 0.2) -> None:
+        self.alpha = number("NFResNet", "alpha", alpha, "a number above 0", lambda value: value > 0)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"alpha": self.alpha}
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Checks that there is no norm."""
+        del depth, per_block
+        needs_no_norm(self.name, connection)
+        return connection
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns both scales of the branches."""
+        order = np.arange(depth * per_block).reshape(depth, per_block)
+        inputs = (1 + order * self.alpha**2) ** -0.5
+        return DepthPlan(
+            branch_scale=everywhere(self.alpha, depth, per_block), branch_input_scale=inputs.astype("float32")
+        )
