@@ -26,6 +26,7 @@ else:
 
 __all__ = [
     "BACKEND",
+    "Body",
     "Reversible",
     "checkpoint",
     "input_gradient",

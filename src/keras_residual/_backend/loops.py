@@ -16,8 +16,10 @@ The index is None where one body, compiled once, serves every block.
 
 
 class Loop(Protocol):
-    """Applies a body once a block. Each entry of the tuple `xs`, and of the second result, has a part for each block:
-    it is a list of structures, or one structure of tensors with a leading axis.
+    """Applies a body once a block.
+
+    Each entry of the tuple `xs`, and of the second result, has a part for each block: it is a list of structures, or
+    one structure of tensors with a leading axis.
     """
 
     def __call__(self, body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
@@ -48,7 +50,8 @@ class Reversible:
         """Returns the last state, the losses and the updates of each block."""
 
         def body(state: Any, x: Any, index: int | None) -> tuple[Any, tuple[Any, Any]]:
-            state, loss, updates = self.forward(state, *x, index)
+            weights, others = x
+            state, loss, updates = self.forward(state, weights, others, index)
             return state, (loss, updates)
 
         state, (losses, updates) = self.loop(body, self.enter(rows), (weights, others))
@@ -58,7 +61,8 @@ class Reversible:
         """Returns the cotangents of the first rows and of the weights, given those of the last rows and the losses."""
 
         def body(carry: Any, x: Any, index: int | None) -> tuple[Any, tuple[Any]]:
-            state, rows_bar, weights_bar = self.backward(*carry, *x, index)
+            (state, rows_bar), (weights, others, loss_bar) = carry, x
+            state, rows_bar, weights_bar = self.backward(state, rows_bar, weights, others, loss_bar, index)
             return (state, rows_bar), (weights_bar,)
 
         carried = (state, rows_bar)
@@ -88,5 +92,5 @@ def stacked(ys: Any) -> Any:
 
 
 def _cut(x: Any, length: int) -> list[Any]:
-    leaves = [keras.ops.unstack(leaf, length, axis=0) for leaf in keras.tree.flatten(x)]
+    leaves: list[Any] = [keras.ops.unstack(leaf, length, axis=0) for leaf in keras.tree.flatten(x)]
     return [keras.tree.pack_sequence_as(x, [leaf[i] for leaf in leaves]) for i in range(length)]

@@ -60,7 +60,7 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
         return carry, stacked(ys)
     flat_xs = [tf.convert_to_tensor(x) for x in keras.tree.flatten(xs)]
     flat_carry = [tf.convert_to_tensor(c) for c in keras.tree.flatten(carry)]
-    length = int(flat_xs[0].shape[0])
+    length = int(flat_xs[0].shape[0] or 0)
 
     def flat_body(flat_carry: Any, parts: list[Any]) -> tuple[list[Any], Any]:
         next_carry, ys = body(

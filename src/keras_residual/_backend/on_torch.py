@@ -43,7 +43,7 @@ def snapshot(variable: Any) -> Any:
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     with torch.enable_grad():
-        inputs = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), arguments)
+        inputs: Any = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), arguments)
         outputs = function(*inputs)
 
     def pullback(cotangents: Any) -> Any:

@@ -34,15 +34,15 @@ class Cell(keras.layers.Layer):
         # The rows may be of a higher precision than the blocks compute in.
         self._convert_input_args = False
 
-    def build(self, stream_shape: Shape) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds connections and links for the shape of a stream."""
-        shape = stream_shape
+        shape = stream_shape = input_shape
         for connection in self.connections:
             shape = chain.build("ResidualStack", "block", [connection], shape, self.compute_dtype)
             if shape != stream_shape:
                 raise ValueError(
-                    f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} of "
-                    f"{stream_shape}. Put what changes the shape before the stack."
+                    f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} "
+                    f"of {stream_shape}. Put what changes the shape before the stack."
                 )
         for link in self.links:
             if not link.built:
@@ -57,7 +57,7 @@ class Cell(keras.layers.Layer):
         watch: Watch | None = None,
         active: Any = None,
     ) -> Rows:
-        """Returns the rows after the block; where `active`, a scalar or one a sample, is 0, its branches add nothing."""
+        """Returns the rows after the block, whose branches add nothing where `active` (one, or one a sample) is 0."""
         before = rows
         for index, connection in enumerate(self.connections):
             context = contexts[index]

@@ -87,40 +87,29 @@ class Program:
 
     def _recomputed(self, body: Any) -> Any:
         def again(carry: Any, x: Any, index: int | None) -> Any:
-            function = functools.partial(lambda index, carry, x: body(carry, x, index), index)
-            return _backend.checkpoint(function, in_loop=self.scanned)(carry, x)
+            return _backend.checkpoint(lambda carry, x: body(carry, x, index), in_loop=self.scanned)(carry, x)
 
         return again
 
     def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
         """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""
         size = math.isqrt(length - 1) + 1
-        whole = length - length % size
         body = self._recomputed(self.block)
         if not self.scanned:
-            ys: list[Any] = []
-            for start in range(0, length, size):
-                part = tuple(x[start : start + size] for x in xs)
+            parts = [tuple(x[start : start + size] for x in xs) for start in range(0, length, size)]
+            given_off = []
+            for number, part in enumerate(parts):
+                group = _backend.checkpoint(functools.partial(_unroll_from, body, number * size))
+                rows, ys = group(rows, part)
+                given_off.append(ys)
+            return rows, tuple([item for part in kind for item in part] for kind in zip(*given_off, strict=True))
 
-                def group(rows: Any, part: Any, start: int = start) -> Any:
-                    return _backend.unroll(lambda rows, x, i: body(rows, x, start + cast(int, i)), rows, part)
-
-                rows, given_off = _backend.checkpoint(group)(rows, part)
-                ys.append(given_off)
-            return rows, tuple([item for part in kind for item in part] for kind in zip(*ys, strict=True))
-
-        def scan_group(rows: Any, x: Any, _: int | None) -> Any:
-            return _backend.scan(body, rows, x)
-
-        def shaped(shape: Callable[[Any], Any], tree: Any) -> Any:
-            return keras.tree.map_structure(shape, tree)
-
-        groups = shaped(lambda x: ops.reshape(x[:whole], (whole // size, size, *x.shape[1:])), xs)
-        outer = self._recomputed(scan_group)
-        rows, ys = _backend.scan(outer, rows, groups)
-        ys = shaped(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
+        whole = length - length % size
+        groups = _map(lambda x: ops.reshape(x[:whole], (whole // size, size, *x.shape[1:])), xs)
+        rows, ys = _backend.scan(self._recomputed(lambda rows, x, _: _backend.scan(body, rows, x)), rows, groups)
+        ys = _map(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
         if whole < length:
-            rows, rest = _backend.scan(body, rows, shaped(lambda x: x[whole:], xs))
+            rows, rest = _backend.scan(body, rows, _map(lambda x: x[whole:], xs))
             ys = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), ys, rest)
         return rows, ys
 
@@ -168,9 +157,17 @@ class Program:
         if not scope.losses:
             return ops.zeros((), "float32")
         self.has_losses = True
-        return sum(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
+        return cast(Any, sum)(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
 
 
 def is_trained(variable: keras.Variable) -> bool:
     """Returns whether the gradient of a variable is asked for; that of other state is not followed."""
     return variable.trainable and keras.backend.is_float_dtype(variable._dtype)
+
+
+def _unroll_from(body: _backend.Body, start: int, rows: Any, part: Any) -> Any:
+    return _backend.unroll(lambda rows, x, index: body(rows, x, start + cast(int, index)), rows, part)
+
+
+def _map(function: Callable[[Any], Any], tree: Any) -> Any:
+    return keras.tree.map_structure(function, tree)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import keras
@@ -47,7 +47,7 @@ def as_block(owner: str, block: Any) -> list[keras.Layer]:
     if isinstance(block, keras.Sequential) and block.layers:
         inner = [layer for layer in block.layers if not isinstance(layer, keras.layers.InputLayer)]
         if all(isinstance(layer, Residual) for layer in inner):
-            return inner
+            return cast(list[keras.Layer], inner)
     if isinstance(block, type) or not isinstance(block, (keras.Layer, list, tuple)):
         rule = "a Keras layer, a list of layers, or a function of the block's index that returns one"
         raise wrong_type(owner, "block", rule, block)
@@ -104,6 +104,3 @@ def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> Non
                 rule = f"left at its default in a block of a stack with topology={topology!r}"
                 way_out = "There the topology says what becomes of the stream; the branch may have norms and scales."
                 raise bad_argument(f"Residual {layer.name!r}", argument, rule, getattr(layer, argument), way_out)
-
-
-Maker = Callable[[int], list[keras.Layer]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any, cast
 
 import keras
@@ -11,17 +10,18 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape, sublayers
+from keras_residual.layers.shapes import Shape
 from keras_residual.stacks import depth_rules
+from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell
-from keras_residual.stacks.counts import BlockCount, distinct
-from keras_residual.stacks.execution import Program, is_trained
+from keras_residual.stacks.counts import BlockCount
+from keras_residual.stacks.execution import Program
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.pattern import (
     GivenBlocks,
@@ -41,7 +41,7 @@ from keras_residual.stacks.state import (
 )
 from keras_residual.stacks.topologies.base import Place
 from keras_residual.stacks.topologies.registry import make_topology
-from keras_residual.stacks.topologies.reversible import ReversibleTopology
+from keras_residual.stacks.topologies.reversible import ReversibleLink, ReversibleTopology
 from keras_residual.stacks.topologies.single import Single
 
 EXECUTIONS = ("auto", "unrolled", "scan")
@@ -121,8 +121,8 @@ class ResidualStack(keras.layers.Layer):
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
         self.depth = depth
         self.pattern = as_pattern(owner, block, depth)
-        self.drop_path_rate = drop_path_rate
         self._rates = _ramp(owner, drop_path_rate, depth)
+        self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
         self.topology = make_topology(topology)
         self.remat = "full" if remat is True else remat
@@ -135,7 +135,7 @@ class ResidualStack(keras.layers.Layer):
         self._check_blocks()
         # Held where Keras does not look: the one body of a scanned stack has no weights of its own, and the cells of
         # an unrolled one are saved by this layer, in one form for both.
-        self._held = SimpleNamespace(cells=self._make_cells(), stacked=[], seeds=[])
+        self._blocks = Blocks(owner, self._make_cells(), depth, scanned=self.execution == "scan")
 
     # --- What is chosen ----------------------------------------------------------------------------------------------
 
@@ -206,8 +206,8 @@ class ResidualStack(keras.layers.Layer):
         return cells
 
     def _make_cell(self, index: int | None) -> Cell:
-        given = isinstance(self.pattern, GivenBlocks)
-        layers = self.pattern(index or 0) if given else copies(owner_of(self), self.pattern)
+        pattern = self.pattern
+        layers = pattern(index or 0) if isinstance(pattern, GivenBlocks) else copies(owner_of(self), pattern)
         if self.depth_rule is not None:
             layers = [
                 self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
@@ -225,7 +225,7 @@ class ResidualStack(keras.layers.Layer):
         own_seeds(cell)
         return cell
 
-    def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:
+    def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
         del block_mask_shape
         shape = (None, *inputs_shape[1:])
@@ -234,26 +234,27 @@ class ResidualStack(keras.layers.Layer):
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
         stream = self.topology.stream_shape(shape)
-        cells = self._held.cells
+        blocks = self._blocks
         if self.depth_rule is not None:
             self._plan = self.depth_rule.plan(depth=self.depth, per_block=self.per_block)
+        seeds: Sequence[keras.random.SeedGenerator] = []
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
-            for cell in cells:
+            for cell in blocks.cells:
                 cell.build(stream)
-            gains = [self._gains(cell) for cell in cells]
-            if self.execution == "scan":
-                self._held.stacked, seeds = stack_variables(cells[0], self.depth, gains[0])
+            gains = [self._gains(cell) for cell in blocks.cells]
+            if blocks.scanned:
+                blocks.stacked, seeds = stack_variables(blocks.cells[0], self.depth, gains[0])
             else:
-                spread_initial_values(cells, gains)
-        if self.execution == "scan":
-            for generator in seeds:
-                self._tracker.add_to_store("seed_generators", generator)
-            states = {id(generator.state) for generator in seeds}
-            for variable in self._held.stacked:
-                if id(variable) not in states:
-                    self._track_variable(variable)
-        self._hand_on_trainable()
+                spread_initial_values(blocks.cells, gains)
+        for generator in seeds:
+            self._tracker.add_to_store("seed_generators", generator)
+        states = {id(generator.state) for generator in seeds}
+        for variable in blocks.stacked:
+            if id(variable) not in states:
+                self._track_variable(variable)
+        if not self.trainable:
+            blocks.set_trainable(False)
 
     def _gains(self, cell: Cell) -> dict[int, np.ndarray]:
         if self._plan is None:
@@ -271,62 +272,46 @@ class ResidualStack(keras.layers.Layer):
         if mask is None and block_mask is not None:
             mask = getattr(inputs, "_keras_mask", None)  # with two tensors, Keras does not look for it itself
         rows = self.topology.begin(inputs)
-        cells, scanned = self._held.cells, self.execution == "scan"
+        blocks = self._blocks
         reversibly = isinstance(self.topology, ReversibleTopology)
-        if not (scanned or self.remat or reversibly or observation is not None or block_mask is not None):
-            for index, cell in enumerate(cells):
+        watched = observation is not None or block_mask is not None
+        if not (blocks.scanned or self.remat or reversibly or watched):
+            for index, cell in enumerate(blocks.cells):
                 rows = cell(rows, contexts=self._contexts(index, None), training=training, sequence_mask=mask)
             return self.topology.end(rows)
 
-        program = Program(cells, scanned, self._contexts, training, mask, observation)
-        xs = self._weights(), self._others(block_mask, observation)
-        if reversibly and observation is None and block_mask is None:
+        program = Program(blocks.cells, blocks.scanned, self._contexts, training, mask, observation)
+        xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
+        if reversibly and not watched:
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
         else:
-            link = cells[0].links[0] if reversibly else None
-            rows = rows if link is None else link.enter(rows)
+            link = blocks.cells[0].links[0] if reversibly else None
+            rows = link.enter(rows) if isinstance(link, ReversibleLink) else rows
             rows, (losses, updates, seen) = program.run(rows, xs, self.remat)
-            rows = rows if link is None else link.leave(rows)
-        self._take(updates)
+            rows = link.leave(rows) if isinstance(link, ReversibleLink) else rows
+        blocks.assign(updates)
         if program.has_losses:
-            self.add_loss(ops.sum(losses) if scanned else sum(losses))
+            self.add_loss(ops.sum(losses) if blocks.scanned else sum(losses))
         if observation is not None:
             observation.clear()
-            observation.update(_joined(seen, scanned))
+            observation.update(_joined(seen, blocks.scanned))
         return ops.cast(self.topology.end(rows), self.compute_dtype)
 
-    def _weights(self) -> Any:
-        """Returns the trained variables of each block."""
-        if self.execution == "scan":
-            return [variable.value for variable in self._held.stacked if is_trained(variable)]
-        return [[variable.value for variable in cell.variables if is_trained(variable)] for cell in self._held.cells]
-
-    def _others(self, block_mask: Any, observation: Observation | None) -> Any:
-        """Returns what else differs from block to block."""
-        probe = None if observation is None or observation.probe is None else observation.probe
-        active = None if block_mask is None else ops.transpose(ops.convert_to_tensor(block_mask))
-        probes = None if probe is None else probe if isinstance(probe, (list, tuple)) else (probe,)
-        if self.execution != "scan":
-            others = [
-                {"state": [_backend.snapshot(variable) for variable in cell.variables if not is_trained(variable)]}
-                for cell in self._held.cells
-            ]
-            for index, other in enumerate(others):
-                if active is not None:
-                    other["active"] = active[index]
-                if probes is not None:
-                    other["probe"] = tuple(part[index] for part in probes)
-            return others
-        others: dict[str, Any] = {
-            "state": [_backend.snapshot(variable) for variable in self._held.stacked if not is_trained(variable)],
-            "index": ops.arange(self.depth, dtype="int32"),
-            "context": {name: ops.convert_to_tensor(values) for name, values in self._by_depth().items()},
-        }
-        if active is not None:
-            others["active"] = active
-        if probes is not None:
-            others["probe"] = tuple(probes)
-        return others
+    def _others(self, block_mask: Any, probe: Any) -> Any:
+        """Returns what differs from block to block beside the trained weights."""
+        common: dict[str, Any] = {}
+        if block_mask is not None:
+            common["active"] = ops.transpose(ops.convert_to_tensor(block_mask))
+        if probe is not None:
+            common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
+        state = self._blocks.state()
+        if self._blocks.scanned:
+            context = {name: ops.convert_to_tensor(values) for name, values in self._by_depth().items()}
+            return {"state": state, "index": ops.arange(self.depth, dtype="int32"), "context": context, **common}
+        return [
+            {"state": values, **cast(Any, keras.tree.map_structure(lambda x, i=index: x[i], common))}
+            for index, values in enumerate(state)
+        ]
 
     def _by_depth(self) -> dict[str, np.ndarray]:
         """Returns what the connections are told that is not the same at every depth, each `(depth, per_block)`."""
@@ -355,17 +340,6 @@ class ResidualStack(keras.layers.Layer):
             for position in range(self.per_block)
         ]
 
-    def _take(self, updates: Any) -> None:
-        """Assigns what the blocks made of their state, such as moving averages and seeds."""
-        if self.execution == "scan":
-            for index, value in updates.items():
-                self._held.stacked[int(index)].assign(value)
-            return
-        for cell, changed in zip(self._held.cells, updates, strict=True):
-            variables = cell.variables
-            for index, value in changed.items():
-                variables[int(index)].assign(value)
-
     def compute_output_shape(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> Shape:
         """Returns the shape of the input."""
         del block_mask_shape
@@ -380,23 +354,9 @@ class ResidualStack(keras.layers.Layer):
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        cast(property, keras.Layer.trainable).fset(self, value)  # type: ignore[misc]
-        if hasattr(self, "_held"):
-            self._hand_on_trainable(value)
-
-    def _hand_on_trainable(self, value: bool | None = None) -> None:
-        if self.execution != "scan":
-            for cell in self._held.cells:
-                if not self.trainable:
-                    for part in sublayers(cell):
-                        part.trainable = False
-            return
-        (cell,) = self._held.cells
-        if value is not None or not self.trainable:
-            for part in sublayers(cell):
-                part.trainable = self.trainable
-        for variable, stacked in zip(cell.variables, self._held.stacked, strict=False):
-            stacked.trainable = variable.trainable
+        cast(Any, keras.Layer.trainable).fset(self, value)
+        if hasattr(self, "_blocks"):
+            self._blocks.set_trainable(value)
 
     def count_params(self) -> int:
         """Returns the number of weights; in a model's `summary()` it says how they come about."""
@@ -405,23 +365,13 @@ class ResidualStack(keras.layers.Layer):
     def get_stacked_weights(self) -> dict[str, np.ndarray]:
         """Returns the weights by their paths within a block, each with the blocks as its leading axis.
 
-        Whatever the execution, the names and arrays are the same.
+        Whatever the execution, the names and the arrays are the same.
 
         Raises:
             ValueError: If the stack is not built, or its blocks have different weights.
         """
         self._check_built()
-        cells = self._held.cells
-        if self.execution == "scan":
-            pairs = zip(cells[0].variables, self._held.stacked, strict=True)
-            stacked = {id(variable): made for variable, made in pairs}
-            arrays = [ops.convert_to_numpy(stacked[id(variable)]) for variable in cells[0].weights]
-        else:
-            if not self._uniform():
-                raise ValueError(f"{owner_of(self)}: the blocks have different weights, which cannot be stacked.")
-            each = [[ops.convert_to_numpy(variable) for variable in cell.weights] for cell in cells]
-            arrays = [np.stack(values) for values in zip(*each, strict=True)]
-        return dict(zip(self._weight_names(), arrays, strict=True))
+        return self._blocks.get()
 
     def set_stacked_weights(self, weights: Mapping[str, Any]) -> None:
         """Sets weights as `get_stacked_weights` names them; those that are not named keep their values.
@@ -430,84 +380,54 @@ class ResidualStack(keras.layers.Layer):
             ValueError: For a name that does not exist or a wrong shape; then no weight has changed.
         """
         self._check_built()
-        names = self._weight_names()
-        cells = self._held.cells
-        shapes = {name: (self.depth, *v.shape) for name, v in zip(names, cells[0].weights, strict=True)}
-        for name, value in weights.items():
-            if name not in shapes:
-                raise unknown_name(owner_of(self), "weights", name, names)
-            if tuple(np.shape(value)) != shapes[name]:
-                raise bad_argument(owner_of(self), "weights", f"{name} of shape {shapes[name]}", np.shape(value))
-        if self.execution == "scan":
-            pairs = zip(cells[0].variables, self._held.stacked, strict=True)
-            stacked = {id(variable): made for variable, made in pairs}
-            for name, variable in zip(names, cells[0].weights, strict=True):
-                if name in weights:
-                    stacked[id(variable)].assign(weights[name])
-            return
-        for index, cell in enumerate(cells):
-            for name, variable in zip(names, cell.weights, strict=True):
-                if name in weights:
-                    variable.assign(np.asarray(weights[name])[index])
+        self._blocks.set(weights)
 
-    def _weight_names(self) -> list[str]:
-        cell = self._held.cells[0]
-        prefix = f"{cell.path}/"
-        return distinct([weight.path.removeprefix(prefix) for weight in cell.weights])
+    def with_execution(self, execution: str, *, remat: bool | str | None = None) -> ResidualStack:
+        """Returns a stack of the same blocks, weights and random state that is executed in another way.
 
-    def _uniform(self) -> bool:
-        shapes = [[weight.shape for weight in cell.weights] for cell in self._held.cells]
-        return all(found == shapes[0] for found in shapes)
+        Args:
+            execution: `"auto"`, `"unrolled"` or `"scan"`.
+            remat: As in the constructor; None for the same as here.
+
+        Raises:
+            ValueError: If the stack cannot be executed so.
+        """
+        config = {**self.get_config(), "execution": execution}
+        if remat is not None:
+            config["remat"] = remat
+        made = type(self).from_config(config)
+        if self.built:
+            made.build(cast(Any, self.input_spec).shape)
+            made.topology.set_weights(self.topology.get_weights())
+            made._blocks.set(self._blocks.get())
+            made._blocks.set_states_of_seeds(self._blocks.states_of_seeds())
+            made.trainable = self.trainable
+        return made
 
     def _check_built(self) -> None:
         if not self.built:
             raise ValueError(f"{owner_of(self)} has no weights yet: call it, or build it for the shape of its input.")
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights of the blocks in the same form for each execution, so that either loads into either."""
-        if self.execution == "scan" or self._uniform():
-            for key, value in enumerate(self.get_stacked_weights().values()):
-                store[str(key)] = value
-            return
-        for index, cell in enumerate(self._held.cells):
-            for key, weight in enumerate(cell.weights):
-                store[f"block{index}_{key}"] = ops.convert_to_numpy(weight)
+        """Saves the weights of the blocks, in the same form whatever the execution."""
+        self._blocks.save(store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Loads what `save_own_variables` saved, of a stack of any execution."""
+        """Loads what a stack of the same blocks saved, whatever its execution."""
         self._check_built()
-        found = set(store.keys())
-        if self.execution == "scan" or self._uniform():
-            names = self._weight_names()
-            if found != {str(key) for key in range(len(names))}:
-                raise ValueError(
-                    f"{owner_of(self)}: the file has {len(found)} weights a block for it, and it has {len(names)}: "
-                    f"{', '.join(names)}."
-                )
-            self.set_stacked_weights({name: np.asarray(store[str(key)]) for key, name in enumerate(names)})
-            return
-        expected = {f"block{i}_{k}": w for i, cell in enumerate(self._held.cells) for k, w in enumerate(cell.weights)}
-        if found != set(expected):
-            odd = sorted(found ^ set(expected))
-            raise ValueError(f"{owner_of(self)}: file and stack do not have the same weights; in one only: {odd}.")
-        for key, weight in expected.items():
-            weight.assign(np.asarray(store[key]))
+        self._blocks.load(store)
 
     def get_config(self) -> dict[str, Any]:
         """Returns every argument as it was given; layers as Keras serialises them."""
-        given = isinstance(self.pattern, GivenBlocks)
-        block = {"blocks": [serialize(block) for block in self.pattern.blocks]} if given else serialize(self.pattern)
-        rates = self.drop_path_rate
+        pattern = self.pattern
+        given = isinstance(pattern, GivenBlocks)
+        block = {"blocks": [serialize(block) for block in pattern.blocks]} if given else serialize(pattern)
         return {
             **super().get_config(),
             "block": block,
             "depth": self.depth,
             "depth_rule": None if self.depth_rule is None else keras.saving.serialize_keras_object(self.depth_rule),
-            "drop_path_rate": rates
-            if isinstance(rates, float)
-            else list(rates)
-            if isinstance(rates, Sequence)
-            else rates,
+            "drop_path_rate": self.drop_path_rate,
             "topology": serialize(self.topology),
             "execution": self._requested_execution,
             "remat": self.remat,

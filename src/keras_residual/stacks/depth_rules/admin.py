@@ -76,7 +76,7 @@ def admin_profile(stack: Any, x: Any) -> np.ndarray:
     # The scope takes what the pass would change, such as moving averages.
     with keras.StatelessScope(), observe(stack, variance) as seen:
         stack(x, training=True)
-        variances = ops.convert_to_numpy(seen["variance"])
+        variances = np.asarray(ops.convert_to_numpy(seen["variance"]))
     omegas = np.sqrt(np.concatenate([[1.0], np.cumsum(variances)[:-1]]))
     weights = stack.get_stacked_weights()
     names = [name for name in weights if name.split("/")[-2:-1] == ["omega"]]

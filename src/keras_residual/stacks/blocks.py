@@ -1,0 +1,191 @@
+"""The blocks of a stack and their variables, whether each block has its own or all are slices of stacked ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual import _backend
+from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers.shapes import sublayers
+from keras_residual.stacks.cell import Cell
+from keras_residual.stacks.counts import distinct
+from keras_residual.stacks.execution import is_trained
+
+
+class Blocks:
+    """The blocks of one stack. No layer, so that Keras does not look into it: the stack itself saves and counts.
+
+    Args:
+        owner: The stack, for messages.
+        cells: The blocks in order, or the one that stands for all of a scanned stack, whose weights nobody reads.
+        depth: Number of blocks.
+        scanned: Whether the stack is scanned.
+    """
+
+    def __init__(self, owner: str, cells: Sequence[Cell], depth: int, *, scanned: bool) -> None:
+        self.owner = owner
+        self.cells = list(cells)
+        self.depth = depth
+        self.scanned = scanned
+        self.stacked: list[keras.Variable] = []
+        """In a scan, for each variable of the cell the one with a slice for each block."""
+
+    # --- In a call ---------------------------------------------------------------------------------------------------
+
+    def trained(self) -> list[Any]:
+        """Returns the values of the trained variables: stacked, or a list for each block."""
+        if self.scanned:
+            return [variable.value for variable in self.stacked if is_trained(variable)]
+        return [[variable.value for variable in cell.variables if is_trained(variable)] for cell in self.cells]
+
+    def state(self) -> list[Any]:
+        """Returns the values of all others, likewise, as they are now."""
+        if self.scanned:
+            return [_backend.snapshot(variable) for variable in self.stacked if not is_trained(variable)]
+        return [[_backend.snapshot(v) for v in cell.variables if not is_trained(v)] for cell in self.cells]
+
+    def assign(self, updates: Any) -> None:
+        """Assigns what the blocks made of their state: new values by the index of the variable."""
+        if self.scanned:
+            for index, value in updates.items():
+                self.stacked[int(index)].assign(value)
+            return
+        for cell, changed in zip(self.cells, updates, strict=True):
+            variables = cell.variables
+            for index, value in changed.items():
+                variables[int(index)].assign(value)
+
+    def set_trainable(self, value: bool) -> None:
+        """Hands the stack's flag to the blocks."""
+        for cell in self.cells:
+            for part in sublayers(cell):
+                part.trainable = value
+        self.follow_cell()
+
+    def follow_cell(self) -> None:
+        """Makes stacked variables trainable where those of the cell are."""
+        if self.stacked:
+            for variable, made in zip(self.cells[0].variables, self.stacked, strict=True):
+                made.trainable = variable.trainable
+
+    # --- Weights by name ---------------------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Returns the paths of a block's weights within the block."""
+        prefix = f"{self.cells[0].path}/"
+        return distinct([weight.path.removeprefix(prefix) for weight in self.cells[0].weights])
+
+    def uniform(self) -> bool:
+        """Returns whether all blocks have weights of the same shapes."""
+        shapes = [[weight.shape for weight in cell.weights] for cell in self.cells]
+        return all(found == shapes[0] for found in shapes)
+
+    def get(self) -> dict[str, np.ndarray]:
+        """Returns the weights by name, each with the blocks as its leading axis."""
+        if self.scanned:
+            arrays = [_array(variable) for variable in self._stacked_weights()]
+        elif not self.uniform():
+            raise ValueError(f"{self.owner}: the blocks have different weights, which cannot be stacked.")
+        else:
+            each = [[_array(weight) for weight in cell.weights] for cell in self.cells]
+            arrays = [np.stack(values) for values in zip(*each, strict=True)]
+        return dict(zip(self.names(), arrays, strict=True))
+
+    def set(self, weights: Mapping[str, Any]) -> None:
+        """Sets weights by name; raises before anything is changed."""
+        names = self.names()
+        shapes = {name: (self.depth, *w.shape) for name, w in zip(names, self.cells[0].weights, strict=True)}
+        for name, value in weights.items():
+            if name not in shapes:
+                raise unknown_name(self.owner, "weights", name, names)
+            if tuple(np.shape(value)) != shapes[name]:
+                raise bad_argument(self.owner, "weights", f"{name} of shape {shapes[name]}", np.shape(value))
+        if self.scanned:
+            for name, variable in zip(names, self._stacked_weights(), strict=True):
+                if name in weights:
+                    variable.assign(weights[name])
+            return
+        for index, cell in enumerate(self.cells):
+            for name, variable in zip(names, cell.weights, strict=True):
+                if name in weights:
+                    variable.assign(np.asarray(weights[name])[index])
+
+    def save(self, store: Any) -> None:
+        """Writes the weights in the same form for each execution, so that either loads into either."""
+        if self.scanned or self.uniform():
+            for key, value in enumerate(self.get().values()):
+                store[str(key)] = value
+            return
+        for key, weight in self._one_by_one().items():
+            store[key] = _array(weight)
+
+    def load(self, store: Any) -> None:
+        """Reads what `save` wrote; raises before anything is changed."""
+        found = set(store.keys())
+        if self.scanned or self.uniform():
+            names = self.names()
+            expected = {str(key) for key in range(len(names))}
+            if found == expected:
+                self.set({name: np.asarray(store[str(key)]) for key, name in enumerate(names)})
+                return
+        else:
+            weights = self._one_by_one()
+            expected = set(weights)
+            if found == expected:
+                arrays = {key: np.asarray(store[key]) for key in weights}
+                for key, weight in weights.items():
+                    if arrays[key].shape != tuple(weight.shape):
+                        raise bad_argument(self.owner, "weights", f"{key} of shape {weight.shape}", arrays[key].shape)
+                for key, weight in weights.items():
+                    weight.assign(arrays[key])
+                return
+        raise ValueError(
+            f"{self.owner}: the file has weights {_some(found)} for this stack, and it needs {_some(expected)}. Load "
+            "the weights of a stack of the same blocks."
+        )
+
+    def states_of_seeds(self) -> list[np.ndarray]:
+        """Returns the states of the seed generators, each with the blocks as its leading axis."""
+        if self.scanned:
+            return [_array(v) for v in self.stacked if not keras.backend.is_float_dtype(v._dtype)]
+        each = [
+            [_array(v) for v in cell.variables if not keras.backend.is_float_dtype(v._dtype)] for cell in self.cells
+        ]
+        return [np.stack(values) for values in zip(*each, strict=True)]
+
+    def set_states_of_seeds(self, states: Sequence[np.ndarray]) -> None:
+        """Sets what `states_of_seeds` returns."""
+        if self.scanned:
+            seeds = [v for v in self.stacked if not keras.backend.is_float_dtype(v._dtype)]
+            for variable, value in zip(seeds, states, strict=True):
+                variable.assign(value)
+            return
+        for index, cell in enumerate(self.cells):
+            seeds = [v for v in cell.variables if not keras.backend.is_float_dtype(v._dtype)]
+            for variable, value in zip(seeds, states, strict=True):
+                variable.assign(value[index])
+
+    def _stacked_weights(self) -> list[keras.Variable]:
+        (cell,) = self.cells
+        stacked = {id(variable): made for variable, made in zip(cell.variables, self.stacked, strict=True)}
+        return [stacked[id(variable)] for variable in cell.weights]
+
+    def _one_by_one(self) -> dict[str, keras.Variable]:
+        return {f"block{i}_{k}": weight for i, cell in enumerate(self.cells) for k, weight in enumerate(cell.weights)}
+
+
+def _array(variable: Any) -> np.ndarray:
+    value = variable.value
+    if keras.backend.standardize_dtype(value.dtype) == "bfloat16":
+        value = ops.cast(value, "float32")  # NumPy has no bfloat16
+    return cast(np.ndarray, ops.convert_to_numpy(value))
+
+
+def _some(keys: set[str]) -> str:
+    shown = ", ".join(sorted(keys)[:5])
+    return f"{shown}, … ({len(keys)} in all)" if len(keys) > 5 else f"{shown or 'none'}"
