@@ -43,6 +43,16 @@ def positive(owner: str, argument: str, value: Any) -> float:
     return number(owner, argument, value, "a number above 0", lambda v: v > 0)
 
 
+def whole_number(owner: str, argument: str, value: Any, least: int = 1) -> int:
+    """Returns `value` as an integer of at least `least`; raises as `number`."""
+    rule = f"a whole number of at least {least}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise wrong_type(owner, argument, rule, value)
+    if value < least:
+        raise bad_argument(owner, argument, rule, value)
+    return int(value)
+
+
 def axis_index(owner: str, argument: str, value: Any) -> int:
     """Returns `value` as an integer that can name an axis other than the batch axis."""
     rule = "an integer other than 0, the batch axis"

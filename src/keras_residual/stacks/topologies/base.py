@@ -86,7 +86,7 @@ class Link(keras.layers.Layer):
         return weighted_sum(coefficients.read, rows)
 
     def transport(self, rows: Rows, coefficients: Any) -> Rows:
-        """Returns `T X`, what becomes of the rows without the branch."""
+        """Returns `T X`, what becomes of the rows without the branch; None for a row of which nothing is left."""
         return mix(coefficients.transport, rows)
 
     def write(self, added: Any, coefficients: Any) -> Rows:
@@ -108,7 +108,7 @@ class Link(keras.layers.Layer):
         added = branch(self.read(rows, coefficients))
         carried = self.transport(rows, coefficients)
         written = self.write(added, coefficients)
-        return self.finish(tuple(c if w is None else c + w for c, w in zip(carried, written, strict=True)))
+        return self.finish(tuple(_sum(rows[0], *parts) for parts in zip(carried, written, strict=True)))
 
 
 class Topology(keras.layers.Layer):
@@ -154,23 +154,33 @@ def scaled(weight: Any, tensor: Any) -> Any:
 
 def weighted_sum(weights: Any, rows: Rows) -> Any:
     """Returns the sum of the rows by their weights, one a row; see `Coefficients`."""
-    terms = [scaled(_entry(weights, i), row) for i, row in enumerate(rows)]
-    terms = [term for term in terms if term is not None]
-    if not terms:
-        return ops.zeros_like(rows[0])
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term
-    return total
+    return _sum(rows[0], *_terms(weights, rows))
 
 
 def mix(matrix: Any, rows: Rows) -> Rows:
-    """Returns `matrix @ rows`; the rows themselves where it is None."""
+    """Returns `matrix @ rows`, with None for a row of plain zeros; the rows themselves where it is None."""
     if matrix is None:
         return rows
     if hasattr(matrix, "shape"):
         return tuple(weighted_sum(matrix[..., i, :], rows) for i in range(matrix.shape[-2]))
-    return tuple(weighted_sum(weights, rows) for weights in matrix)
+    found = [_terms(weights, rows) for weights in matrix]
+    return tuple(_sum(rows[0], *terms) if terms else None for terms in found)
+
+
+def _terms(weights: Any, rows: Rows) -> list[Any]:
+    terms = [scaled(_entry(weights, i), row) for i, row in enumerate(rows)]
+    return [term for term in terms if term is not None]
+
+
+def _sum(like: Any, *terms: Any) -> Any:
+    """Returns the sum of those terms that are not None; zeros like `like` where all are."""
+    present = [term for term in terms if term is not None]
+    if not present:
+        return ops.zeros_like(like)
+    total = present[0]
+    for term in present[1:]:
+        total = total + term
+    return total
 
 
 def _entry(weights: Any, index: int) -> Any:
