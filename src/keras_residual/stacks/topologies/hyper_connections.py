@@ -1,0 +1,172 @@
+"""Hyper-Connections: several streams, and learned weights by which connections read, mix and write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import flag, owner_of
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, mix, scaled
+from keras_residual.stacks.topologies.by_depth import ByDepth
+from keras_residual.stacks.topologies.streams import (
+    NORM_EPSILON,
+    MultiStream,
+    MultiStreamLink,
+    check_width,
+    count,
+)
+
+
+@register
+class HyperConnectionsLink(MultiStreamLink):
+    """A connection by the matrix `HC = [[0, B], [A_m, A_r]]`: `H' = A_r^T H + B^T F(A_m^T H)`.
+
+    `H` are the rows `(k, width)`: the fractions of each stream, one stream after the other.
+
+    Args:
+        streams: Number of streams, `n`.
+        dynamic: Whether the matrix depends on the rows, too.
+        fractions: Number of fractions of a stream, `m`; `k = n m`.
+        **kwargs: As for every link of several streams.
+    """
+
+    def __init__(self, streams: int, dynamic: bool, fractions: int, **kwargs: Any) -> None:
+        super().__init__(streams, **kwargs)
+        self.dynamic = dynamic
+        self.fractions = fractions
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "dynamic": self.dynamic, "fractions": self.fractions}
+
+    def build(self, input_shape: Shape) -> None:
+        """Adds the matrix and, where it is dynamic, what makes it so."""
+        rows, reads = self.streams * self.fractions, self.fractions
+        # Coefficients are computed in float32 whatever the blocks compute in.
+        options: dict[str, Any] = {"autocast": False}
+        alpha = ByDepth(self._first_alpha, self.index)
+        self.alpha = self.add_weight(shape=(rows, reads + rows), initializer=alpha, name="alpha", **options)
+        self.beta = self.add_weight(shape=(rows,), initializer="ones", name="beta", **options)
+        if not self.dynamic:
+            return
+        width = check_width(owner_of(self), input_shape, "from which weights are computed") // self.fractions
+        small = keras.initializers.Constant(0.01)
+        self.gain = self.add_weight(shape=(width,), initializer="ones", name="gain", **options)
+        shape = (width, reads + rows)
+        self.alpha_kernel = self.add_weight(shape=shape, initializer="zeros", name="alpha_kernel", **options)
+        self.beta_kernel = self.add_weight(shape=(width, 1), initializer="zeros", name="beta_kernel", **options)
+        self.alpha_scale = self.add_weight(shape=(), initializer=small, name="alpha_scale", **options)
+        self.beta_scale = self.add_weight(shape=(), initializer=small, name="beta_scale", **options)
+
+    def _first_alpha(self, index: int) -> np.ndarray:
+        # What a fraction of the branch's input reads first is that fraction of one stream, in turn with depth.
+        read = np.kron(self.own_stream(index)[:, None], np.eye(self.fractions))
+        return np.concatenate([read, np.eye(self.streams * self.fractions)], axis=1)
+
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
+        """Returns `Q = A_m^T`, `T = A_r^T` and `P = B`; of `Q` a row for each fraction where there are several."""
+        del context
+        dtype = rows[0].dtype
+        alpha, beta = ops.cast(self.alpha, dtype), ops.cast(self.beta, dtype)
+        if self.dynamic:
+            normed = self._normed(ops.stack(rows, axis=-2))
+            by_alpha = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, dtype)))
+            by_beta = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, dtype)))
+            alpha = alpha + ops.cast(self.alpha_scale, dtype) * by_alpha
+            beta = beta + ops.cast(self.beta_scale, dtype) * by_beta[..., 0]
+        read = alpha[..., 0] if self.fractions == 1 else ops.swapaxes(alpha[..., : self.fractions], -1, -2)
+        # Row i of A_r says where row i goes, row i of the transport where row i comes from.
+        transport = ops.swapaxes(alpha[..., self.fractions :], -1, -2)
+        return Coefficients(read=read, transport=transport, write=beta)
+
+    def _normed(self, x: Any) -> Any:
+        centred = x - ops.mean(x, axis=-1, keepdims=True)
+        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + NORM_EPSILON)
+        return centred / deviation * ops.cast(self.gain, x.dtype)
+
+    def read(self, rows: Rows, coefficients: Coefficients) -> Any:
+        """Returns what the branch receives, its fractions side by side."""
+        if self.fractions == 1:
+            return super().read(rows, coefficients)
+        return ops.concatenate(mix(coefficients.read, rows), axis=-1)
+
+    def write(self, added: Any, coefficients: Coefficients) -> Rows:
+        """Returns for each row its fraction of what the branch added, by its weight."""
+        parts = ops.split(added, self.fractions, axis=-1) if self.fractions > 1 else [added]
+        weights = coefficients.write
+        return tuple(
+            scaled(weights[..., row], parts[row % self.fractions]) for row in range(self.streams * self.fractions)
+        )
+
+    def connect(
+        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
+    ) -> Rows:
+        """Returns the streams after one connection."""
+        if self.fractions == 1:
+            return super().connect(rows, branch, context, training)
+        dtype = rows[0].dtype
+        parts = tuple(part for row in rows for part in ops.split(row, self.fractions, axis=-1))
+        parts = super().connect(parts, branch, context, training)
+        streams = [parts[i : i + self.fractions] for i in range(0, len(parts), self.fractions)]
+        return tuple(ops.cast(ops.concatenate(stream, axis=-1), dtype) for stream in streams)
+
+
+@register
+class HyperConnections(MultiStream):
+    """Hyper-Connections: `n` copies of the stream, which each connection reads, mixes and writes by learned weights.
+
+    With the streams as the rows of `H`, a connection makes `H' = A_r^T H + B^T F(A_m^T H)`. At first `A_r = I`,
+    `B = 1`, and `A_m` reads one stream, the connection's index in the whole stack modulo `n`: each stream is that of a
+    plain stack, and the output, their sum, `n` times it. A norm behind the stack takes that factor away; without one,
+    divide by `n`.
+
+    `dynamic` adds to each weight what the stream it belongs to says, token by token: `s tanh(N(H) W)`, with a layer
+    norm `N` that has a gain and no shift, `W = 0` and `s = 0.01` at first, one `s` for `A_m` and `A_r` and one for `B`.
+    A token is a position of all axes but the last. Per connection that makes `n (n + 2)` weights, and
+    `d (n + 3) + 2` more with `dynamic`.
+
+    With `fractions=m` the last axis of each stream is split into `m` parts, which are mixed like streams; the branch
+    still receives the whole width, and each part gets back its part of what it adds. `streams=1` makes Frac-Connections
+    of that, which need no more memory than a plain stack.
+
+    Args:
+        streams: `n`, at least 1.
+        dynamic: Whether the weights depend on the streams. False works with any data format.
+        fractions: `m`, a divisor of the last axis.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Zhu et al., Hyper-Connections, 2024. https://arxiv.org/abs/2409.19606, eq. 1 to 14
+        Zhu et al., Frac-Connections, 2025. https://arxiv.org/abs/2503.14125
+    """
+
+    def __init__(self, streams: int = 4, dynamic: bool = True, fractions: int = 1, **kwargs: Any) -> None:
+        super().__init__(streams, **kwargs)
+        self.dynamic = flag(owner_of(self), "dynamic", dynamic)
+        self.fractions = count(owner_of(self), "fractions", fractions)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "dynamic": self.dynamic, "fractions": self.fractions}
+
+    def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
+        """Raises where the last axis is not known, or has no such fractions."""
+        del depth, per_block
+        if not self.dynamic and self.fractions == 1:
+            return
+        width = check_width(owner_of(self), input_shape, "for dynamic=True and for fractions")
+        if width % self.fractions:
+            rule = f"a divisor of {width}, the length of the input's last axis"
+            raise bad_argument(owner_of(self), "fractions", rule, self.fractions)
+
+    def link(self, place: Place) -> Link:
+        """Returns a connection."""
+        return HyperConnectionsLink(dynamic=self.dynamic, fractions=self.fractions, **self.arguments(place))

@@ -1,0 +1,245 @@
+"""Manifold-constrained Hyper-Connections: the mixing of streams is a doubly stochastic matrix, so that it stays tame."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual.layers._checks import owner_of
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows
+from keras_residual.stacks.topologies.by_depth import ByDepth
+from keras_residual.stacks.topologies.streams import (
+    NORM_EPSILON,
+    MultiStream,
+    MultiStreamLink,
+    check_width,
+    count,
+)
+
+
+class ManifoldLink(MultiStreamLink):
+    """A connection `X' = H_res X + H_post^T F(H_pre X)`, whose weights depend on all streams of a token. Abstract.
+
+    With `x = RMSNorm(vec X)`, without a gain, and `W`, `a` and `b` of each of the three:
+
+        H_pre = sigmoid(a x W + b),   H_post = 2 sigmoid(a x W + b),   H_res = a projection of a x W + b
+    """
+
+    @abstractmethod
+    def first_logits(self) -> np.ndarray:
+        """Returns the initial `b` of `H_res`, with one axis; empty for the identity."""
+
+    @abstractmethod
+    def residual(self, logits: Any) -> Any:
+        """Returns `H_res`, `(…, streams, streams)`, from `a x W + b`."""
+
+    def build(self, input_shape: Shape) -> None:
+        """Adds `W` as `kernel`, `b` as `bias` and `a` as `scale`, those of `H_pre`, `H_post` and `H_res` in a row."""
+        width = self.streams * check_width(owner_of(self), input_shape, "from which weights are computed")
+        logits = len(self.first_logits())
+        units = 2 * self.streams + logits
+        # Coefficients are computed in float32 whatever the blocks compute in.
+        options: dict[str, Any] = {"autocast": False}
+        self.kernel = self.add_weight(shape=(width, units), initializer="zeros", name="kernel", **options)
+        bias = ByDepth(self._first_bias, self.index)
+        self.bias = self.add_weight(shape=(units,), initializer=bias, name="bias", **options)
+        small = keras.initializers.Constant(0.01)
+        self.scale = self.add_weight(shape=(3 if logits else 2,), initializer=small, name="scale", **options)
+
+    def _first_bias(self, index: int) -> np.ndarray:
+        return np.concatenate([self.own_stream(index), np.zeros(self.streams), self.first_logits()])
+
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
+        """Returns `Q = H_pre`, `T = H_res` and `P = H_post`."""
+        del context
+        n = self.streams
+        flat = ops.concatenate(rows, axis=-1)
+        kernel, bias, scale = (ops.cast(w, flat.dtype) for w in (self.kernel, self.bias, self.scale))
+        mean_square = ops.mean(ops.square(flat), axis=-1, keepdims=True)
+        # The norm behind the product, where it has fewer elements to divide.
+        by_token = ops.matmul(flat, kernel) * ops.rsqrt(mean_square + NORM_EPSILON)
+        pre = ops.sigmoid(scale[0] * by_token[..., :n] + bias[:n])
+        post = 2 * ops.sigmoid(scale[1] * by_token[..., n : 2 * n] + bias[n : 2 * n])
+        if not len(self.first_logits()):
+            return Coefficients(read=pre, transport=None, write=post)
+        return Coefficients(
+            read=pre, transport=self.residual(scale[2] * by_token[..., 2 * n :] + bias[2 * n :]), write=post
+        )
+
+
+@register
+class SinkhornLink(ManifoldLink):
+    """A connection whose `H_res` is the matrix of `exp(logits)`, its columns and rows divided by their sums in turn.
+
+    Args:
+        streams: Number of streams.
+        iterations: How many times.
+        **kwargs: As for every link of several streams.
+    """
+
+    def __init__(self, streams: int, iterations: int, **kwargs: Any) -> None:
+        super().__init__(streams, **kwargs)
+        self.iterations = iterations
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "iterations": self.iterations}
+
+    def first_logits(self) -> np.ndarray:
+        """Returns the identity matrix, row by row."""
+        return np.eye(self.streams).ravel()
+
+    def residual(self, logits: Any) -> Any:
+        """Returns the matrix; its rows sum to 1 to rounding, its columns as nearly as the iterations make them."""
+        matrix = ops.reshape(logits, (*ops.shape(logits)[:-1], self.streams, self.streams))
+        return ops.exp(sinkhorn(matrix, self.iterations))
+
+
+@register
+class PermutationsLink(ManifoldLink):
+    """A connection whose `H_res` is a mean of all permutation matrices, by the softmax of the logits."""
+
+    def first_logits(self) -> np.ndarray:
+        """Returns for each permutation how many streams it leaves in place."""
+        return np.trace(permutations(self.streams), axis1=1, axis2=2)
+
+    def residual(self, logits: Any) -> Any:
+        """Returns the matrix; its rows and columns sum to 1 to rounding."""
+        each = permutations(self.streams)
+        weights = ops.softmax(logits, axis=-1)
+        table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
+        mean = ops.matmul(weights, table)
+        return ops.reshape(mean, (*ops.shape(mean)[:-1], self.streams, self.streams))
+
+
+@register
+class IdentityLink(ManifoldLink):
+    """A connection whose `H_res` is the identity."""
+
+    def first_logits(self) -> np.ndarray:
+        """Returns none."""
+        return np.zeros(0)
+
+    def residual(self, logits: Any) -> Any:
+        """Is not asked for."""
+        raise NotImplementedError
+
+
+class Manifold(MultiStream):
+    """What mHC and its relatives share. Abstract."""
+
+    def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
+        """Raises where the last axis is not known."""
+        del depth, per_block
+        check_width(owner_of(self), input_shape, "from which the weights of streams are computed")
+
+
+@register
+class MHC(Manifold):
+    """mHC: Hyper-Connections whose mixing neither adds to the sum of the streams nor takes from it.
+
+    With the streams as the rows of `X`, a connection makes `X' = H_res X + H_post^T F(H_pre X)`. For each token, a
+    position of all axes but the last, `x = RMSNorm(vec X)` gives
+
+        H_pre = sigmoid(a1 x W1 + b1),   H_post = 2 sigmoid(a2 x W2 + b2),   H_res = Sinkhorn(exp(a3 mat(x W3) + b3))
+
+    where Sinkhorn divides columns by their sums and then rows, `iterations` times, in the logarithm and in float32. Rows
+    of `H_res` sum to 1 to rounding. Columns, and so the sum over the streams, keep to 1 within 1e-5 for logits of a
+    standard deviation of 1, but within 0.1 only for one of 5: with large logits 20 iterations are not enough, and
+    `"mhc_lite"` is exact.
+
+    The beginning is `n` copies, the end their sum, as in Hyper-Connections. The paper gives `a = 0.01` and no other
+    initial value. Here `W = 0`, `b2 = 0`, `b3 = I`, and `b1` is 1 for one stream, the connection's index in the whole
+    stack modulo `n`, and else 0. So `H_post = 1`, and as long as streams are equal `H_res` changes nothing: with a branch
+    that starts with a norm, each stream is that of a plain pre-norm stack, and the output `n` times it. The turn in `b1`
+    makes streams differ once they are trained; with `b = 0` and `W = 0` they would be copies for ever. (MaxText draws
+    `W` at random with `b = 0`, which is a plain stack within a hundredth.) A branch without a norm receives
+    `0.73 + 0.5 (n - 1)` times the stream.
+
+    Per connection that makes `n d (n² + 2 n) + n² + 2 n + 3` weights.
+
+    Args:
+        streams: `n`, at least 1.
+        iterations: Of Sinkhorn's algorithm, at least 1.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Xie et al., mHC: Manifold-Constrained Hyper-Connections, 2025. https://arxiv.org/abs/2512.24880, eq. 3 to 9
+    """
+
+    def __init__(self, streams: int = 4, iterations: int = 20, **kwargs: Any) -> None:
+        super().__init__(streams, **kwargs)
+        self.iterations = count(owner_of(self), "iterations", iterations)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "iterations": self.iterations}
+
+    def link(self, place: Place) -> Link:
+        """Returns a connection."""
+        return SinkhornLink(iterations=self.iterations, **self.arguments(place))
+
+
+@register
+class MHCLite(Manifold):
+    """mHC whose `H_res` is a mean of all `n!` permutation matrices, by a softmax: doubly stochastic exactly.
+
+    All else is as in `MHC`. At first the logit of a permutation is the number of streams that it leaves in place, which
+    for `n = 4` gives `H_res` a diagonal of 0.63.
+
+    Per connection that makes `n d (n! + 2 n) + n! + 2 n + 3` weights.
+
+    Args:
+        streams: `n`, from 1 to 5: there are `n!` permutations.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        mHC-lite, 2026. https://arxiv.org/abs/2601.05732
+    """
+
+    most_streams = 5
+
+    def link(self, place: Place) -> Link:
+        """Returns a connection."""
+        return PermutationsLink(**self.arguments(place))
+
+
+@register
+class IdentityHyperConnections(Manifold):
+    """mHC with `H_res = I`: streams that connections read and write by learned weights, and that are never mixed.
+
+    All else is as in `MHC`. Per connection that makes `2 n² d + 2 n + 2` weights.
+
+    Args:
+        streams: `n`, at least 1.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Chimera, 2026. https://arxiv.org/abs/2607.28611; an ablation in Xie et al., mHC, 2025
+    """
+
+    def link(self, place: Place) -> Link:
+        """Returns a connection."""
+        return IdentityLink(**self.arguments(place))
+
+
+def sinkhorn(logits: Any, iterations: int) -> Any:
+    """Returns the logarithm of the matrix that Sinkhorn's algorithm makes of `exp(logits)`, over the last two axes."""
+    # In the logarithm: the exponentials of large logits underflow to rows of zeros.
+    for _ in range(iterations):
+        logits = logits - ops.logsumexp(logits, axis=-2, keepdims=True)
+        logits = logits - ops.logsumexp(logits, axis=-1, keepdims=True)
+    return logits
+
+
+def permutations(streams: int) -> np.ndarray:
+    """Returns all permutation matrices, `(streams!, streams, streams)`, the identity first."""
+    return np.eye(streams)[list(itertools.permutations(range(streams)))]

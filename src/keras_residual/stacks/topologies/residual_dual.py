@@ -1,0 +1,114 @@
+"""A post-norm and a pre-norm stream beside each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
+from keras_residual.layers.arguments import check_name_or_layer
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.norms import NORMS, make_norm
+from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
+
+
+@register
+class ResidualDualLink(Link):
+    """A connection to the streams `(a, b)`: `a' = N(a + F(a))`, `b' = b + F(a)`.
+
+    Args:
+        norm: `N`, a name or a layer of which a copy is made.
+        axis: The channel axis.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    def __init__(self, norm: str | keras.Layer, axis: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm = norm
+        self.axis = axis
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "norm": serialize(self.norm), "axis": self.axis}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ResidualDualLink:
+        """Makes the layer from `get_config`'s dictionary."""
+        return cls(**{**config, "norm": deserialize(config["norm"])})
+
+    def build(self, input_shape: Shape) -> None:
+        """Builds the norm."""
+        self.post_norm = _built(owner_of(self), self.norm, self.axis, input_shape, "post_norm", self.dtype_policy)
+
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
+        """Returns `Q = [1, 0]`, `T = I` and `P = [1, 1]`."""
+        del rows, context
+        return Coefficients(read=(1, 0), transport=None, write=(1, 1))
+
+    def finish(self, rows: Rows) -> Rows:
+        """Applies the norm to `a`."""
+        a, b = rows
+        return ops.cast(self.post_norm(a), b.dtype), b
+
+
+@register
+class ResidualDual(Topology):
+    """ResiDual: a post-norm stream that the branches read, and one beside it that nothing scales down.
+
+    From `a = b = x`, a connection makes `a' = N(a + F(a))` and `b' = b + F(a)`; the output is `a + N(b)`. Not a plain
+    stack, at no setting. Any data format, by `axis`.
+
+    Args:
+        norm: `N`: a name that `Residual(norm=…)` takes, or a norm layer; each place has a copy of its own.
+        axis: The channel axis: -1, or 1 for `channels_first`.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Xie et al., ResiDual: Transformer with Dual Residual Connections, 2023. https://arxiv.org/abs/2304.14802
+    """
+
+    def __init__(self, norm: str | keras.Layer = "layer_norm", axis: int = -1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_name_or_layer(owner_of(self), "norm", norm, NORMS)
+        self.norm = norm
+        self.axis = axis_index(owner_of(self), "axis", axis)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "norm": serialize(self.norm), "axis": self.axis}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ResidualDual:
+        """Makes the layer from `get_config`'s dictionary."""
+        return cls(**{**config, "norm": deserialize(config["norm"])})
+
+    def build(self, input_shape: Shape) -> None:
+        """Builds the norm of the end."""
+        self.end_norm = _built(owner_of(self), self.norm, self.axis, input_shape, "end_norm", self.dtype_policy)
+
+    def begin(self, x: Any) -> Rows:
+        """Returns the input twice."""
+        return x, x
+
+    def end(self, rows: Rows) -> Any:
+        """Returns `a + N(b)`."""
+        a, b = rows
+        return a + ops.cast(self.end_norm(b), a.dtype)
+
+    def link(self, place: Place) -> Link:
+        """Returns a connection with a norm of its own."""
+        return ResidualDualLink(self.norm, self.axis, name=f"link_{place.position}", dtype=self.dtype_policy)
+
+
+def _built(owner: str, norm: str | keras.Layer, axis: int, shape: Shape, name: str, dtype: Any) -> keras.Layer:
+    channels = shape[axis_in_rank(owner, axis, len(shape))]
+    if channels is None:
+        raise bad_argument(owner, "inputs", "a tensor with a known number of channels", shape)
+    made = make_norm(norm, channels=channels, axis=axis, name=name, dtype=dtype)
+    made.build(shape)
+    return made

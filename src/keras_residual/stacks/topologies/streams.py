@@ -1,0 +1,131 @@
+"""What topologies of several equal streams share: copies at the beginning, their sum at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual._errors import bad_argument, wrong_type
+from keras_residual.layers._checks import owner_of
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
+
+NORM_EPSILON = 1e-6
+"""Added to a mean square before its root. None of the papers says what it takes."""
+
+
+class MultiStreamLink(Link):
+    """A connection to several equal streams. Abstract.
+
+    Args:
+        streams: Number of streams.
+        position: Index of the connection within its block.
+        per_block: Number of connections in a block.
+        index: Index of the block, or None where one body stands for all. Initial values depend on these three.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    def __init__(self, streams: int, *, position: int, per_block: int, index: int | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.streams = streams
+        self.position = position
+        self.per_block = per_block
+        self.index = index
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "streams": self.streams,
+            "position": self.position,
+            "per_block": self.per_block,
+            "index": self.index,
+        }
+
+    def own_stream(self, index: int) -> np.ndarray:
+        """Returns the unit vector `(streams,)` of the stream that is this connection's turn in the block `index`."""
+        return np.eye(self.streams)[(index * self.per_block + self.position) % self.streams]
+
+    def connect(
+        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
+    ) -> Rows:
+        """Returns the streams after one connection."""
+        # In bfloat16 the weights of a row would add up to 1 within a hundredth only, and that to the power of the depth
+        # is what becomes of the stream.
+        dtype = rows[0].dtype
+        after = super().connect(
+            tuple(wide(row) for row in rows), lambda x: wide(branch(ops.cast(x, dtype))), context, training
+        )
+        return tuple(ops.cast(row, dtype) for row in after)
+
+
+class MultiStream(Topology):
+    """Several copies of the stream, whose sum is the output. Abstract.
+
+    Args:
+        streams: Number of streams, at least 1.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    most_streams: int | None = None
+
+    def __init__(self, streams: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.streams = count(owner_of(self), "streams", streams, self.most_streams)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "streams": self.streams}
+
+    def begin(self, x: Any) -> Rows:
+        """Returns copies of the input."""
+        return (x,) * self.streams
+
+    def end(self, rows: Rows) -> Any:
+        """Returns the sum of the streams."""
+        total = wide(rows[0])
+        for row in rows[1:]:
+            total = total + wide(row)
+        return ops.cast(total, rows[0].dtype)
+
+    def arguments(self, place: Place) -> dict[str, Any]:
+        """Returns the arguments that every link of this topology takes."""
+        return {
+            "streams": self.streams,
+            "position": place.position,
+            "per_block": place.per_block,
+            "index": place.index,
+            # Not a name that counts up: the weights of two stacks of the same blocks go by the same paths.
+            "name": f"link_{place.position}",
+            "dtype": self.dtype_policy,
+        }
+
+
+def count(owner: str, argument: str, value: Any, most: int | None = None) -> int:
+    """Returns `value` as a whole number of at least 1 and at most `most`; raises otherwise."""
+    rule = "a whole number of at least 1" if most is None else f"a whole number from 1 to {most}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise wrong_type(owner, argument, rule, value)
+    if not 1 <= value <= (value if most is None else most):
+        raise bad_argument(owner, argument, rule, value)
+    return int(value)
+
+
+def check_width(owner: str, input_shape: Shape, reason: str) -> int:
+    """Returns the length of the last axis; raises where it is not known."""
+    width = input_shape[-1]
+    if width is None:
+        rule = f"a tensor whose last axis has a known length, {reason}"
+        raise bad_argument(owner, "inputs", rule, input_shape)
+    return int(width)
+
+
+def wide(x: Any) -> Any:
+    """Returns a tensor in float32 at least: what weighs streams is not computed in half precision."""
+    return x if keras.backend.standardize_dtype(x.dtype) in ("float32", "float64") else ops.cast(x, "float32")
