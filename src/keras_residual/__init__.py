@@ -41,7 +41,9 @@ from keras_residual.models.blocks import (
     tabular_block,
 )
 from keras_residual.models.registry import create_model, list_models
-from keras_residual.stacks import depth_rules
+from keras_residual.stacks import depth_rules, topologies
+from keras_residual.stacks.observe import observe
+from keras_residual.stacks.stack import ResidualStack
 
 if TYPE_CHECKING:
     from keras_residual.training.config import TrainConfig
@@ -68,6 +70,7 @@ __all__ = [
     "OutputGateMerge",
     "ProjectionShortcut",
     "Residual",
+    "ResidualStack",
     "ScalarBias",
     "Scale",
     "ShakeDrop",
@@ -85,10 +88,12 @@ __all__ = [
     "create_model",
     "depth_rules",
     "list_models",
+    "observe",
     "preact_basic_block",
     "preact_bottleneck_block",
     "series_block",
     "tabular_block",
+    "topologies",
     "train",
 ]
 

@@ -41,7 +41,13 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def create_model(
-    name: str, *, input_shape: tuple[int, ...], num_classes: int, drop_path_rate: float = 0.0
+    name: str,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    drop_path_rate: float = 0.0,
+    execution: str = "auto",
+    remat: bool | str = False,
 ) -> keras.Model:
     """Returns a new model with random weights, from standardised inputs to logits.
 
@@ -51,6 +57,9 @@ def create_model(
             `(features,)`.
         num_classes: Number of logits, at least 1; for a regression the number of targets.
         drop_path_rate: Stochastic depth: rate of the last block in `[0, 1)`, rising linearly from 0 at the first.
+        execution: How the equal blocks of each stage are executed, `"auto"`, `"unrolled"` or `"scan"`; see
+            `ResidualStack`. It changes the time to compile, and no number.
+        remat: `False`, `"full"` or `"sqrt"`: which activations are computed anew in the backward pass, see there.
 
     Returns:
         A functional `keras.Model` with output `(batch, num_classes)`.
@@ -71,5 +80,12 @@ def create_model(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise bad_argument("create_model", "num_classes", "a positive whole number", num_classes)
     rate = check_rate("create_model", "drop_path_rate", drop_path_rate)
-    build = _BUILDERS[type(config)]
-    return build(config, input_shape=tuple(input_shape), num_classes=num_classes, drop_path_rate=rate, name=name)
+    return _BUILDERS[type(config)](
+        config,
+        input_shape=tuple(input_shape),
+        num_classes=num_classes,
+        drop_path_rate=rate,
+        execution=execution,
+        remat=remat,
+        name=name,
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers.residual import Residual
 from keras_residual.layers.shortcuts import ZeroPadShortcut
 from keras_residual.models.blocks import (
     basic_block,
@@ -16,6 +18,7 @@ from keras_residual.models.blocks import (
     preact_basic_block,
     preact_bottleneck_block,
 )
+from keras_residual.stacks.stack import ResidualStack
 
 BLOCKS = ("basic", "bottleneck", "preact_basic", "preact_bottleneck")
 
@@ -54,7 +57,14 @@ class ResNetConfig:
 
 
 def build_resnet(
-    config: ResNetConfig, *, input_shape: tuple[int, ...], num_classes: int, drop_path_rate: float, name: str
+    config: ResNetConfig,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    drop_path_rate: float,
+    execution: str,
+    remat: bool | str,
+    name: str,
 ) -> keras.Model:
     """Returns the model from standardised pictures to logits.
 
@@ -63,6 +73,8 @@ def build_resnet(
         input_shape: `(height, width, channels)`, or channels first where Keras is set so.
         num_classes: Number of logits.
         drop_path_rate: Rate of the last block, in `[0, 1)`; it rises linearly from 0 at the first, as in timm.
+        execution: How the equal blocks of each stage are executed, see `ResidualStack`.
+        remat: Which of their activations are computed anew in the backward pass, see there.
         name: Name of the model.
     """
     preact = config.block.startswith("preact")
@@ -76,11 +88,16 @@ def build_resnet(
     channel_axis = 1 if keras.config.image_data_format() == "channels_first" else -1
     last, done = max(sum(config.depths) - 1, 1), 0
     for stage, (depth, width) in enumerate(zip(config.depths, config.widths, strict=True), start=1):
-        for block in range(1, depth + 1):
-            strides = 2 if stage > 1 and block == 1 else 1
-            rate = drop_path_rate * done / last
-            layer = _block(config, width, strides, x.shape[channel_axis], rate, f"stage{stage}_block{block}")
-            x, done = layer(x), done + 1
+        make = functools.partial(_block, config, width, channels=x.shape[channel_axis])
+        # The first block of a stage changes the shape, or may; the others are alike.
+        strides, rates = 2 if stage > 1 else 1, [drop_path_rate * (done + i) / last for i in range(depth)]
+        x = make(strides=strides, drop_path_rate=rates[0], name=f"stage{stage}_block1")(x)
+        if depth > 1:
+            rest = _block(config, width, strides=1, channels=x.shape[channel_axis], drop_path_rate=0.0, name="block")
+            x = ResidualStack(
+                rest, depth - 1, drop_path_rate=rates[1:], execution=execution, remat=remat, name=f"stage{stage}_blocks"
+            )(x)
+        done += depth
     if preact:
         x = batch_norm("head_norm")(x)
         x = keras.layers.ReLU(name="head_relu")(x)
@@ -89,8 +106,8 @@ def build_resnet(
 
 
 def _block(
-    config: ResNetConfig, width: int, strides: int, channels: int, drop_path_rate: float, name: str
-) -> keras.Layer:
+    config: ResNetConfig, width: int, *, strides: int, channels: int, drop_path_rate: float, name: str
+) -> Residual:
     if config.block in ("preact_basic", "preact_bottleneck"):
         make, expansion = (preact_basic_block, 1) if config.block == "preact_basic" else (preact_bottleneck_block, 4)
         project = strides > 1 or channels != expansion * width

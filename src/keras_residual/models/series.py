@@ -30,9 +30,17 @@ class SeriesResNetConfig:
 
 
 def build_series_resnet(
-    config: SeriesResNetConfig, *, input_shape: tuple[int, ...], num_classes: int, drop_path_rate: float, name: str
+    config: SeriesResNetConfig,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    drop_path_rate: float,
+    execution: str,
+    remat: bool | str,
+    name: str,
 ) -> keras.Model:
     """Returns the model from standardised series `(time, channels)` to logits; arguments as `build_resnet`."""
+    del execution, remat  # no two of its blocks are alike
     inputs = keras.Input(input_shape, name="series")
     x = inputs
     last = max(len(config.filters) - 1, 1)

@@ -8,6 +8,7 @@ import keras
 
 from keras_residual._errors import bad_argument
 from keras_residual.models.blocks import batch_norm, tabular_block
+from keras_residual.stacks.stack import ResidualStack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,21 +40,28 @@ class TabularResNetConfig:
 
 
 def build_tabular_resnet(
-    config: TabularResNetConfig, *, input_shape: tuple[int, ...], num_classes: int, drop_path_rate: float, name: str
+    config: TabularResNetConfig,
+    *,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    drop_path_rate: float,
+    execution: str,
+    remat: bool | str,
+    name: str,
 ) -> keras.Model:
     """Returns the model from standardised columns `(features,)` to logits; arguments as `build_resnet`."""
     inputs = keras.Input(input_shape, name="columns")
     x = keras.layers.Dense(config.units, name="stem")(inputs)
-    last = max(config.depth - 1, 1)
-    for index in range(config.depth):
-        x = tabular_block(
-            config.units,
-            config.hidden_factor * config.units,
-            hidden_dropout=config.hidden_dropout,
-            residual_dropout=config.residual_dropout,
-            drop_path_rate=drop_path_rate * index / last,
-            name=f"block{index + 1}",
-        )(x)
+    block = tabular_block(
+        config.units,
+        config.hidden_factor * config.units,
+        hidden_dropout=config.hidden_dropout,
+        residual_dropout=config.residual_dropout,
+        name="block",
+    )
+    x = ResidualStack(
+        block, config.depth, drop_path_rate=drop_path_rate, execution=execution, remat=remat, name="blocks"
+    )(x)
     x = batch_norm("head_norm")(x)
     x = keras.layers.ReLU(name="head_relu")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x), name=name)

@@ -141,9 +141,9 @@ class Program:
                     added = apply(received)
                     return ops.cast(added, "float32"), self._loss(scope)
 
-            (added, _), pullback = _backend.vjp(branch, link.source(state), weights)
-            state = link.undo(state, added)
-            rows_bar, added_bar = link.pull(rows_bar)
+            (added, _), pullback = _backend.vjp(branch, link.source(state, contexts[position]), weights)
+            state = link.undo(state, added, contexts[position])
+            rows_bar, added_bar = link.pull(rows_bar, contexts[position])
             received_bar, weights_bar = pullback((added_bar, loss_bar))
             rows_bar = link.receive(rows_bar, received_bar)
             total = weights_bar if total is None else keras.tree.map_structure(ops.add, total, weights_bar)

@@ -11,8 +11,8 @@ from keras_residual._errors import bad_argument
 Measure = Callable[[Any, Any], Mapping[str, Any]]
 
 
-class Observation(dict[str, Any]):
-    """What was seen in a call, by name; each tensor has the connections in order as its leading axis.
+class Observation(Mapping[str, Any]):
+    """What was seen in the last call, by name; each tensor has the connections in order as its leading axis.
 
     Args:
         measure: What to keep of each connection.
@@ -21,10 +21,22 @@ class Observation(dict[str, Any]):
     """
 
     def __init__(self, measure: Measure, probe: Any, block_mask: Any) -> None:
-        super().__init__()
+        self.seen: dict[str, Any] = {}
         self.measure = measure
         self.probe = probe
         self.block_mask = block_mask
+
+    def __getitem__(self, name: str) -> Any:
+        """Returns what was measured under this name."""
+        return self.seen[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterates over the names."""
+        return iter(self.seen)
+
+    def __len__(self) -> int:
+        """Returns the number of names."""
+        return len(self.seen)
 
 
 def everything(received: Any, added: Any) -> dict[str, Any]:
@@ -52,7 +64,7 @@ def observe(
         block_mask: Tensor `(depth,)` or `(batch, depth)`; a block where it is 0 hands on what it gets.
 
     Yields:
-        An `Observation`, a dictionary that holds what was measured once the stack was called.
+        An `Observation`, a mapping that holds what was measured once the stack was called.
 
     Raises:
         ValueError: If the stack is being watched already.

@@ -293,8 +293,7 @@ class ResidualStack(keras.layers.Layer):
         if program.has_losses:
             self.add_loss(ops.sum(losses) if blocks.scanned else sum(losses))
         if observation is not None:
-            observation.clear()
-            observation.update(_joined(seen, blocks.scanned))
+            observation.seen = _joined(seen, blocks.scanned)
         return ops.cast(self.topology.end(rows), self.compute_dtype)
 
     def _others(self, block_mask: Any, probe: Any) -> Any:

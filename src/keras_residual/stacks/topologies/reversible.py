@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 from keras_residual._errors import bad_argument
@@ -15,9 +17,10 @@ from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
 
+_LARGEST = 3.4e38
 PRECISIONS = ("double", "single")
-DRIFT_BOUND = 1e-2
-"""Largest drift of a gradient, relative to its maximum, that a constructor lets pass."""
+DRIFT_BOUND = 1e-3
+"""Largest error of a gradient, relative to its maximum, that rounding alone may be expected to make."""
 
 
 class ReversibleLink(Link):
@@ -36,15 +39,15 @@ class ReversibleLink(Link):
         return {**super().get_config(), "precision": self.precision}
 
     @abstractmethod
-    def source(self, state: Rows) -> Any:
+    def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns what the branch received, from the state after the connection."""
 
     @abstractmethod
-    def undo(self, state: Rows, added: Any) -> Rows:
+    def undo(self, state: Rows, added: Any, context: DepthContext) -> Rows:
         """Returns the state before the connection, from the one after it and what the branch added."""
 
     @abstractmethod
-    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
+    def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
         """Returns the cotangents of the rows before the connection and of what the branch added.
 
         Those of the rows lack what comes through the branch; `receive` adds it.
@@ -83,17 +86,20 @@ class CouplingLink(ReversibleLink):
         a, b = self.streams(rows)
         return (*b, *added_to(a, branch(value(b))))
 
-    def source(self, state: Rows) -> Any:
+    def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `b`."""
+        del context
         return value(self.streams(state)[0])
 
-    def undo(self, state: Rows, added: Any) -> Rows:
+    def undo(self, state: Rows, added: Any, context: DepthContext) -> Rows:
         """Returns `(a, b)`."""
+        del context
         b, sum_ = self.streams(state)
         return (*added_to(sum_, -added), *b)
 
-    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
+    def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
         """Returns those of `(a, b)` and of `F(b)`."""
+        del context
         b_bar, sum_bar = rows_bar
         return (sum_bar, b_bar), sum_bar
 
@@ -105,46 +111,66 @@ class CouplingLink(ReversibleLink):
 
 @register
 class MomentumLink(ReversibleLink):
-    """Momentum's step: `v' = g v + (1 - g) F(x)`, `x' = x + v'`."""
+    """Momentum's step `v' = g v + (1 - g) F(x)`, `x' = x + v'`, with `u = v / g**l` in the place of `v`.
 
-    def __init__(self, momentum: float, precision: str, **kwargs: Any) -> None:
+    So `u' = u + (1 - g) / g**(l + 1) F(x)` and `x' = x + g**(l + 1) u'`: both are sums, which can be undone to the last
+    bit, where a product of `v` could not.
+    """
+
+    def __init__(self, momentum: float, position: int, per_block: int, precision: str, **kwargs: Any) -> None:
         super().__init__(precision, **kwargs)
         self.momentum = momentum
+        self.position = position
+        self.per_block = per_block
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {**super().get_config(), "momentum": self.momentum}
+        own = {"momentum": self.momentum, "position": self.position, "per_block": self.per_block}
+        return {**super().get_config(), **own}
+
+    def power(self, context: DepthContext) -> Any:
+        """Returns `g**(l + 1)` for the connection's index `l` in the stack."""
+        order = context.index * self.per_block + self.position + 1
+        if isinstance(order, int):
+            return np.float32(self.momentum**order)
+        exponent: Any = ops.cast(order, "float32")
+        return ops.exp(exponent * math.log(self.momentum))
 
     def connect(
         self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
     ) -> Rows:
         """Returns the state after the connection."""
-        del context, training
-        x, v = self.streams(rows)
-        v = added_to(times(v, self.momentum), (1 - self.momentum) * branch(value(x)))
-        return (*sum_of(x, v), *v)
+        del training
+        x, u = self.streams(rows)
+        power = self.power(context)
+        u = added_to(u, self._scaled(branch(value(x)), power))
+        return (*added_to(x, power * value(u)), *u)
 
-    def source(self, state: Rows) -> Any:
+    def _scaled(self, added: Any, power: Any) -> Any:
+        return ops.cast(added, "float32") * ((1 - self.momentum) / power)
+
+    def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `x`."""
-        x, v = self.streams(state)
-        return value(sum_of(x, negative(v)))
+        x, u = self.streams(state)
+        return value(added_to(x, -(self.power(context) * value(u))))
 
-    def undo(self, state: Rows, added: Any) -> Rows:
-        """Returns `(x, v)`."""
-        x, v = self.streams(state)
-        before = over(added_to(v, -(1 - self.momentum) * added), self.momentum)
-        return (*sum_of(x, negative(v)), *before)
+    def undo(self, state: Rows, added: Any, context: DepthContext) -> Rows:
+        """Returns `(x, u)`."""
+        x, u = self.streams(state)
+        power = self.power(context)
+        return (*added_to(x, -(power * value(u))), *added_to(u, -self._scaled(added, power)))
 
-    def pull(self, rows_bar: Rows) -> tuple[Rows, Any]:
-        """Returns those of `(x, v)` and of `F(x)`."""
-        x_bar, v_bar = rows_bar
-        v_bar = v_bar + x_bar
-        return (x_bar, self.momentum * v_bar), (1 - self.momentum) * v_bar
+    def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
+        """Returns those of `(x, u)` and of `F(x)`."""
+        x_bar, u_bar = rows_bar
+        power = self.power(context)
+        u_bar = u_bar + power * x_bar
+        return (x_bar, u_bar), ((1 - self.momentum) / power) * u_bar
 
     def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
         """Adds to that of `x`."""
-        x_bar, v_bar = rows_bar
-        return x_bar + received_bar, v_bar
+        x_bar, u_bar = rows_bar
+        return x_bar + received_bar, u_bar
 
 
 class ReversibleTopology(Topology):
@@ -220,8 +246,9 @@ class Momentum(ReversibleTopology):
     """A stream and its velocity, as in Momentum ResNets: `v' = g v + (1 - g) F(x)`, `x' = x + v'`, `v = 0` at first.
 
     Args:
-        momentum: `g` in `(0, 1)`. Undoing a block divides by it, so that rounding grows by `g ** -depth`: the stack
-            refuses a depth at which that comes to more than a hundredth.
+        momentum: `g` in `(0, 1)`. Undoing a block divides by it, so that rounding grows by `g ** -depth`: a stack so
+            deep that this alone comes to more than a thousandth of the gradient is refused. What the branches make of
+            an error comes on top.
         precision: As in `Reversible`.
 
     Reference:
@@ -240,14 +267,15 @@ class Momentum(ReversibleTopology):
         """Raises where rounding would drown the gradient."""
         del input_shape
         connections = depth * per_block
-        rounding = 2.0 ** (-24 if self.precision == "single" else -48)
+        # A branch that is computed again differs in its last bit; in one part of float32 the stream does so too.
+        rounding = 2.0**-24 * (1.0 if self.precision == "single" else 1 - self.momentum)
         drift = rounding * self.momentum**-connections
         if drift > DRIFT_BOUND:
-            nearest = (rounding / DRIFT_BOUND) ** (1 / connections)
-            rule = f"at least {nearest:.4f} for {connections} connections at precision={self.precision!r}"
+            rule = f"a number whose power {-connections} is no more than {DRIFT_BOUND / rounding:.2g}"
             way_out = (
-                f"Undoing them multiplies the rounding by {self.momentum:g}**-{connections}, which makes the error of "
-                f"the gradient {drift:.1e} of its size. Or use topology='reversible', or another one with remat='sqrt'."
+                f"Undoing {connections} connections multiplies rounding by {self.momentum**-connections:.1e}, which "
+                f"makes the error of the gradient {drift:.1e} of its size. Take it nearer to 1, or topology="
+                "'reversible', or another topology with remat='sqrt'."
             )
             raise bad_argument(owner_of(self), "momentum", rule, self.momentum, way_out)
 
@@ -257,8 +285,7 @@ class Momentum(ReversibleTopology):
 
     def link(self, place: Place) -> Link:
         """Returns a step."""
-        del place
-        return MomentumLink(self.momentum, self.precision, dtype=self.dtype_policy)
+        return MomentumLink(self.momentum, place.position, place.per_block, self.precision, dtype=self.dtype_policy)
 
 
 # --- Numbers of one or two float32 parts: the value is their sum, the second part the rounding of the first -----------
@@ -269,40 +296,16 @@ def value(stream: Rows) -> Any:
     return stream[0]
 
 
-def negative(stream: Rows) -> Rows:
-    """Returns the stream with the other sign."""
-    return tuple(-part for part in stream)
-
-
 def added_to(stream: Rows, term: Any) -> Rows:
     """Returns the stream with a tensor of one part added."""
-    return sum_of(stream, (ops.cast(term, "float32"),))
-
-
-def sum_of(stream: Rows, other: Rows) -> Rows:
-    """Returns the sum, of as many parts as `stream` has."""
+    term = ops.cast(term, "float32")
     if len(stream) == 1:
-        return (stream[0] + other[0],)
-    high, low = _two_sum(stream[0], other[0])
-    low = low + (stream[1] + other[1] if len(other) == 2 else stream[1])
-    return _normalised(high, low)
-
-
-def times(stream: Rows, factor: float) -> Rows:
-    """Returns the stream times a number."""
-    if len(stream) == 1:
-        return (stream[0] * factor,)
-    return _product(stream, factor)
-
-
-def over(stream: Rows, divisor: float) -> Rows:
-    """Returns the stream divided by a number."""
-    if len(stream) == 1:
-        return (stream[0] / divisor,)
-    first = stream[0] / divisor
-    # One step of long division: what the first part leaves over is divided again.
-    remainder = sum_of(stream, negative(_product((first, ops.zeros_like(first)), divisor)))
-    return _normalised(first, (remainder[0] + remainder[1]) / divisor)
+        return (stream[0] + term,)
+    # A product that is fused with the sum is not rounded, which the error term would not know.
+    high, error = _two_sum(stream[0], ops.minimum(term, _LARGEST))
+    low = stream[1] + error
+    total = high + low
+    return total, low - (total - high)
 
 
 def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
@@ -310,43 +313,3 @@ def _two_sum(a: Any, b: Any) -> tuple[Any, Any]:
     total = a + b
     of_b = total - a
     return total, (a - (total - of_b)) + (b - of_b)
-
-
-def _normalised(high: Any, low: Any) -> Rows:
-    total = high + low
-    return total, low - (total - high)
-
-
-def _product(stream: Rows, factor: float) -> Rows:
-    # A float32 factor and its rest, and the first part cut in halves of 12 bits (Dekker 1971): every product of a half
-    # with a half is exact.
-    high_factor, low_factor = _parts(factor)
-    high, low = stream
-    half = _halves(high)
-    factor_half = _parts_of_half(high_factor)
-    product = high * high_factor
-    error = ((half[0] * factor_half[0] - product) + half[0] * factor_half[1] + half[1] * factor_half[0]) + half[
-        1
-    ] * factor_half[1]
-    return _normalised(product, error + (high * low_factor + low * high_factor))
-
-
-def _halves(x: Any) -> tuple[Any, Any]:
-    shifted = x * 4097.0
-    high = shifted - (shifted - x)
-    return high, x - high
-
-
-def _parts(factor: float) -> tuple[float, float]:
-    import numpy as np
-
-    high = float(np.float32(factor))
-    return high, factor - high
-
-
-def _parts_of_half(factor: float) -> tuple[float, float]:
-    import numpy as np
-
-    shifted = np.float32(factor) * np.float32(4097)
-    high = np.float32(shifted - (shifted - np.float32(factor)))
-    return float(high), float(np.float32(factor) - high)
