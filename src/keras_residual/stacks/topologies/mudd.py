@@ -1,0 +1,99 @@
+"""MUDD connections: behind each block an average of all outputs so far, with weights that each token makes itself."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import keras
+from keras import ops
+
+from keras_residual.layers._checks import owner_of, whole_number
+from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Link, Place
+from keras_residual.stacks.topologies.block_history import CurrentOnly, HistoryLink, HistoryTopology, outputs_after
+
+EPSILON = 1e-6
+
+
+@register
+class MuddLink(HistoryLink):
+    """A connection whose block ends in an average with weights made of the block's output.
+
+    Args:
+        outputs: As in `HistoryLink`.
+        expansion: Hidden units for each output.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    def __init__(self, outputs: int | None, expansion: int, **kwargs: Any) -> None:
+        super().__init__(outputs, **kwargs)
+        self.expansion = expansion
+
+    def build(self, input_shape: Shape) -> None:
+        """Makes the two layers that make the weights."""
+        if self.outputs is None:
+            return
+        initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
+        self.hidden = keras.layers.Dense(
+            self.expansion * self.outputs,
+            activation="gelu",
+            use_bias=False,
+            kernel_initializer=cast(Any, initializer),
+            dtype=self.dtype_policy,
+            name="hidden",
+        )
+        self.hidden.build(input_shape)
+        self.mixing = keras.layers.Dense(
+            self.outputs,
+            kernel_initializer="zeros",
+            bias_initializer=CurrentOnly(),
+            dtype=self.dtype_policy,
+            name="mixing",
+        )
+        self.mixing.build((*input_shape[:-1], self.expansion * self.outputs))
+
+    def weights_of(self, output: Any) -> Any:
+        """Returns `gelu(norm(output) W_1) W_2 + b`, one set of weights a token."""
+        # The norm has no gain: the kernel behind it does as well.
+        return self.mixing(self.hidden(ops.rms_normalization(output, axis=-1, epsilon=EPSILON)))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "expansion": self.expansion}
+
+
+@register
+class Mudd(HistoryTopology):
+    """Behind each block an average whose weights depend on the token: `Y_i = sum_j A_ij(X_i) X_j`.
+
+        A_i(X) = gelu(rms_norm(X) W_1) W_2 + b
+
+    `X_0` is the stack's input, `X_i` the output of block `i` and `Y_i` what the next block gets. At first `W_2` is 0
+    and `b` is 1 for the newest output and 0 for all others, which is the plain stack. A block of several connections
+    has one average, behind the last of them.
+
+    Of the paper's four streams this is the residual one, `R`. Those of queries, keys and values are left out: they give
+    an attention layer three inputs, and the branch of a connection has one.
+
+    Args:
+        expansion: Hidden units for each weight that is made. 4 is what the authors' code takes where there is one
+            stream.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Xiao et al., MUDDFormer: Breaking Residual Bottlenecks in Transformers via Multiway Dynamic Dense Connections,
+        2025. https://arxiv.org/abs/2502.12170, section 2
+    """
+
+    def __init__(self, expansion: int = 4, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.expansion = whole_number(owner_of(self), "expansion", expansion)
+
+    def link(self, place: Place) -> Link:
+        """Returns a link; that of a connection which ends no block has no weights."""
+        return MuddLink(outputs_after(place), self.expansion, dtype=self.dtype_policy)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "expansion": self.expansion}

@@ -1,0 +1,93 @@
+"""U-Net: what the first half of the blocks put on a stack, the second half takes off and adds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_residual.layers._checks import number, owner_of
+from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import Shape
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
+
+
+@register
+class UNetLink(Link):
+    """A connection before which a row may be taken off the pile and added, and after which one may be put there.
+
+    Args:
+        pops: Whether the last row is taken off and `w` times added to the stream.
+        pushes: Whether the stream is put there as a new last row.
+        init: Start of `w`.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+    """
+
+    def __init__(self, pops: bool, pushes: bool, init: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pops = pops
+        self.pushes = pushes
+        self.init = init
+
+    def build(self, input_shape: Shape) -> None:
+        """Adds `w` where a row is taken off."""
+        del input_shape
+        if self.pops:
+            initializer = keras.initializers.Constant(self.init)
+            self.skip_weight = self.add_weight(shape=(), initializer=initializer, name="skip_weight")
+
+    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+        """Returns `Q = [1, 0, …, w]`, which is also what becomes of the first row, and `P` that writes to it alone."""
+        del context
+        read: list[Any] = [1] + [0] * (len(rows) - 1)
+        write = list(read)
+        if not self.pops:
+            return Coefficients(read=read, transport=None, write=write)
+        read[-1] = self.skip_weight
+        others = [[int(i == j) for j in range(len(rows))] for i in range(1, len(rows) - 1)]
+        return Coefficients(read=read, transport=[read, *others], write=write[:-1])
+
+    def finish(self, rows: Rows) -> Rows:
+        """Puts the stream on the pile."""
+        return (*rows, rows[0]) if self.pushes else rows
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "pops": self.pops, "pushes": self.pushes, "init": self.init}
+
+
+@register
+class UNet(Topology):
+    """Long skips from the first half of the blocks to the second, the last of one half to the first of the other.
+
+    With `L` blocks `B`, `x_l = B_l(x_{l-1} + w_l x_{L+1-l})` in the second half, and `x_l = B_l(x_{l-1})` before it. Of
+    an odd number the block in the middle has no long skip. Of an even number the first block of the second half gets
+    `(1 + w) x`, as in the code this is taken from. With `w = 0` this is the plain stack.
+
+    Args:
+        init: Start of each `w`, one learnable number a skip.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Reference:
+        Ronneberger et al., U-Net, 2015. https://arxiv.org/abs/1505.04597, which concatenates
+        Jordan et al., modded-nanogpt, record of 2024-11-10, which adds with learnable weights.
+        https://github.com/KellerJordan/modded-nanogpt
+    """
+
+    fixed_shape = False
+
+    def __init__(self, init: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.init = number(owner_of(self), "init", init, "a finite number")
+
+    def link(self, place: Place) -> Link:
+        """Returns a link that takes off before the first connection of a block, or puts there after the last."""
+        index, half = place.order // place.per_block, place.depth // 2
+        pops = index >= place.depth - half and place.position == 0
+        pushes = index < half and place.position == place.per_block - 1
+        return UNetLink(pops, pushes, self.init, dtype=self.dtype_policy)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "init": self.init}
