@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import flag, owner_of
+from keras_residual.layers._checks import flag, owner_of, whole_number
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -21,7 +21,6 @@ from keras_residual.stacks.topologies.streams import (
     MultiStream,
     MultiStreamLink,
     check_width,
-    count,
 )
 
 
@@ -75,22 +74,23 @@ class HyperConnectionsLink(MultiStreamLink):
         """Returns `Q = A_m^T`, `T = A_r^T` and `P = B`; of `Q` a row for each fraction where there are several."""
         del context
         dtype = rows[0].dtype
-        alpha, beta = ops.cast(self.alpha, dtype), ops.cast(self.beta, dtype)
+        alpha: Any = ops.cast(self.alpha, dtype)
+        beta: Any = ops.cast(self.beta, dtype)
         if self.dynamic:
             normed = self._normed(ops.stack(rows, axis=-2))
-            by_alpha = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, dtype)))
-            by_beta = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, dtype)))
+            by_alpha: Any = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, dtype)))
+            by_beta: Any = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, dtype)))
             alpha = alpha + ops.cast(self.alpha_scale, dtype) * by_alpha
             beta = beta + ops.cast(self.beta_scale, dtype) * by_beta[..., 0]
         read = alpha[..., 0] if self.fractions == 1 else ops.swapaxes(alpha[..., : self.fractions], -1, -2)
         # Row i of A_r says where row i goes, row i of the transport where row i comes from.
-        transport = ops.swapaxes(alpha[..., self.fractions :], -1, -2)
+        transport: Any = ops.swapaxes(alpha[..., self.fractions :], -1, -2)
         return Coefficients(read=read, transport=transport, write=beta)
 
     def _normed(self, x: Any) -> Any:
         centred = x - ops.mean(x, axis=-1, keepdims=True)
-        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + NORM_EPSILON)
-        return centred / deviation * ops.cast(self.gain, x.dtype)
+        variance: Any = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+        return centred * cast(Any, ops.rsqrt(variance + NORM_EPSILON)) * cast(Any, ops.cast(self.gain, x.dtype))
 
     def read(self, rows: Rows, coefficients: Coefficients) -> Any:
         """Returns what the branch receives, its fractions side by side."""
@@ -100,7 +100,7 @@ class HyperConnectionsLink(MultiStreamLink):
 
     def write(self, added: Any, coefficients: Coefficients) -> Rows:
         """Returns for each row its fraction of what the branch added, by its weight."""
-        parts = ops.split(added, self.fractions, axis=-1) if self.fractions > 1 else [added]
+        parts: Any = ops.split(added, self.fractions, axis=-1) if self.fractions > 1 else [added]
         weights = coefficients.write
         return tuple(
             scaled(weights[..., row], parts[row % self.fractions]) for row in range(self.streams * self.fractions)
@@ -113,7 +113,7 @@ class HyperConnectionsLink(MultiStreamLink):
         if self.fractions == 1:
             return super().connect(rows, branch, context, training)
         dtype = rows[0].dtype
-        parts = tuple(part for row in rows for part in ops.split(row, self.fractions, axis=-1))
+        parts = tuple(part for row in rows for part in cast(Any, ops.split(row, self.fractions, axis=-1)))
         parts = super().connect(parts, branch, context, training)
         streams = [parts[i : i + self.fractions] for i in range(0, len(parts), self.fractions)]
         return tuple(ops.cast(ops.concatenate(stream, axis=-1), dtype) for stream in streams)
@@ -151,7 +151,7 @@ class HyperConnections(MultiStream):
     def __init__(self, streams: int = 4, dynamic: bool = True, fractions: int = 1, **kwargs: Any) -> None:
         super().__init__(streams, **kwargs)
         self.dynamic = flag(owner_of(self), "dynamic", dynamic)
-        self.fractions = count(owner_of(self), "fractions", fractions)
+        self.fractions = whole_number(owner_of(self), "fractions", fractions)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

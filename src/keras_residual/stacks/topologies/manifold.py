@@ -1,16 +1,17 @@
-"""Manifold-constrained Hyper-Connections: the mixing of streams is a doubly stochastic matrix, so that it stays tame."""
+"""Manifold-constrained Hyper-Connections: streams are mixed by doubly stochastic matrices."""
 
 from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.layers._checks import owner_of
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -21,7 +22,6 @@ from keras_residual.stacks.topologies.streams import (
     MultiStream,
     MultiStreamLink,
     check_width,
-    count,
 )
 
 
@@ -61,17 +61,17 @@ class ManifoldLink(MultiStreamLink):
         """Returns `Q = H_pre`, `T = H_res` and `P = H_post`."""
         del context
         n = self.streams
-        flat = ops.concatenate(rows, axis=-1)
-        kernel, bias, scale = (ops.cast(w, flat.dtype) for w in (self.kernel, self.bias, self.scale))
-        mean_square = ops.mean(ops.square(flat), axis=-1, keepdims=True)
+        flat: Any = ops.concatenate(rows, axis=-1)
+        kernel, bias, scale = (cast(Any, ops.cast(w, flat.dtype)) for w in (self.kernel, self.bias, self.scale))
+        mean_square: Any = ops.mean(ops.square(flat), axis=-1, keepdims=True)
         # The norm behind the product, where it has fewer elements to divide.
-        by_token = ops.matmul(flat, kernel) * ops.rsqrt(mean_square + NORM_EPSILON)
-        pre = ops.sigmoid(scale[0] * by_token[..., :n] + bias[:n])
-        post = 2 * ops.sigmoid(scale[1] * by_token[..., n : 2 * n] + bias[n : 2 * n])
+        by_token = cast(Any, ops.matmul(flat, kernel)) * cast(Any, ops.rsqrt(mean_square + NORM_EPSILON))
+        pre: Any = ops.sigmoid(scale[0] * by_token[..., :n] + bias[:n])
+        post: Any = ops.sigmoid(scale[1] * by_token[..., n : 2 * n] + bias[n : 2 * n])
         if not len(self.first_logits()):
-            return Coefficients(read=pre, transport=None, write=post)
+            return Coefficients(read=pre, transport=None, write=2 * post)
         return Coefficients(
-            read=pre, transport=self.residual(scale[2] * by_token[..., 2 * n :] + bias[2 * n :]), write=post
+            read=pre, transport=self.residual(scale[2] * by_token[..., 2 * n :] + bias[2 * n :]), write=2 * post
         )
 
 
@@ -99,8 +99,7 @@ class SinkhornLink(ManifoldLink):
 
     def residual(self, logits: Any) -> Any:
         """Returns the matrix; its rows sum to 1 to rounding, its columns as nearly as the iterations make them."""
-        matrix = ops.reshape(logits, (*ops.shape(logits)[:-1], self.streams, self.streams))
-        return ops.exp(sinkhorn(matrix, self.iterations))
+        return ops.exp(sinkhorn(_as_matrix(logits, self.streams), self.iterations))
 
 
 @register
@@ -114,10 +113,9 @@ class PermutationsLink(ManifoldLink):
     def residual(self, logits: Any) -> Any:
         """Returns the matrix; its rows and columns sum to 1 to rounding."""
         each = permutations(self.streams)
-        weights = ops.softmax(logits, axis=-1)
+        weights: Any = ops.softmax(logits, axis=-1)
         table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
-        mean = ops.matmul(weights, table)
-        return ops.reshape(mean, (*ops.shape(mean)[:-1], self.streams, self.streams))
+        return _as_matrix(ops.matmul(weights, table), self.streams)
 
 
 @register
@@ -151,18 +149,17 @@ class MHC(Manifold):
 
         H_pre = sigmoid(a1 x W1 + b1),   H_post = 2 sigmoid(a2 x W2 + b2),   H_res = Sinkhorn(exp(a3 mat(x W3) + b3))
 
-    where Sinkhorn divides columns by their sums and then rows, `iterations` times, in the logarithm and in float32. Rows
-    of `H_res` sum to 1 to rounding. Columns, and so the sum over the streams, keep to 1 within 1e-5 for logits of a
-    standard deviation of 1, but within 0.1 only for one of 5: with large logits 20 iterations are not enough, and
-    `"mhc_lite"` is exact.
+    where Sinkhorn divides columns by their sums and then rows, `iterations` times, in the logarithm and in float32.
+    Rows of `H_res` sum to 1 to rounding. Columns, and so the sum over the streams, keep to 1 within 1e-5 for logits of
+    a standard deviation of 1, but for one of 4 within 0.1 only: then 20 iterations are not enough, and `"mhc_lite"` is
+    exact.
 
-    The beginning is `n` copies, the end their sum, as in Hyper-Connections. The paper gives `a = 0.01` and no other
-    initial value. Here `W = 0`, `b2 = 0`, `b3 = I`, and `b1` is 1 for one stream, the connection's index in the whole
-    stack modulo `n`, and else 0. So `H_post = 1`, and as long as streams are equal `H_res` changes nothing: with a branch
-    that starts with a norm, each stream is that of a plain pre-norm stack, and the output `n` times it. The turn in `b1`
-    makes streams differ once they are trained; with `b = 0` and `W = 0` they would be copies for ever. (MaxText draws
-    `W` at random with `b = 0`, which is a plain stack within a hundredth.) A branch without a norm receives
-    `0.73 + 0.5 (n - 1)` times the stream.
+    The beginning is `n` copies, the end their sum, as in Hyper-Connections. At first `a = 0.01`, `W = 0`, `b2 = 0`,
+    `b3 = I`, and `b1` is 1 for one stream, the connection's index in the whole stack modulo `n`, and 0 for the others.
+    So `H_post = 1`, and as long as streams are equal `H_res` changes nothing: where each branch starts with a norm,
+    every stream is that of a plain pre-norm stack, and the output `n` times it. A branch without a norm receives
+    `0.73 + 0.5 (n - 1)` times the stream. Sources have other starts: MaxText `b = 0` and a random `W`, which is a plain
+    stack within a hundredth; with `W = 0` as well, the streams would stay copies of each other for ever.
 
     Per connection that makes `n d (n² + 2 n) + n² + 2 n + 3` weights.
 
@@ -177,7 +174,7 @@ class MHC(Manifold):
 
     def __init__(self, streams: int = 4, iterations: int = 20, **kwargs: Any) -> None:
         super().__init__(streams, **kwargs)
-        self.iterations = count(owner_of(self), "iterations", iterations)
+        self.iterations = whole_number(owner_of(self), "iterations", iterations)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -205,7 +202,11 @@ class MHCLite(Manifold):
         mHC-lite, 2026. https://arxiv.org/abs/2601.05732
     """
 
-    most_streams = 5
+    def __init__(self, streams: int = 4, **kwargs: Any) -> None:
+        super().__init__(streams, **kwargs)
+        if self.streams > 5:
+            rule = "at most 5, since there are streams! permutations"
+            raise bad_argument(owner_of(self), "streams", rule, streams, "Use topology='mhc' for more.")
 
     def link(self, place: Place) -> Link:
         """Returns a connection."""
@@ -238,6 +239,10 @@ def sinkhorn(logits: Any, iterations: int) -> Any:
         logits = logits - ops.logsumexp(logits, axis=-2, keepdims=True)
         logits = logits - ops.logsumexp(logits, axis=-1, keepdims=True)
     return logits
+
+
+def _as_matrix(rows: Any, streams: int) -> Any:
+    return ops.reshape(rows, (*cast(Any, ops.shape(rows))[:-1], streams, streams))
 
 
 def permutations(streams: int) -> np.ndarray:

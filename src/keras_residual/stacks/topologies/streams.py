@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers._checks import owner_of
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.merge_base import widen
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
 
@@ -60,7 +59,7 @@ class MultiStreamLink(Link):
         # is what becomes of the stream.
         dtype = rows[0].dtype
         after = super().connect(
-            tuple(wide(row) for row in rows), lambda x: wide(branch(ops.cast(x, dtype))), context, training
+            tuple(widen(row) for row in rows), lambda x: widen(branch(ops.cast(x, dtype))), context, training
         )
         return tuple(ops.cast(row, dtype) for row in after)
 
@@ -73,11 +72,9 @@ class MultiStream(Topology):
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
-    most_streams: int | None = None
-
     def __init__(self, streams: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.streams = count(owner_of(self), "streams", streams, self.most_streams)
+        self.streams = whole_number(owner_of(self), "streams", streams)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -89,9 +86,9 @@ class MultiStream(Topology):
 
     def end(self, rows: Rows) -> Any:
         """Returns the sum of the streams."""
-        total = wide(rows[0])
+        total = widen(rows[0])
         for row in rows[1:]:
-            total = total + wide(row)
+            total = total + widen(row)
         return ops.cast(total, rows[0].dtype)
 
     def arguments(self, place: Place) -> dict[str, Any]:
@@ -107,16 +104,6 @@ class MultiStream(Topology):
         }
 
 
-def count(owner: str, argument: str, value: Any, most: int | None = None) -> int:
-    """Returns `value` as a whole number of at least 1 and at most `most`; raises otherwise."""
-    rule = "a whole number of at least 1" if most is None else f"a whole number from 1 to {most}"
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise wrong_type(owner, argument, rule, value)
-    if not 1 <= value <= (value if most is None else most):
-        raise bad_argument(owner, argument, rule, value)
-    return int(value)
-
-
 def check_width(owner: str, input_shape: Shape, reason: str) -> int:
     """Returns the length of the last axis; raises where it is not known."""
     width = input_shape[-1]
@@ -124,8 +111,3 @@ def check_width(owner: str, input_shape: Shape, reason: str) -> int:
         rule = f"a tensor whose last axis has a known length, {reason}"
         raise bad_argument(owner, "inputs", rule, input_shape)
     return int(width)
-
-
-def wide(x: Any) -> Any:
-    """Returns a tensor in float32 at least: what weighs streams is not computed in half precision."""
-    return x if keras.backend.standardize_dtype(x.dtype) in ("float32", "float64") else ops.cast(x, "float32")
