@@ -183,7 +183,8 @@ def _seed_of(initializer: Any) -> int:
         return seed
     # A generator is asked once, so that its state moves on for the next initializer, but not with each of the blocks.
     if initializer not in _seeds:
-        _seeds[initializer] = int.from_bytes(np.asarray(ops.convert_to_numpy(seed.next())).tobytes()[:16], "little")
+        words = [int(word) % 2**64 for word in np.ravel(ops.convert_to_numpy(seed.next()))]
+        _seeds[initializer] = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
     return _seeds[initializer]
 
 
@@ -212,7 +213,8 @@ def _cast(values: np.ndarray, dtype: Any) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, gain: Any) -> np.ndarray:
-    return (values * np.asarray(gain, "float64")).astype(values.dtype)
+    exact = values.dtype if np.issubdtype(values.dtype, np.floating) else "float64"
+    return (values * np.asarray(gain, exact)).astype(values.dtype, copy=False)
 
 
 # --- Twins: by the function that Keras draws with, so that a subclass with a `__call__` of its own has none ----------
