@@ -113,7 +113,8 @@ class PermutationsLink(ManifoldLink):
     def residual(self, logits: Any) -> Any:
         """Returns the matrix; its rows and columns sum to 1 to rounding."""
         each = permutations(self.streams)
-        weights: Any = ops.softmax(logits, axis=-1)
+        # The softmax; Keras's own warns of an axis of length 1, which one stream has.
+        weights: Any = ops.exp(logits - ops.logsumexp(logits, axis=-1, keepdims=True))
         table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
         return _as_matrix(ops.matmul(weights, table), self.streams)
 
