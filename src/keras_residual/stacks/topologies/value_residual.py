@@ -149,14 +149,14 @@ class ValueResidual(Topology):
             link.attach(attention)
         return link
 
-    def _attention_of(self, place: Place) -> ValueResidualAttention | None:
+    def _attention_of(self, place: Place) -> Any:
         found = [part for part in sublayers(place.connection) if isinstance(part, ValueResidualAttention)]
         if len(found) > 1:
             rule = "a branch with one ValueResidualAttention"
             value = [part.name for part in found]
             way_out = "Put each in a Residual of its own, and pass the stack a list of these as its block."
             raise bad_argument(owner_of(place.connection), "branch", rule, value, way_out)
-        return cast(ValueResidualAttention, found[0]) if found else None
+        return found[0] if found else None
 
     def begin(self, x: Any) -> Rows:
         """Returns the input, and zeros where the first block will put its values."""
