@@ -8,7 +8,7 @@ from keras import ops
 
 from contract import assert_close, to_numpy
 from keras_residual.layers.depth_context import DepthContext
-from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals, DepthAttention
+from keras_residual.stacks.topologies.attention_residuals import EPSILON, AttentionResiduals, DepthAttention
 from stacks.topologies.history_driver import (
     Driven,
     X,
@@ -25,9 +25,8 @@ from stacks.topologies.history_driver import (
 def mixed(rows: list[np.ndarray], attention: DepthAttention) -> np.ndarray:
     """Returns `sum_i softmax_i(w . rms_norm(v_i)) v_i`."""
     weights = {w.name: to_numpy(w.value).astype("float64") for w in attention.weights}
-    assert set(weights) == {"scale", "query"}
-    epsilon = attention.norm.epsilon
-    logits = np.stack([(rms_norm(v, epsilon) * weights["scale"]) @ weights["query"] for v in rows], axis=-1)
+    assert set(weights) == {"gain", "query"}
+    logits = np.stack([(rms_norm(v, EPSILON) * weights["gain"]) @ weights["query"] for v in rows], axis=-1)
     a = softmax(logits)
     return sum(a[..., i, None] * v for i, v in enumerate(rows))
 

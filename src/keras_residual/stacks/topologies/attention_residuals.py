@@ -12,6 +12,8 @@ from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology, weighted_sum
 
+EPSILON = 1e-6
+
 
 @register
 class DepthAttention(keras.layers.Layer):
@@ -24,17 +26,26 @@ class DepthAttention(keras.layers.Layer):
         `(batch, …, n)`, float32.
     """
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def build(self, input_shape: Shape) -> None:
         """Adds the query `w` and the norm's gain, for the shape of one row."""
-        self.norm = keras.layers.RMSNormalization(dtype=self.dtype_policy, name="norm")
-        self.norm.build(input_shape)
-        self.query = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="query")
+        shape = (input_shape[-1],)
+        self.query = self.add_weight(shape=shape, initializer="zeros", name="query")
+        self.gain = self.add_weight(shape=shape, initializer="ones", name="gain")
 
     def call(self, inputs: Rows) -> Any:
         """Returns the weights."""
-        query: Any = ops.cast(self.query, "float32")
-        logits = [ops.sum(ops.cast(self.norm(row), "float32") * query, axis=-1) for row in inputs]
-        return ops.softmax(ops.stack(logits, axis=-1), axis=-1)
+        query, gain = (ops.cast(weight, "float32") for weight in (self.query, self.gain))
+        rows = [ops.cast(row, "float32") for row in inputs]
+        keys = [ops.rms_normalization(row, scale=gain, axis=-1, epsilon=EPSILON) for row in rows]
+        return ops.softmax(ops.stack([ops.matmul(key, query) for key in keys], axis=-1), axis=-1)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Returns None: weights have no mask."""
+        return None
 
 
 @register
@@ -97,4 +108,4 @@ class AttentionResiduals(Topology):
 
     def link(self, place: Place) -> Link:
         """Returns a link; that of the first connection has no weights."""
-        return AttentionResidualLink(place.order == 0, dtype=self.dtype_policy)
+        return AttentionResidualLink(place.order == 0, name=place.link_name, dtype=self.dtype_policy)

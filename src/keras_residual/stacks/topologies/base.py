@@ -48,6 +48,11 @@ class Place:
         return self.index * self.per_block + self.position
 
     @property
+    def link_name(self) -> str:
+        """The name of a link here, the same in each block and however the stack is executed."""
+        return f"link_{self.position}"
+
+    @property
     def connections(self) -> int:
         """Number of connections in the whole stack."""
         return self.depth * self.per_block

@@ -83,7 +83,7 @@ class DenseFormer(HistoryTopology):
         """Returns a link; that of a connection which ends no block has no weights."""
         outputs = outputs_after(place)
         averages = outputs is not None and (outputs - 1) % self.period == 0
-        return DenseFormerLink(outputs, self.dilation, averages, dtype=self.dtype_policy)
+        return DenseFormerLink(outputs, self.dilation, averages, name=place.link_name, dtype=self.dtype_policy)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -182,6 +182,7 @@ class Fractal(Topology):
             self.global_rate,
             # One seed for all joins would make them drop alike.
             seed=None if self.seed is None else self.seed + place.order,
+            name=place.link_name,
             dtype=self.dtype_policy,
         )
 

@@ -168,6 +168,7 @@ class Laurel(Topology):
             self.previous,
             self.history_rank,
             seed=self._seed + 3 * place.position,
+            name=place.link_name,
             dtype=self.dtype_policy,
         )
 

@@ -92,7 +92,7 @@ class Mudd(HistoryTopology):
 
     def link(self, place: Place) -> Link:
         """Returns a link; that of a connection which ends no block has no weights."""
-        return MuddLink(outputs_after(place), self.expansion, dtype=self.dtype_policy)
+        return MuddLink(outputs_after(place), self.expansion, name=place.link_name, dtype=self.dtype_policy)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

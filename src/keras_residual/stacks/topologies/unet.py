@@ -86,7 +86,7 @@ class UNet(Topology):
         index, half = place.order // place.per_block, place.depth // 2
         pops = index >= place.depth - half and place.position == 0
         pushes = index < half and place.position == place.per_block - 1
-        return UNetLink(pops, pushes, self.init, dtype=self.dtype_policy)
+        return UNetLink(pops, pushes, self.init, name=place.link_name, dtype=self.dtype_policy)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -140,7 +140,7 @@ class ValueResidual(Topology):
             rule = "a block that has a ValueResidualAttention, of which the others get the first values"
             raise bad_argument(owner_of(self), "block", rule, place.connection.name, WAY_OUT)
         publishes = attention is not None and place.position == self._publisher
-        link = ValueResidualLink(self.init, self.learnable, publishes, dtype=self.dtype_policy)
+        link = ValueResidualLink(self.init, self.learnable, publishes, name=place.link_name, dtype=self.dtype_policy)
         if attention is not None:
             if attention.value_shape != (self._heads, self._size):
                 rule = f"{self._heads} with values of {self._size} channels, as in the first attention layer"
