@@ -223,11 +223,13 @@ def test_arguments_that_are_not_ours_get_the_stock_convolution():
         integers = x.astype("int32"), kernel.astype("int32")
         jax.lax.conv_general_dilated(*integers, (1, 1), "SAME", dimension_numbers=layout)
         jax.lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=layout)
+        turned = {"dimension_numbers": layout, "transpose_kernel": True}
+        jax.lax.conv_transpose(jnp.ones((4, 5, 5, 4)), kernel, (2, 2), [(1, 1)] * 2, **turned, precision="highest")
         with pytest.raises(ValueError, match="String padding"):
             jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", (2, 2), dimension_numbers=layout)
         with pytest.raises(ValueError, match="feature_group_count"):
             jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=2)
-    assert not ours.called
+    assert ours.call_args_list == []
 
 
 def test_nothing_stays_behind():
