@@ -183,7 +183,7 @@ def _seed_of(initializer: Any) -> int:
         return seed
     # A generator is asked once, so that its state moves on for the next initializer, but not with each of the blocks.
     if initializer not in _seeds:
-        words = [int(word) % 2**64 for word in np.ravel(ops.convert_to_numpy(seed.next()))]
+        words = [int(word) % 2**64 for word in np.asarray(ops.convert_to_numpy(seed.next())).ravel()]
         _seeds[initializer] = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
     return _seeds[initializer]
 
