@@ -125,8 +125,8 @@ def _check_config(layer: keras.layers.Layer, given: Any, tolerance: float) -> No
 
 
 def _arguments(cls: type) -> set[str]:
-    """Names of the arguments of the constructors of `cls` and of its bases, up to Keras's own layer."""
-    own = cls.__mro__[: cls.__mro__.index(keras.layers.Layer)]
+    """Names of the arguments of the constructors of `cls` and of its bases, but for Keras's own classes."""
+    own = [c for c in cls.__mro__ if not c.__module__.startswith("keras.")]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = [p for c in own if "__init__" in vars(c) for p in inspect.signature(c.__init__).parameters.values()]
     return {p.name for p in parameters if p.kind in named} - {"self"}
