@@ -19,7 +19,7 @@ X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 MAPS = np.random.default_rng(1).normal(size=(2, 5, 5, 4)).astype("float32")
 
 
-def full_block(**kwargs: Any) -> Residual:
+def full_block() -> Residual:
     """Everything at once: norms with statistics, dropout, a regulariser, a learnable scale."""
     branch = [
         layers.Dense(8, activation="tanh", kernel_regularizer="l2", name="in"),
@@ -27,12 +27,11 @@ def full_block(**kwargs: Any) -> Residual:
         layers.Dropout(0.3, name="dropout"),
         layers.Dense(6, name="out"),
     ]
-    scale = keras.layers.Identity() if kwargs.pop("plain", False) else None
-    return Residual(branch, norm="layer_norm", branch_scale=scale or 0.5, name="residual", **kwargs)
+    return Residual(branch, norm="layer_norm", branch_scale=0.5, name="residual")
 
 
 def conv_block() -> Residual:
-    branch = [layers.Conv2D(4, 3, padding="same", name="conv"), layers.BatchNormalization(name="norm")]
+    branch = [layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv"), layers.BatchNormalization(name="norm")]
     return Residual(branch, activation="relu", branch_scale=0.5, name="residual")
 
 
@@ -68,7 +67,7 @@ def test_every_execution_gives_the_same_numbers(kind: str, topology: str) -> Non
     block, x = BLOCKS[kind]
     if topology != "single":
         block = (lambda inner: lambda: without_activation(inner()))(block)
-    rates = [0.0, 0.1, 0.2, 0.3, 0.4]
+    rates = [0.1, 0.2, 0.2, 0.3, 0.4]
     expected = state_after(made(block, drop_path_rate=rates, topology=topology, execution="unrolled"), x)
     assert not np.allclose(expected["inference"], expected["training"]), "the block does nothing in training"
     for execution, remat in WAYS:
@@ -235,15 +234,12 @@ def test_losses_of_the_blocks(execution: str, remat: Any, topology: str) -> None
     keras.utils.set_random_seed(0)
     stack = ResidualStack(block, 4, execution=execution, remat=remat, topology=topology)
     stack(X)
-    expected = ResidualStack.from_config(stack.get_config()).with_execution("unrolled", remat=False)
-    expected.build((None, 6))
-    expected.set_stacked_weights(dict(zip(expected.get_stacked_weights(), stack.get_stacked_weights().values())))
+    expected = stack.with_execution("unrolled", remat=False)
 
     def total(owner: ResidualStack, x: Any) -> Any:
-        with keras.StatelessScope(collect_losses=True) as scope:
+        with keras.StatelessScope([(v, v.value) for v in owner.variables], collect_losses=True):
             y = owner(x)
             losses = owner.losses
-        del scope
         return ops.sum(y) * 0 + ops.sum(ops.stack([ops.sum(loss) for loss in losses]))
 
     assert len(stack.losses) > 0
@@ -274,7 +270,7 @@ def test_every_block_gets_the_mask(execution: str) -> None:
 def test_the_summary_says_how_many_blocks_of_what(capsys: pytest.CaptureFixture[str]) -> None:
     inputs = keras.Input((6,))
     model = keras.Model(inputs, ResidualStack(Residual(layers.Dense(6)), 100, execution="scan")(inputs))
-    model.summary(line_length=100)
+    model.summary(line_length=76)
     printed = capsys.readouterr().out
     assert "4,200" in printed
     assert "100 × 42" in printed
@@ -367,8 +363,6 @@ def _copy_nested(stack: ResidualStack, target: ResidualStack) -> None:
         values = [ops.convert_to_numpy(w) for w in stack.weights if w.path.endswith(kind)]
         places = [w for w in target.weights if w.path.endswith(kind)]
         shape = tuple(places[0].shape)
-        order = sorted(range(len(values)), key=lambda i: stack.weights[i].path) if len(values) > 1 else [0]
-        del order
         if len(values) == 3:  # outer scanned, inner unrolled: (outer, …) for each inner block
             flat = np.stack(values, axis=1).reshape(-1, *shape)
         else:
@@ -401,12 +395,18 @@ def test_depth_must_be_a_positive_whole_number(wrong: Any) -> None:
         ({"topology": 3}, "`topology` must be a Topology or one of"),
         ({"depth_rule": "deepnrm"}, "Did you mean 'deepnorm'"),
         ({"drop_path_rate": 1.0}, "`drop_path_rate` must be a number in [0, 1)"),
-        ({"drop_path_rate": [0.1, 0.2, 0.3]}, "`drop_path_rate` must be one rate, a pair (first, last), or one for each"),
+        (
+            {"drop_path_rate": [0.1, 0.2, 0.3]},
+            "`drop_path_rate` must be one rate, a pair (first, last), or one for each",
+        ),
         ({"topology": "reversible", "remat": "full"}, "`remat` must be False for a reversible topology"),
         ({"topology": "momentum", "depth": 2000}, "`momentum` must be a number whose power"),
         ({"block": layers.Dense(6), "topology": "reversible"}, "Wrap it: Residual(layer)."),
         ({"block": layers.Dense(6), "drop_path_rate": 0.1}, "blocks that are keras_residual.Residual"),
-        ({"block": Residual(layers.Dense(6), activation="relu"), "topology": "reversible"}, "`activation` must be left"),
+        (
+            {"block": Residual(layers.Dense(6), activation="relu"), "topology": "reversible"},
+            "`activation` must be left",
+        ),
         ({"block": Residual(layers.Dense(5), shortcut="projection")}, "a block must keep the shape of its input"),
         ({"block": NotCopyable(ops.tanh)}, "layers that can be copied from their configuration"),
         ({"block": "dense"}, "`block` must be a Keras layer, a list of layers, or a function"),

@@ -106,25 +106,28 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
             outputs = function(*keras.tree.pack_sequence_as(arguments, list(flat)))
             structure = keras.tree.map_structure(lambda tensor: None, outputs)
 
-            def gradient(*upstream: Any) -> list[Any]:
+            def gradient(*upstream: Any, variables: Any = None) -> Any:
+                variables = list(variables or ())
                 # Waits for the gradient to arrive, and hides that the work is the same as before.
-                with tf.control_dependencies(upstream):
+                with tf.control_dependencies([u for u in upstream if u is not None]):
                     again = [tf.identity(tensor) for tensor in flat]
-                floats = [i for i, tensor in enumerate(again) if tensor.dtype.is_floating]
+                watched = [tensor for tensor in again if tensor.dtype.is_floating]
                 with tf.GradientTape() as tape:
-                    tape.watch([again[i] for i in floats])
+                    tape.watch(watched)
                     outputs = keras.tree.flatten(function(*keras.tree.pack_sequence_as(arguments, again)))
-                pairs = [(o, u) for o, u in zip(outputs, upstream, strict=True) if o.dtype.is_floating]
+                pairs = [
+                    (o, u) for o, u in zip(outputs, upstream, strict=True) if o.dtype.is_floating and u is not None
+                ]
                 found = tape.gradient(
                     [output for output, _ in pairs],
-                    [again[i] for i in floats],
+                    watched + variables,
                     output_gradients=[cotangent for _, cotangent in pairs],
                     unconnected_gradients=tf.UnconnectedGradients.ZERO,
                 )
-                gradients: list[Any] = [None] * len(flat)
-                for i, g in zip(floats, found, strict=True):
-                    gradients[i] = tf.convert_to_tensor(g)
-                return gradients
+                found = [tf.convert_to_tensor(g) for g in found]
+                each = iter(found)
+                gradients = [next(each) if tensor.dtype.is_floating else None for tensor in again]
+                return (gradients, list(each)) if variables else gradients
 
             return keras.tree.flatten(outputs), gradient
 

@@ -47,7 +47,9 @@ def apply(part: keras.Layer | float | None, tensor: Any, training: bool | None, 
     # Given by hand, and not left to the call context, which `stateless_call` does not set up.
     if training is not None and part._call_has_training_arg:
         arguments["training"] = training
-    if mask is not None and part._call_has_mask_arg and tensor.shape[: len(mask.shape)] == mask.shape:
+    if mask is not None and isinstance(part, ATTENTION):
+        arguments |= {"query_mask": mask, "value_mask": mask}
+    elif mask is not None and part._call_has_mask_arg and tensor.shape[: len(mask.shape)] == mask.shape:
         arguments["mask"] = mask
     return _call(part, tensor, **arguments)
 

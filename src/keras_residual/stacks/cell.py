@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+from keras.src.backend.common.masking import set_keras_mask
 
 from keras_residual.layers import chain
 from keras_residual.layers.depth_context import DepthContext
@@ -88,7 +89,7 @@ class Cell(keras.layers.Layer):
         connection = self.connections[index]
 
         def apply(received: Any) -> Any:
-            received = keras.ops.cast(received, connection.compute_dtype)
+            received = _masked(keras.ops.cast(received, connection.compute_dtype), mask)
             added = connection.branch_output(received, training, mask, context)
             if watch is not None:
                 watch(received, added)
@@ -105,6 +106,7 @@ class Cell(keras.layers.Layer):
         mask: Any,
         watch: Watch | None,
     ) -> Any:
+        x = _masked(x, mask)
         if not isinstance(connection, Residual):
             y = chain.apply(connection, x, training, mask)
             if watch is not None:
@@ -121,6 +123,13 @@ class Cell(keras.layers.Layer):
             return connection.join(inputs, branch, training, mask, context)
 
         return watched(keras.ops.cast(x, connection.compute_dtype))
+
+
+def _masked(x: Any, mask: Any) -> Any:
+    """Returns the tensor with the mask where Keras's own layers look for it: what a loop carries has lost it."""
+    if mask is not None:
+        set_keras_mask(x, mask)
+    return x
 
 
 def _where(active: Any, this: Any, other: Any) -> Any:

@@ -29,6 +29,17 @@ class GivenBlocks:
         return self.blocks[index]
 
 
+class Untracked:
+    """Holds what is no part of a layer, so that Keras neither counts nor saves it.
+
+    Args:
+        value: What is held.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
 def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
     """Returns the layers of the block that is repeated, or those of each block."""
     if isinstance(block, GivenBlocks):
@@ -56,12 +67,9 @@ def as_block(owner: str, block: Any) -> list[keras.Layer]:
 
 def copies(owner: str, layers: Sequence[keras.Layer]) -> list[keras.Layer]:
     """Returns new layers of the same configurations, without weights."""
-    # Classes that nobody registered, such as those of a notebook, are known by the layers at hand.
-    known = {type(part).__name__: type(part) for layer in layers for part in sublayers(layer)}
-    known = {name: cls for name, cls in known.items() if not cls.__module__.startswith("keras.")}
     try:
-        with keras.saving.CustomObjectScope(known):
-            return cast(list[keras.Layer], deserialize(serialize(list(layers))))
+        with classes_of(layers):
+            return cast(list[keras.Layer], deserialize(_unshared(serialize(list(layers)))))
     except Exception as error:
         rule = "layers that can be copied from their configuration"
         way_out = (
@@ -71,11 +79,28 @@ def copies(owner: str, layers: Sequence[keras.Layer]) -> list[keras.Layer]:
         raise bad_argument(owner, "block", rule, [layer.name for layer in layers], way_out) from error
 
 
+def classes_of(layers: Sequence[keras.Layer]) -> Any:
+    """Returns a scope in which Keras knows the classes of the layers, also those that nobody registered."""
+    known = {type(part).__name__: type(part) for layer in layers for part in sublayers(layer)}
+    return keras.saving.CustomObjectScope(
+        {name: cls for name, cls in known.items() if not cls.__module__.startswith("keras.")}
+    )
+
+
+def _unshared(config: Any) -> Any:
+    """Returns a configuration of which every copy is new: while Keras loads a model, equal ids give the same object."""
+    if isinstance(config, dict):
+        return {key: _unshared(value) for key, value in config.items() if key != "shared_object_id"}
+    if isinstance(config, (list, tuple)):
+        return [_unshared(item) for item in config]
+    return config
+
+
 def with_drop_path(connection: keras.Layer, rate: float) -> keras.Layer:
     """Returns the connection with a drop path of that rate."""
     if not isinstance(connection, Residual) or not rate:
         return connection
-    return Residual.from_config({**connection.get_config(), "drop_path_rate": rate})
+    return Residual.from_config(_unshared({**connection.get_config(), "drop_path_rate": rate}))
 
 
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:

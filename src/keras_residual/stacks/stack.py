@@ -25,9 +25,11 @@ from keras_residual.stacks.execution import Program
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.pattern import (
     GivenBlocks,
+    Untracked,
     as_pattern,
     check_connections,
     check_plain,
+    classes_of,
     copies,
     with_drop_path,
 )
@@ -120,7 +122,7 @@ class ResidualStack(keras.layers.Layer):
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
         self.depth = depth
-        self.pattern = as_pattern(owner, block, depth)
+        self._pattern = Untracked(as_pattern(owner, block, depth))
         self._rates = _ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
@@ -180,6 +182,11 @@ class ResidualStack(keras.layers.Layer):
         if isinstance(self.topology, ReversibleTopology) and self.remat:
             rule = "False for a reversible topology, which keeps no activations"
             raise bad_argument(owner, "remat", rule, self.remat)
+
+    @property
+    def pattern(self) -> Any:
+        """The layers of the block that is repeated, or `GivenBlocks`."""
+        return self._pattern.value
 
     def _patterns(self) -> list[list[keras.Layer]]:
         return self.pattern.blocks if isinstance(self.pattern, GivenBlocks) else [self.pattern]
@@ -394,7 +401,8 @@ class ResidualStack(keras.layers.Layer):
         config = {**self.get_config(), "execution": execution}
         if remat is not None:
             config["remat"] = remat
-        made = type(self).from_config(config)
+        with classes_of([layer for layers in self._patterns() for layer in layers]):
+            made = type(self).from_config(config)
         if self.built:
             made.build(cast(Any, self.input_spec).shape)
             made.topology.set_weights(self.topology.get_weights())

@@ -146,7 +146,7 @@ class StackedRegularizer(keras.regularizers.Regularizer):
 
     def __call__(self, x: Any) -> Any:
         """Returns the sum."""
-        return ops.sum(ops.vectorized_map(self.regularizer, x))
+        return ops.sum(ops.vectorized_map(self.regularizer, ops.convert_to_tensor(x)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -161,7 +161,7 @@ class StackedConstraint(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         """Returns the weights that hold it."""
-        return ops.vectorized_map(self.constraint, w)
+        return ops.vectorized_map(self.constraint, ops.convert_to_tensor(w))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
