@@ -3,7 +3,7 @@
 from keras_residual.stacks.depth_rules.admin import Admin, admin_profile
 from keras_residual.stacks.depth_rules.base import DepthPlan, DepthRule
 from keras_residual.stacks.depth_rules.init_rules import GPT2, Fixup, TFixup
-from keras_residual.stacks.depth_rules.norm_rules import DeepNorm, DepthScales, Keel, deepnorm, keel
+from keras_residual.stacks.depth_rules.norm_rules import DeepNorm, DepthScales, Keel, LayerNormScaling, deepnorm, keel
 from keras_residual.stacks.depth_rules.registry import RULES, get_rule
 from keras_residual.stacks.depth_rules.scale_rules import (
     DepthMuP,
@@ -27,6 +27,7 @@ __all__ = [
     "InverseDepth",
     "InverseSqrtDepth",
     "Keel",
+    "LayerNormScaling",
     "LayerScaleRule",
     "NFResNet",
     "SkipInitRule",

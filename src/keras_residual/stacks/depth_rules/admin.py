@@ -16,11 +16,15 @@ from keras_residual.layers.serialization import register
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
+    axis_of,
     needs_no_scale,
     needs_position,
+    needs_sum,
     with_arguments,
 )
 from keras_residual.stacks.observe import observe
+
+_OMEGA = "omega"
 
 
 @register
@@ -38,7 +42,8 @@ class Admin(DepthRule):
         del depth, per_block
         needs_position(self.name, connection, "post")
         needs_no_scale(self.name, connection, "skip_scale")
-        omega = LayerScale(1.0, name="omega", dtype=connection.dtype_policy)
+        needs_sum(self.name, connection)
+        omega = LayerScale(1.0, axis=axis_of(connection), name=_OMEGA, dtype=connection.dtype_policy)
         return with_arguments(connection, skip_scale=omega)
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
@@ -48,40 +53,51 @@ class Admin(DepthRule):
 
 
 def admin_profile(stack: Any, x: Any) -> np.ndarray:
-    """Sets `omega` of each connection to the root of the sum of the variances of the branches before it.
+    """Sets each `omega` to the root of the variance that the stream would have there without norms.
 
-    The first keeps 1. To be called once, before training.
+    `omega_1 = 1`, and `omega_i^2 = Var[x_0] + Var[F_1] + … + Var[F_(i-1)]`, as one forward pass in training finds them
+    with each `omega` at 1. The sum in the paper's formula starts with the branches; like the authors' code, this one
+    counts the input as the zeroth of them. To be called once, before training; no other weight changes.
 
     Args:
         stack: A `ResidualStack` with `depth_rule="admin"`.
         x: A batch of what goes into the stack, `(batch, …, channels)`.
 
     Returns:
-        The values that were set, one a connection.
+        The values that were set, `(connections,)`.
 
     Raises:
         ValueError: If the stack has another rule.
 
+    Example:
+        >>> block = kr.Residual(keras.layers.Dense(4), norm="layer_norm", norm_position="post")
+        >>> stack = kr.ResidualStack(block, depth=3, depth_rule="admin")
+        >>> admin_profile(stack, np.random.default_rng(0).normal(size=(8, 4))).shape
+        (3,)
+
     Reference:
         Liu et al., Understanding the Difficulty of Training Transformers, 2020. https://arxiv.org/abs/2004.08249,
-        section 4.3
+        section 4.3; https://github.com/LiyuanLucasLiu/Transformer-Clinic
     """
     if not isinstance(getattr(stack, "depth_rule", None), Admin):
         raise bad_argument("admin_profile", "stack", "a ResidualStack with depth_rule='admin'", stack)
 
-    def variance(received: Any, added: Any) -> dict[str, Any]:
-        del received
-        return {"variance": ops.var(ops.cast(added, "float32"))}
-
-    # The scope takes what the pass would change, such as moving averages.
-    with keras.StatelessScope(), observe(stack, variance) as seen:
-        stack(x, training=True)
-        variances = np.asarray(ops.convert_to_numpy(seen["variance"]))
-    omegas = np.sqrt(np.concatenate([[1.0], np.cumsum(variances)[:-1]]))
+    if not stack.built:
+        stack.build(tuple(np.shape(x)))
     weights = stack.get_stacked_weights()
-    names = [name for name in weights if name.split("/")[-2:-1] == ["omega"]]
+    names = [name for name in weights if name.split("/")[-2:-1] == [_OMEGA]]
     if len(names) != stack.per_block:
         raise ValueError(f"{owner_of(stack)}: {len(names)} weights are named omega, for {stack.per_block} connections.")
+    stack.set_stacked_weights({name: np.ones_like(weights[name]) for name in names})
+
+    def variances(received: Any, added: Any) -> dict[str, Any]:
+        return {name: ops.var(ops.cast(x, "float32")) for name, x in (("received", received), ("added", added))}
+
+    # The scope takes what the pass would change, such as moving averages.
+    with keras.StatelessScope(), observe(stack, variances) as seen:
+        stack(x, training=True)
+        received, added = (np.asarray(ops.convert_to_numpy(seen[name])) for name in ("received", "added"))
+    omegas = np.sqrt(np.concatenate([[1.0], received[0] + np.cumsum(added)[:-1]]))
     by_block = omegas.reshape(-1, stack.per_block)
     stack.set_stacked_weights(
         {name: np.broadcast_to(by_block[:, i, None], weights[name].shape) for i, name in enumerate(names)}

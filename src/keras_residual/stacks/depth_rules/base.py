@@ -5,14 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.residual import Residual
+from keras_residual.layers.shapes import channel_axis, sublayers
+from keras_residual.stacks.pattern import copies
+
+_LAYERS = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
+_NORMS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
 
 Gains = list[tuple[keras.Variable, np.ndarray]]
 
@@ -42,12 +53,18 @@ class DepthPlan:
     learning_rate: float = 1.0
 
     def describe(self, connection: Residual) -> str:
-        """Returns one line for each weight of a built connection that the plan scales at the start."""
-        lines = [
-            f"{variable.path}: initial values times {factors.min():.4g} … {factors.max():.4g}"
-            for variable, factors in self.gains(connection)
-        ]
-        return "\n".join(lines) or "no initial value is changed"
+        """Returns what the plan does to a built connection, a line each: scales, and weights by path, with ranges."""
+        scales = {name: getattr(self, name) for name in ("branch_scale", "skip_scale", "branch_input_scale")}
+        lines = [f"{name}: {_range(values)}" for name, values in scales.items() if values is not None]
+        lines += [f"{v.path}: initial values times {_range(factors)}" for v, factors in self.gains(connection)]
+        if self.learning_rate != 1:
+            lines.append(f"learning rate: times {self.learning_rate:.4g}, which is yours to set")
+        return "\n".join(lines) or "the plan changes nothing"
+
+
+def _range(values: np.ndarray) -> str:
+    least, most = float(np.min(values)), float(np.max(values))
+    return f"{least:.4g}" if least == most else f"{least:.4g} … {most:.4g}"
 
 
 class DepthRule(ABC):
@@ -86,10 +103,17 @@ def everywhere(value: float, depth: int, per_block: int) -> np.ndarray:
 
 
 def with_arguments(connection: Residual, **changed: Any) -> Residual:
-    """Returns a connection of the same configuration but for these arguments."""
-    made = Residual.from_config(connection.get_config())
-    config = {**made.get_config(), **changed}
-    return Residual.from_config(config)
+    """Returns a connection of the same configuration but for these arguments, of new layers without weights."""
+    copy = cast(Residual, copies(owner_of(connection), [connection])[0])
+    # The copy's layers as they are: a second way through their configurations would need their classes registered.
+    layers = {name: getattr(copy, name) for name in _LAYERS}
+    return Residual.from_config({**copy.get_config(), **layers, **changed})
+
+
+def axis_of(connection: Residual) -> int:
+    """Returns the axis of the channels, as the layers of a connection that is not built have it."""
+    # Of rank 3, since the rank is not known yet: there only a layer that says so has its channels first.
+    return channel_axis([*(connection.preactivation or ()), *connection.branch], 3)
 
 
 def needs_position(rule: str, connection: Residual, *positions: str) -> None:
@@ -102,13 +126,27 @@ def needs_position(rule: str, connection: Residual, *positions: str) -> None:
 
 
 def needs_no_norm(rule: str, connection: Residual) -> None:
-    """Raises where the connection has a norm of its own."""
+    """Raises where there is a norm in the connection, as an argument or among its layers."""
+    way_out = "The rule stands in for norms: leave them out, or choose a rule that goes with them."
     if connection.norm is not None:
-        raise bad_argument(owner_of(connection), "norm", f"None, for depth_rule={rule!r}", connection.norm)
+        rule_text = f"None, for depth_rule={rule!r}"
+        raise bad_argument(owner_of(connection), "norm", rule_text, connection.norm, way_out)
+    for layer in sublayers(connection):
+        if isinstance(layer, _NORMS):
+            found = f"{layer.name!r} ({type(layer).__name__})"
+            raise bad_argument(owner_of(connection), "branch", f"without norms for depth_rule={rule!r}", found, way_out)
 
 
 def needs_no_scale(rule: str, connection: Residual, argument: str) -> None:
     """Raises where the connection has a scale that the rule sets."""
     value = getattr(connection, argument)
     if value is not None:
-        raise bad_argument(owner_of(connection), argument, f"None, since depth_rule={rule!r} sets it", value)
+        rule_text = f"None, since depth_rule={rule!r} sets it"
+        raise bad_argument(owner_of(connection), argument, rule_text, value, "Leave out one of the two.")
+
+
+def needs_sum(rule: str, connection: Residual) -> None:
+    """Raises where the two paths meet in another way than by a sum."""
+    merge = connection.merge
+    if merge != "add" and not isinstance(merge, (AddMerge, keras.layers.Add)):
+        raise bad_argument(owner_of(connection), "merge", f"'add', for depth_rule={rule!r}", merge)

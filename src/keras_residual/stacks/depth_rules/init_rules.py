@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import keras
 import numpy as np
 
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import ScalarBias
 from keras_residual.layers.serialization import register
+from keras_residual.layers.shapes import ATTENTION
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
     Gains,
     needs_no_norm,
     needs_no_scale,
+    needs_sum,
     with_arguments,
 )
 from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
@@ -32,9 +36,11 @@ _ACTIVATIONS = (
 class Fixup(DepthRule):
     """Fixup: no norms. The last of a branch's `m` linear maps starts at zero, the others at `L^(-1 / (2 m - 2))`.
 
-    The branch gets a learnable shift before each linear map and activation that is a layer of it, and a learnable
-    factor and shift at its end. In attention, queries and keys are left alone. The classifier behind the stack should
-    start at zero too: that is the user's to set.
+    `L` is the number of connections. A branch of one map starts at zero, and that is all. In attention the maps are
+    values and output; queries and keys are left alone. The branch gets a learnable shift before each of its layers that
+    is a linear map, attention or an activation, and a learnable factor and shift at its end.
+
+    The classifier behind the stack should start at zero too, weights and biases: that is the user's to set.
 
     Reference:
         Zhang et al., Fixup Initialization: Residual Learning Without Normalization, 2019.
@@ -48,10 +54,11 @@ class Fixup(DepthRule):
         del depth, per_block
         needs_no_norm(self.name, connection)
         needs_no_scale(self.name, connection, "branch_scale")
+        needs_sum(self.name, connection)
         connection = with_arguments(connection)
         branch: list[keras.Layer] = []
-        for index, layer in enumerate(connection.branch):
-            if isinstance(layer, _ACTIVATIONS) or hasattr(layer, "kernel_initializer"):
+        for index, layer in enumerate(_flat(connection.branch)):
+            if _has_shift(layer):
                 branch.append(ScalarBias(name=f"shift{index}", dtype=connection.dtype_policy))
             branch.append(layer)
         return with_arguments(connection, branch=branch, branch_scale="fixup")
@@ -71,12 +78,28 @@ class Fixup(DepthRule):
         return DepthPlan(gains=gains)
 
 
+def _flat(layers: Iterable[keras.Layer]) -> Iterator[keras.Layer]:
+    """Yields the layers one after another, those of a `Sequential` in its place."""
+    for layer in layers:
+        if isinstance(layer, keras.Sequential):
+            yield from _flat(layer.layers)
+        else:
+            yield layer
+
+
+def _has_shift(layer: keras.Layer) -> bool:
+    # Whatever draws a kernel is a linear map, or begins with one.
+    is_linear = any(hasattr(layer, f"{kind}_initializer") for kind in ("kernel", "depthwise"))
+    return is_linear or isinstance(layer, (*_ACTIVATIONS, *ATTENTION))
+
+
 @register
 class TFixup(DepthRule):
     """T-Fixup, for an encoder without norms: values, outputs and feed-forward weights start at `0.67 N^(-1/4)`.
 
-    A stack of `L` connections has `N = L / 2` layers. Embeddings should start at `N(0, d^(-1/2))` times `(9 N)^(-1/4)`
-    in a decoder; they, and the decoder's factor, are the user's to set.
+    A stack of `L` connections has `N = L / 2` layers, each of attention and feed-forward. Queries, keys and biases are
+    left alone; kernels should be drawn by Glorot's rule, as Keras does. Embeddings, normal of variance `1 / d` and then
+    times `(9 N)^(-1/4)`, are the user's to set. A decoder with cross-attention has other factors.
 
     Reference:
         Huang et al., Improving Transformer Optimization Through Better Initialization, 2020.
@@ -89,6 +112,7 @@ class TFixup(DepthRule):
         """Checks that there is no norm."""
         del depth, per_block
         needs_no_norm(self.name, connection)
+        needs_sum(self.name, connection)
         return connection
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:

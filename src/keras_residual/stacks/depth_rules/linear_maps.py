@@ -9,6 +9,8 @@ from typing import Any
 import keras
 
 from keras_residual.layers.shapes import ATTENTION
+from keras_residual.layers.value_attention import ValueResidualAttention
+from keras_residual.layers.weight_standardization import ScaledWeightStandardization
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +19,7 @@ class LinearMap:
 
     Args:
         role: `"linear"`, or in an attention layer `"query"`, `"key"`, `"value"` or `"output"`.
-        kernel: Its matrix.
+        kernel: What its size is proportional to: the matrix, or the gain of one that is standardised.
     """
 
     role: str
@@ -25,7 +27,11 @@ class LinearMap:
 
 
 def linear_maps(layers: Iterable[keras.Layer]) -> list[LinearMap]:
-    """Returns the linear maps of built layers, in the order in which they act; biases are not part of them."""
+    """Returns the linear maps of built layers, in the order in which they act; biases are not part of them.
+
+    Layers in other layers are found too, in the order in which the outer one got them. An attention layer of one's own
+    counts as the linear maps in it, since nothing tells its queries and keys from its values.
+    """
     return [found for layer in layers for found in _maps_of(layer)]
 
 
@@ -38,6 +44,14 @@ def _maps_of(layer: Any) -> Iterator[LinearMap]:
     if isinstance(layer, ATTENTION):
         for role in ("query", "key", "value", "output"):
             yield LinearMap(role, getattr(layer, f"_{role}_dense").kernel)
+        return
+    if isinstance(layer, ValueResidualAttention):
+        for role in ("query", "key", "value"):
+            yield LinearMap(role, getattr(layer, role).kernel)
+        yield LinearMap("output", layer.output_projection.kernel)
+        return
+    if isinstance(layer, ScaledWeightStandardization):
+        yield LinearMap("linear", layer.gain)
         return
     kernels = [getattr(layer, name, None) for name in ("kernel", "depthwise_kernel", "pointwise_kernel")]
     kernels = [kernel for kernel in kernels if isinstance(kernel, keras.Variable)]

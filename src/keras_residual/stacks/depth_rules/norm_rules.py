@@ -1,4 +1,4 @@
-"""Rules for norms behind the sum: DeepNorm and Keel."""
+"""Rules that go with norms: DeepNorm and Keel behind the sum, LayerNorm Scaling before the branch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import choice
+from keras_residual.layers.fixed_scale import FixedScale
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import register
 from keras_residual.stacks.depth_rules.base import (
@@ -18,8 +19,12 @@ from keras_residual.stacks.depth_rules.base import (
     everywhere,
     needs_no_scale,
     needs_position,
+    needs_sum,
+    with_arguments,
 )
 from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
+
+_NORM_SCALE = "norm_scale"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,10 +87,11 @@ class DeepNorm(DepthRule):
     `alpha = (2 N)^(1/4)`, `beta = (8 N)^(-1/4)`. In an encoder-decoder of `N` and `M` layers the encoder has
     `alpha = 0.81 (N^4 M)^(1/16)`, `beta = 0.87 (N^4 M)^(-1/16)`, the decoder `(3 M)^(1/4)` and `(12 M)^(-1/4)`.
 
-    The encoder's 0.87 follows from the bound on the model's update. An encoder's change reaches the output through the
-    decoder's `M` cross-attentions, each of which passes on `beta_d^2 / alpha_d`, so that what must stay at 1 is
-    `M * beta_d^2 / alpha_d * 2 N * 2 beta_e^2 / alpha_e^2 = 0.877 * (0.87 / 0.81)^2 = 1.01`. With 1.15 in its place,
-    which torchscale has, it is 1.77.
+    The encoder's constants follow from the paper's bound on the model's update. A change in the encoder reaches the
+    output through the decoder's `M` cross-attentions, each of which passes on `beta_d^2 / alpha_d`: what must be 1 is
+    `M * beta_d^2 / alpha_d * 2 N * 2 beta_e^2 / alpha_e^2`. In all other cases `alpha * beta = 1 / sqrt(2)`; with that
+    here too, `alpha_e = 0.8138 (N^4 M)^(1/16)` and `beta_e = 0.8689 (N^4 M)^(-1/16)`, which the paper rounds.
+    Torchscale divides by `(N^4 M)^(1/16) / 1.15`, the inverse of the constant: the bound is then 1.77.
 
     Args:
         encoder_layers: `N`, or None for an encoder or a decoder alone.
@@ -128,6 +134,7 @@ class DeepNorm(DepthRule):
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
         """Checks that a norm is behind the sum, and nothing else on the skip path."""
         del depth, per_block
+        needs_sum(self.name, connection)
         needs_position(self.name, connection, "post")
         needs_no_scale(self.name, connection, "skip_scale")
         return connection
@@ -156,6 +163,7 @@ class Keel(DepthRule):
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
         """Checks that there are norms before the branch and behind the sum."""
         del depth, per_block
+        needs_sum(self.name, connection)
         needs_position(self.name, connection, "pre", "post")
         needs_no_scale(self.name, connection, "skip_scale")
         return connection
@@ -163,6 +171,39 @@ class Keel(DepthRule):
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns `alpha` on the skip paths."""
         return DepthPlan(skip_scale=everywhere(float(depth * per_block), depth, per_block))
+
+
+@register
+class LayerNormScaling(DepthRule):
+    """LayerNorm Scaling: `y = x + F(N(x) / sqrt(l))`, with `l` the block's number, from 1.
+
+    The norm's output is scaled by a weight that is not trained, since scaled before, the norm would undo it. `l` counts
+    blocks and not connections: the paper's layers of attention and feed-forward scale both alike.
+
+    Reference:
+        Sun et al., The Curse of Depth in Large Language Models, 2025. https://arxiv.org/abs/2502.05795
+    """
+
+    name = "layer_norm_scaling"
+
+    def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
+        """Returns the connection with the scale behind its norm."""
+        del depth, per_block
+        needs_position(self.name, connection, "pre")
+        copy = with_arguments(connection)
+        scale = FixedScale(name=_NORM_SCALE, dtype=connection.dtype_policy)
+        return with_arguments(copy, branch=[scale, *copy.branch])
+
+    def plan(self, *, depth: int, per_block: int) -> DepthPlan:
+        """Returns the values of the scales."""
+        del per_block
+        factors = np.arange(1, depth + 1, dtype="float32") ** -0.5
+
+        def gains(connection: Residual) -> Gains:
+            scales = [s for s in connection.branch if isinstance(s, FixedScale) and s.name == _NORM_SCALE]
+            return [(scale.factor, factors) for scale in scales]
+
+        return DepthPlan(gains=gains)
 
 
 def check_depth(owner: str, argument: str, depth: Any) -> None:

@@ -9,7 +9,7 @@ from keras_residual._errors import unknown_name, wrong_type
 from keras_residual.stacks.depth_rules.admin import Admin
 from keras_residual.stacks.depth_rules.base import DepthRule
 from keras_residual.stacks.depth_rules.init_rules import GPT2, Fixup, TFixup
-from keras_residual.stacks.depth_rules.norm_rules import DeepNorm, Keel
+from keras_residual.stacks.depth_rules.norm_rules import DeepNorm, Keel, LayerNormScaling
 from keras_residual.stacks.depth_rules.scale_rules import (
     DepthMuP,
     InverseDepth,
@@ -31,6 +31,7 @@ _ALL = (
     GPT2,
     DeepNorm,
     Keel,
+    LayerNormScaling,
     Admin,
 )
 

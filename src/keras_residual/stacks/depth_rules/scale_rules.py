@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from keras_residual.layers._checks import number
+from keras_residual._errors import bad_argument
+from keras_residual.layers._checks import owner_of, positive
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale
 from keras_residual.layers.serialization import register
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
+    axis_of,
     everywhere,
     needs_no_norm,
     needs_no_scale,
+    needs_sum,
     with_arguments,
 )
 
@@ -23,6 +26,8 @@ from keras_residual.stacks.depth_rules.base import (
 @register
 class InverseSqrtDepth(DepthRule):
     """Scales each of `L` branches by `1 / sqrt(L)`: the variance of the stream grows by no more than a factor `e`.
+
+    That holds for branches that keep the variance of what they get: `(1 + 1 / L)^L < e`.
 
     Reference:
         Hayou et al., Stable ResNet, 2021. https://arxiv.org/abs/2010.12859
@@ -38,6 +43,10 @@ class InverseSqrtDepth(DepthRule):
 @register
 class InverseDepth(DepthRule):
     """Scales each of `L` branches by `1 / L`: CompleteP with `alpha = 1`, in which every layer keeps learning features.
+
+    `L` is the number of connections. The paper's is that of layers, of two connections each, relative to a base model;
+    with it the factor is the same but for a constant. CompleteP's factors for learning rates of norms and biases,
+    weight decay and Adam's epsilon are the optimizer's.
 
     Reference:
         Dey et al., Don't Be Lazy: CompleteP Enables Compute-Efficient Deep Transformers, 2025.
@@ -96,7 +105,8 @@ class SkipInitRule(DepthRule):
 class LayerScaleRule(DepthRule):
     """Gives each branch one learnable factor a channel, which starts smaller in a deeper stack.
 
-    CaiT's steps: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.
+    CaiT's steps: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond. They go by blocks, not by connections: one of CaiT's
+    has two, attention and feed-forward.
 
     Reference:
         Touvron et al., Going Deeper with Image Transformers, 2021. https://arxiv.org/abs/2103.17239, section 2
@@ -109,7 +119,8 @@ class LayerScaleRule(DepthRule):
         del per_block
         needs_no_scale(self.name, connection, "branch_scale")
         init = 0.1 if depth <= 18 else 1e-5 if depth <= 24 else 1e-6
-        scale = LayerScale(init, name="branch_scale", dtype=connection.dtype_policy)
+        axis = axis_of(connection)
+        scale = LayerScale(init, axis=axis, name="branch_scale", dtype=connection.dtype_policy)
         return with_arguments(connection, branch_scale=scale)
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
@@ -122,7 +133,9 @@ class LayerScaleRule(DepthRule):
 class NFResNet(DepthRule):
     """Normalizer-free: `h' = h + alpha * F(h / beta_l)`, where `beta_l^2 = 1 + l * alpha^2` is the variance of `h`.
 
-    Branches get inputs of unit variance and must keep it: give them `ScaledWSConv2D`s in place of norms.
+    `l` counts the connections before this one, so that the first has `beta = 1`: what goes into the stack should have
+    unit variance. So has what the branches get, and they must keep it: give them `ScaledWSConv2D`s in place of norms.
+    With `branch_scale="skip_init"` in the connection, which the plan leaves alone, it has NFNet's skip gain too.
 
     Args:
         alpha: Scale of each branch, a finite number above 0.
@@ -135,16 +148,22 @@ class NFResNet(DepthRule):
     name = "nf_resnet"
 
     def __init__(self, alpha: float = 0.2) -> None:
-        self.alpha = number("NFResNet", "alpha", alpha, "a number above 0", lambda value: value > 0)
+        self.alpha = positive("NFResNet", "alpha", alpha)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"alpha": self.alpha}
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Checks that there is no norm."""
+        """Checks that there is no norm, and that nothing but `alpha` moves the variance of the sum."""
         del depth, per_block
         needs_no_norm(self.name, connection)
+        needs_sum(self.name, connection)
+        for argument in ("skip_scale", "activation"):
+            value = getattr(connection, argument)
+            if value is not None:
+                rule = f"None, for depth_rule={self.name!r}, which predicts the variance of the sum"
+                raise bad_argument(owner_of(connection), argument, rule, value)
         return connection
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
