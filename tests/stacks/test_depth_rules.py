@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -492,6 +493,13 @@ def test_a_rule_by_a_wrong_name_or_type() -> None:
         depth_rules.DeepNorm(encoder_layers=3)
     with pytest.raises(ValueError, match="Did you mean 'decoder'"):
         depth_rules.DeepNorm(3, 3, part="decode")
+
+
+@pytest.mark.any_backend
+def test_the_page_has_every_rule() -> None:
+    page = Path(__file__).parents[2] / "docs" / "api" / "depth_rules.md"
+    rows = re.findall(r'^\| `"(\w+)"`', page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert rows == list(depth_rules.RULES)
 
 
 RULES = [
