@@ -6,6 +6,8 @@ import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Programs of former runs would hide what compiles, and the folder is that of whoever runs the tests.
+os.environ.setdefault("KERAS_RESIDUAL_COMPILATION_CACHE", "0")
 
 # A backend that was asked for and does not import must fail the run, not shorten it: so this import is not guarded.
 import keras

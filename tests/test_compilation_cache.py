@@ -189,6 +189,16 @@ tell(by_environment=by_environment, by_config=by_config, kept=jax.config.jax_com
     assert not (tmp_path / "cache" / "keras-residual").exists()
 
 
+@on_jax
+def test_the_suite_has_none_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A test must not pass for what another run has compiled, nor fill the folder of who runs it.
+    switch = os.environ[compilation_cache.SWITCH]
+    if switch != "0":
+        pytest.skip("whoever runs the tests has chosen")
+    monkeypatch.setattr(compilation_cache, "_decided", False)
+    assert compilation_cache.enable_compilation_cache_by_default() is None
+
+
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has the cache")
 def test_other_backends_have_none(tmp_path: Path) -> None:
     assert compilation_cache.enable_compilation_cache(tmp_path / "cache") is None
