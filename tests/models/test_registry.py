@@ -23,6 +23,8 @@ PUBLISHED = {
     "cifar_resnet44": 658_586,
     "cifar_resnet56": 853_018,
     "cifar_resnet110": 1_727_962,
+    "cifar_resnet302": 4_838_874,
+    "cifar_resnet1202": 19_421_274,
     "cifar_preact_resnet164": 1_703_258,
 }
 SHAPES = {"tabular_resnet": (7,), "series_resnet": (20, 2), "small_resnet": (8, 8, 1)}
@@ -37,7 +39,7 @@ def test_published_parameter_counts(name: str) -> None:
 
 @pytest.mark.any_backend
 def test_names_are_in_natural_order() -> None:
-    assert kr.list_models("cifar_resnet*") == [f"cifar_resnet{n}" for n in (20, 32, 44, 56, 110)]
+    assert kr.list_models("cifar_resnet*") == [f"cifar_resnet{n}" for n in (20, 32, 44, 56, 110, 302, 1202)]
     assert sorted(kr.list_models()) == sorted(CATALOG)
 
 

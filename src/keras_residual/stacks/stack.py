@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
+from keras_residual.compilation_cache import enable_compilation_cache
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.depth_context import DepthContext
@@ -235,6 +236,7 @@ class ResidualStack(keras.layers.Layer):
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
         del block_mask_shape
+        enable_compilation_cache()
         shape = (None, *inputs_shape[1:])
         self.input_spec = keras.InputSpec(shape=shape)
         if not self.topology.built:
