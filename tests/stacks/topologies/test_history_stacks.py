@@ -66,7 +66,7 @@ def test_it_trains_and_comes_back_from_a_file(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", NAMES)
 def test_output_is_plain_at_first_where_it_should_be(name: str) -> None:
     made = stack(name)
-    plain = stack("single")
+    plain = stack("single", execution="unrolled")
     y = to_numpy(made(X))
     plain(X)
     mine, other = _branch_weights(made), _branch_weights(plain)
@@ -122,9 +122,11 @@ def test_scanned_is_unrolled(topology: Topology, remat: Any) -> None:
     assert_close(found[0][0], found[1][0])
     assert found[0][1].keys() == found[1][1].keys()
     for path, gradient in found[0][1].items():
-        scale = max(np.abs(gradient).max(), np.abs(found[1][1][path]).max())
-        if scale > 1e-6:  # a bias of keys has none but rounding
-            assert_close(gradient, found[1][1][path], 3e-5 if scale < 1e-2 else 1e-5)
+        expected = found[1][1][path]
+        if path.endswith("key/bias"):  # a softmax does not see it: its gradient is rounding
+            assert np.abs(gradient - expected).max() < 1e-4
+        else:
+            assert_close(gradient, expected)
 
 
 def _stacked(made: ResidualStack, by_weight: list[Any]) -> dict[str, np.ndarray]:
