@@ -10,11 +10,10 @@ import subprocess
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 
 import platformdirs
 
-from keras_residual._backend import BACKEND
+from keras_residual._backend import caches
 
 SWITCH = "KERAS_RESIDUAL_COMPILATION_CACHE"
 """Environment variable: `0` or `off` for no cache, or the folder to use instead of the default one."""
@@ -47,20 +46,20 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
     if folder is None and _ours is not None:
         return _ours
     _decided = True
-    on_jax = _jax()
+    cache = caches.compilation_cache()
     switch = os.environ.get(SWITCH, "").strip()
-    if on_jax is None or on_jax.is_off() or switch.lower() in _OFF:
+    if cache is None or cache.is_off() or switch.lower() in _OFF:
         return None
-    set_before = on_jax.folder()
+    set_before = cache.folder()
     if set_before and set_before != str(_ours):
         return Path(set_before)
     root = _root(folder, switch)
-    made = root / f"{on_jax.version()}-{_cpu()}"
+    made = root / f"{cache.version()}-{_cpu()}"
     if made != _ours:
         if not _writable(made):
             return None
         _prune(root)
-        on_jax.enable(made)
+        cache.enable(made)
         _ours = made
     return made
 
@@ -76,19 +75,11 @@ def disable_compilation_cache() -> None:
     A folder that the user has named to JAX stays in use, and no stack enables the cache again by itself.
     """
     global _ours, _decided
-    on_jax = _jax()
-    if on_jax is not None and _ours is not None and on_jax.folder() == str(_ours):
-        on_jax.disable()
+    cache = caches.compilation_cache()
+    if cache is not None and _ours is not None and cache.folder() == str(_ours):
+        cache.disable()
     _ours = None
     _decided = True
-
-
-def _jax() -> ModuleType | None:
-    if BACKEND != "jax":
-        return None
-    from keras_residual._backend import jax_compilation_cache
-
-    return jax_compilation_cache
 
 
 def _root(folder: str | os.PathLike[str] | None, switch: str) -> Path:

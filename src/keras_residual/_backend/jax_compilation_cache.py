@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import jax
+import jax.experimental.compilation_cache.compilation_cache
 import jaxlib.version
-from jax.experimental.compilation_cache import compilation_cache
 
 SECONDS = 0.5
 """Programs that took less to compile are not kept. JAX's own default, 1 s, leaves out most layers of a small net."""
@@ -56,4 +55,4 @@ def disable() -> None:
 def _set(folder: str | None) -> None:
     jax.config.update(_FOLDER, folder)
     # JAX looks at its settings once, when it first compiles, which may have been before.
-    compilation_cache.reset_cache()
+    jax.experimental.compilation_cache.compilation_cache.reset_cache()
