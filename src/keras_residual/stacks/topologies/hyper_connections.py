@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import keras
@@ -11,10 +10,9 @@ from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import flag, owner_of, whole_number
-from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
-from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, mix, scaled
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place
 from keras_residual.stacks.topologies.by_depth import ByDepth
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,
@@ -70,53 +68,25 @@ class HyperConnectionsLink(MultiStreamLink):
         read = np.kron(self.own_stream(index)[:, None], np.eye(self.fractions))
         return np.concatenate([read, np.eye(self.streams * self.fractions)], axis=1)
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
+    def weigh(self, x: Any) -> Coefficients:
         """Returns `Q = A_m^T`, `T = A_r^T` and `P = B`; of `Q` a row for each fraction where there are several."""
-        del context
-        dtype = rows[0].dtype
-        alpha: Any = ops.cast(self.alpha, dtype)
-        beta: Any = ops.cast(self.beta, dtype)
+        alpha: Any = ops.cast(self.alpha, x.dtype)
+        beta: Any = ops.cast(self.beta, x.dtype)
         if self.dynamic:
-            normed = self._normed(ops.stack(rows, axis=-2))
-            by_alpha: Any = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, dtype)))
-            by_beta: Any = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, dtype)))
-            alpha = alpha + ops.cast(self.alpha_scale, dtype) * by_alpha
-            beta = beta + ops.cast(self.beta_scale, dtype) * by_beta[..., 0]
-        read = alpha[..., 0] if self.fractions == 1 else ops.swapaxes(alpha[..., : self.fractions], -1, -2)
+            normed = self._normed(x)
+            by_alpha: Any = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, x.dtype)))
+            by_beta: Any = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, x.dtype)))
+            alpha = alpha + ops.cast(self.alpha_scale, x.dtype) * by_alpha
+            beta = beta + ops.cast(self.beta_scale, x.dtype) * by_beta[..., 0]
         # Row i of A_r says where row i goes, row i of the transport where row i comes from.
-        transport: Any = ops.swapaxes(alpha[..., self.fractions :], -1, -2)
-        return Coefficients(read=read, transport=transport, write=beta)
+        turned: Any = ops.swapaxes(alpha, -1, -2)
+        read = turned[..., 0, :] if self.fractions == 1 else turned[..., : self.fractions, :]
+        return Coefficients(read=read, transport=turned[..., self.fractions :, :], write=beta)
 
     def _normed(self, x: Any) -> Any:
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance: Any = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * cast(Any, ops.rsqrt(variance + NORM_EPSILON)) * cast(Any, ops.cast(self.gain, x.dtype))
-
-    def read(self, rows: Rows, coefficients: Coefficients) -> Any:
-        """Returns what the branch receives, its fractions side by side."""
-        if self.fractions == 1:
-            return super().read(rows, coefficients)
-        return ops.concatenate(mix(coefficients.read, rows), axis=-1)
-
-    def write(self, added: Any, coefficients: Coefficients) -> Rows:
-        """Returns for each row its fraction of what the branch added, by its weight."""
-        parts: Any = ops.split(added, self.fractions, axis=-1) if self.fractions > 1 else [added]
-        weights = coefficients.write
-        return tuple(
-            scaled(weights[..., row], parts[row % self.fractions]) for row in range(self.streams * self.fractions)
-        )
-
-    def connect(
-        self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
-    ) -> Rows:
-        """Returns the streams after one connection."""
-        if self.fractions == 1:
-            return super().connect(rows, branch, context, training)
-        dtype = rows[0].dtype
-        parts = tuple(part for row in rows for part in cast(Any, ops.split(row, self.fractions, axis=-1)))
-        parts = super().connect(parts, branch, context, training)
-        streams = [parts[i : i + self.fractions] for i in range(0, len(parts), self.fractions)]
-        return tuple(ops.cast(ops.concatenate(stream, axis=-1), dtype) for stream in streams)
 
 
 @register
@@ -142,6 +112,13 @@ class HyperConnections(MultiStream):
         dynamic: Whether the weights depend on the streams. False works with any data format.
         fractions: `m`, a divisor of the last axis.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Example:
+        >>> import keras
+        >>> import keras_residual as kr
+        >>> block = kr.Residual(keras.layers.Dense(8), norm="layer_norm")
+        >>> kr.ResidualStack(block, depth=6, topology=kr.topologies.HyperConnections(streams=2)).topology.streams
+        2
 
     Reference:
         Zhu et al., Hyper-Connections, 2024. https://arxiv.org/abs/2409.19606, eq. 1 to 14

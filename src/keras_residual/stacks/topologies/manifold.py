@@ -12,10 +12,9 @@ from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import owner_of, whole_number
-from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
-from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows
+from keras_residual.stacks.topologies.base import Coefficients, Link, Place
 from keras_residual.stacks.topologies.by_depth import ByDepth
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,
@@ -57,11 +56,11 @@ class ManifoldLink(MultiStreamLink):
     def _first_bias(self, index: int) -> np.ndarray:
         return np.concatenate([self.own_stream(index), np.zeros(self.streams), self.first_logits()])
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
+    def weigh(self, x: Any) -> Coefficients:
         """Returns `Q = H_pre`, `T = H_res` and `P = H_post`."""
-        del context
         n = self.streams
-        flat: Any = ops.concatenate(rows, axis=-1)
+        shape: Any = ops.shape(x)
+        flat: Any = ops.reshape(x, (*shape[:-2], n * x.shape[-1]))
         kernel, bias, scale = (cast(Any, ops.cast(w, flat.dtype)) for w in (self.kernel, self.bias, self.scale))
         mean_square: Any = ops.mean(ops.square(flat), axis=-1, keepdims=True)
         # The norm behind the product, where it has fewer elements to divide.
@@ -113,8 +112,8 @@ class PermutationsLink(ManifoldLink):
     def residual(self, logits: Any) -> Any:
         """Returns the matrix; its rows and columns sum to 1 to rounding."""
         each = permutations(self.streams)
-        # The softmax; Keras's own warns of an axis of length 1, which one stream has.
-        weights: Any = ops.exp(logits - ops.logsumexp(logits, axis=-1, keepdims=True))
+        # Keras's own softmax warns of an axis of length 1, which one stream has.
+        weights: Any = ops.exp(_log_normalized(logits, -1))
         table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
         return _as_matrix(ops.matmul(weights, table), self.streams)
 
@@ -237,9 +236,14 @@ def sinkhorn(logits: Any, iterations: int) -> Any:
     """Returns the logarithm of the matrix that Sinkhorn's algorithm makes of `exp(logits)`, over the last two axes."""
     # In the logarithm: the exponentials of large logits underflow to rows of zeros.
     for _ in range(iterations):
-        logits = logits - ops.logsumexp(logits, axis=-2, keepdims=True)
-        logits = logits - ops.logsumexp(logits, axis=-1, keepdims=True)
+        logits = _log_normalized(_log_normalized(logits, -2), -1)
     return logits
+
+
+def _log_normalized(logits: Any, axis: int) -> Any:
+    # Not Keras's logsumexp, which has thrice the operations, for infinities: this is done 40 times a connection.
+    below = logits - ops.stop_gradient(ops.max(logits, axis=axis, keepdims=True))
+    return below - ops.log(ops.sum(ops.exp(below), axis=axis, keepdims=True))
 
 
 def _as_matrix(rows: Any, streams: int) -> Any:
