@@ -82,8 +82,13 @@ class ValueResidualAttention(keras.layers.Layer):
         self.causal = flag(owner, "causal", causal)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
+        # Copies: an initializer that several weights share would give them the same values. They and the dropout are
+        # made at once, for their seeds: what a stack gives the copies of a block follows from those.
+        self._initializers = {
+            part: (_copy(self.kernel_initializer), _copy(self.bias_initializer))
+            for part in ("query", "key", "value", "output")
+        }
         self.supports_masking = True
-        # Made at once, for its seed: what a stack gives the copies of a block follows from it.
         self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop") if self.dropout else None
         self._mix: Callable[[Any], Any] | None = None
 
@@ -105,12 +110,12 @@ class ValueResidualAttention(keras.layers.Layer):
         self.output_projection = self._projection("output", channels, (*input_shape[:-1], width))
 
     def _projection(self, name: str, units: int, input_shape: Shape) -> keras.layers.Dense:
+        kernel_initializer, bias_initializer = self._initializers[name]
         made = keras.layers.Dense(
             units,
             use_bias=self.use_bias,
-            # Copies: an initializer that several weights share would give them the same values.
-            kernel_initializer=_copy(self.kernel_initializer),
-            bias_initializer=_copy(self.bias_initializer),
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
             dtype=self.dtype_policy,
             name=name,
         )
