@@ -106,8 +106,8 @@ def test_configuration_comes_back() -> None:
 
 @pytest.mark.any_backend
 def test_what_kind_may_be() -> None:
-    with pytest.raises(ValueError, match=r"unknown name for `kind`: 'rv'. Did you mean 'rw'\?"):
-        Laurel("rv")
+    with pytest.raises(ValueError, match=r"unknown name for `kind`: 'rww'. Did you mean 'rw'\?"):
+        Laurel("rww")
     with pytest.raises(ValueError, match="`kind` must be one or several of 'rw', 'lr', 'pa', each once"):
         Laurel(("rw", "rw"))
     with pytest.raises(ValueError, match="each once"):
