@@ -354,7 +354,9 @@ def test_a_stack_in_a_stack(outer: str, inner: str) -> None:
     (found,), by_variable = gradients(lambda a: stack(a, training=True), [X], stack.trainable_variables)
     (wanted,), _ = gradients(lambda a: expected(a, training=True), [X])
     assert_close(found, wanted, 1e-5)
-    assert all(np.abs(g).max() > 0 for v, g in zip(stack.trainable_variables, by_variable) if "kernel" in v.path)
+    assert all(
+        np.abs(g).max() > 0 for v, g in zip(stack.trainable_variables, by_variable, strict=True) if "kernel" in v.path
+    )
 
 
 def _copy_nested(stack: ResidualStack, target: ResidualStack) -> None:

@@ -26,6 +26,7 @@ else:
 
 __all__ = [
     "BACKEND",
+    "SCAN_FROM",
     "Body",
     "Reversible",
     "checkpoint",
@@ -37,6 +38,9 @@ __all__ = [
     "unroll",
     "vjp",
 ]
+
+SCAN_FROM: int | None = _on.SCAN_FROM
+"""Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""
 
 
 def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:

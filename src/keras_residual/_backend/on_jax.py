@@ -10,6 +10,8 @@ import jax
 from keras_residual._backend.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, Reversible
 
+SCAN_FROM = 3
+
 
 def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
     del backward

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
+SCAN_FROM = 24
+
 
 def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]:
     def gradient(upstream: Any) -> tuple[Any, Any, Any]:

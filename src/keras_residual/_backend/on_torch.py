@@ -13,6 +13,8 @@ import torch.utils.checkpoint
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
+SCAN_FROM = None
+
 
 class _Scale(torch.autograd.Function):
     @staticmethod

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
-from keras_residual.compilation_cache import enable_compilation_cache
+from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.depth_context import DepthContext
@@ -49,8 +49,6 @@ from keras_residual.stacks.topologies.single import Single
 
 EXECUTIONS = ("auto", "unrolled", "scan")
 REMATS = (False, True, "full", "sqrt")
-SCAN_FROM = {"jax": 3, "tensorflow": 24}
-"""Depth from which `execution="auto"` scans. Below it, compiling the blocks one by one costs no more."""
 
 
 @register
@@ -144,7 +142,7 @@ class ResidualStack(keras.layers.Layer):
 
     def _choose_execution(self) -> tuple[str, str]:
         """Returns the execution and the reason for it; raises where the one asked for cannot be."""
-        asked, backend = self._requested_execution, _backend.BACKEND
+        asked, backend, scan_from = self._requested_execution, _backend.BACKEND, _backend.SCAN_FROM
         hindrance = None
         if isinstance(self.pattern, GivenBlocks):
             hindrance = "the blocks are made by a function of the index, so that they may differ"
@@ -157,10 +155,10 @@ class ResidualStack(keras.layers.Layer):
             return asked, "asked for"
         if hindrance:
             return "unrolled", hindrance
-        if backend not in SCAN_FROM:
+        if scan_from is None:
             return "unrolled", f"{backend} runs blocks one by one either way, and separate layers are quicker"
-        if self.depth < SCAN_FROM[backend]:
-            return "unrolled", f"fewer than {SCAN_FROM[backend]} blocks"
+        if self.depth < scan_from:
+            return "unrolled", f"fewer than {scan_from} blocks, which compile one by one as quickly"
         return "scan", f"{self.depth} blocks compile as one on {backend}"
 
     def _check_blocks(self) -> None:
@@ -236,7 +234,7 @@ class ResidualStack(keras.layers.Layer):
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
         del block_mask_shape
-        enable_compilation_cache()
+        enable_compilation_cache_by_default()
         shape = (None, *inputs_shape[1:])
         self.input_spec = keras.InputSpec(shape=shape)
         if not self.topology.built:
@@ -309,7 +307,8 @@ class ResidualStack(keras.layers.Layer):
         """Returns what differs from block to block beside the trained weights."""
         common: dict[str, Any] = {}
         if block_mask is not None:
-            common["active"] = ops.transpose(ops.convert_to_tensor(block_mask))
+            active = ops.convert_to_tensor(block_mask)
+            common["active"] = ops.transpose(active) if len(active.shape) == 2 else active
         if probe is not None:
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
         state = self._blocks.state()
