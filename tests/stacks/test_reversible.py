@@ -94,11 +94,14 @@ def test_statistics_and_seeds_move_once_a_call(execution: str) -> None:
     stack = made("reversible", execution=execution)
     other = made("reversible", execution="unrolled")
     seeds = stack._blocks.states_of_seeds()[0]
-    gradients(lambda x: stack(x, training=True), [X], stack.trainable_variables)
+    if keras.backend.backend() == "jax":
+        stack(X, training=True)  # there a gradient is taken of a function, which changes nothing
+    else:
+        gradients(lambda x: stack(x, training=True), [X], stack.trainable_variables)
     with observe(other, lambda received, added: {}):
         other(X, training=True)
     for name, value in other.get_stacked_weights().items():
-        assert_close(stack.get_stacked_weights()[name], value, 2e-6)
+        np.testing.assert_allclose(stack.get_stacked_weights()[name], value, 1e-5, 1e-6, err_msg=name)
     np.testing.assert_array_equal(stack._blocks.states_of_seeds()[0][:, 1], seeds[:, 1] + 1)
 
 
