@@ -171,6 +171,8 @@ def prepare(impl: str) -> None:
     import keras
 
     keras.ops.convert_to_numpy(keras.ops.ones(2) + 1)
+    # Keras's serialisation imports TensorFlow wherever it is installed.
+    keras.saving.serialize_keras_object(keras.layers.Dense(1))
 
 
 def timed(function: Callable[[], Any]) -> tuple[tuple[float, float], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from typing import Any
 
 import keras
@@ -14,6 +15,7 @@ from keras_residual.models.catalog import CATALOG
 from keras_residual.models.resnet import ResNetConfig, build_resnet
 from keras_residual.models.series import SeriesResNetConfig, build_series_resnet
 from keras_residual.models.tabular import TabularResNetConfig, build_tabular_resnet
+from keras_residual.stacks.initial_values import drawn_on_host
 
 _BUILDERS: dict[type, Any] = {
     ResNetConfig: build_resnet,
@@ -80,7 +82,8 @@ def create_model(
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise bad_argument("create_model", "num_classes", "a positive whole number", num_classes)
     rate = check_rate("create_model", "drop_path_rate", drop_path_rate)
-    return _BUILDERS[type(config)](
+    build = functools.partial(
+        _BUILDERS[type(config)],
         config,
         input_shape=tuple(input_shape),
         num_classes=num_classes,
@@ -89,3 +92,4 @@ def create_model(
         remat=remat,
         name=name,
     )
+    return drawn_on_host(build)

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 from keras import initializers, ops
-from keras.src.initializers.random_initializers import compute_fans
+from keras.src.initializers.random_initializers import RandomInitializer, compute_fans
 
 from keras_residual._errors import bad_argument
 
@@ -144,7 +144,7 @@ def _draw(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
         if not hasattr(initializer, "at"):
             break
         initializer = initializer.at(index)
-    fill = _twin(initializer, shape)
+    fill = _twin(initializer, shape, dtype)
     if fill is None:
         return _call(initializer, shape, dtype, path)
     values = np.empty(shape, _drawn_dtype(dtype))
@@ -156,7 +156,7 @@ def _draw_all(initializer: Any, shape: Path, dtype: Any, outer: Path) -> np.ndar
     """Returns `_draw` for every index of a stack, `(depth, …)`."""
     depth, *rest = shape
     special = isinstance(initializer, _Wrapper) or hasattr(initializer, "at")
-    fill = None if special else _twin(initializer, tuple(rest))
+    fill = None if special else _twin(initializer, tuple(rest), dtype)
     if fill is None:
         return np.stack([_draw(initializer, tuple(rest), dtype, (*outer, index)) for index in range(depth)])
     # What follows from initializer and shape alone has been found once for all blocks.
@@ -201,10 +201,9 @@ def _call(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
 
 
 def _drawn_dtype(dtype: Any) -> Any:
-    """Returns the dtype to draw in: float32, or float64 for what float32 does not hold."""
-    narrow = ("float32", "float16", "bfloat16")
+    """Returns the dtype to draw in: float32 for narrower floats, else the dtype itself, so that whole numbers are."""
     name = keras.backend.standardize_dtype(dtype)
-    return np.float32 if name in narrow or name.startswith("float8") else np.float64
+    return np.dtype("float32" if name in ("float16", "bfloat16") or name.startswith("float8") else name)
 
 
 def _cast(values: np.ndarray, dtype: Any) -> np.ndarray:
@@ -220,9 +219,13 @@ def _scaled(values: np.ndarray, gain: Any) -> np.ndarray:
 # --- Twins: by the function that Keras draws with, so that a subclass with a `__call__` of its own has none ----------
 
 
-def _twin(initializer: Any, shape: Path) -> Fill | None:
+def _twin(initializer: Any, shape: Path, dtype: Any) -> Fill | None:
     make = _TWINS.get(type(initializer).__call__)
-    return make(initializer, shape) if make else None
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(dtype))
+    # Random whole numbers are Keras's to draw or to refuse: floats cut down to them would be zeros more often than not.
+    if make is None or (isinstance(initializer, RandomInitializer) and not is_float):
+        return None
+    return make(initializer, shape)
 
 
 def _constant(value: Any) -> Fill:
@@ -322,3 +325,19 @@ _TWINS: dict[Any, Callable[[Any, Path], Fill | None]] = {
     initializers.VarianceScaling.__call__: _variance_scaling,
     initializers.Orthogonal.__call__: _orthogonal,
 }
+
+
+def drawn_on_host(make: Callable[[], keras.Model]) -> keras.Model:
+    """Returns the model that `make` builds, with initial values drawn on the host.
+
+    Args:
+        make: Builds a model from new layers.
+    """
+    # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
+    with keras.StatelessScope():
+        model = make()
+        for variable in model.variables:
+            drawn = isinstance(variable._initializer, (HostInitializer, StackedInitializer))
+            if variable._value is None and isinstance(variable._initializer, initializers.Initializer) and not drawn:
+                variable._initializer = HostInitializer(variable._initializer, 0)
+    return model

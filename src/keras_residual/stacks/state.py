@@ -24,14 +24,23 @@ def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
 def block_states(generator: keras.random.SeedGenerator, depth: int) -> np.ndarray:
     """Returns the state of a generator's copy in each block, `(depth, …, 2)`, which follows from its own."""
     state = generator.state
-    # Made within a scope of Keras's, a state has no value yet; then any will do.
-    start = np.zeros(state.shape, "int64") if state._value is None else np.asarray(ops.convert_to_numpy(state._value))
-    fresh = [random.getrandbits(31)] if state._value is None else []
+    start, fresh = _start_of(state), []
+    if start is None:
+        start, fresh = np.zeros(state.shape, "int64"), [random.getrandbits(31)]
     states = np.broadcast_to(start, (depth, *start.shape)).astype("int64")
     for place in np.ndindex(states.shape[:-1]):
         entropy = [*fresh, int(start[place[1:]][0]), *place]
         states[(*place, 0)] = np.random.SeedSequence(entropy).generate_state(1)[0] >> 1
     return states
+
+
+def _start_of(state: Any) -> np.ndarray | None:
+    """Returns the value of a state, also where a scope of Keras's holds it back; None while a function is traced."""
+    value = state._initializer(state.shape, dtype=state._dtype) if state._value is None else state._value
+    try:
+        return np.asarray(ops.convert_to_numpy(value))
+    except Exception:
+        return None
 
 
 def set_state(generator: keras.random.SeedGenerator, value: np.ndarray) -> None:
