@@ -387,7 +387,7 @@ def test_the_gradient_arrives_by_deepnorm_and_keel_and_explodes_without_a_norm()
 
 @pytest.mark.parametrize("execution", ["unrolled", "scan"])
 def test_layer_norm_scaling_scales_what_comes_out_of_the_norm(execution: str) -> None:
-    block = Residual(layers.Dense(6, name="d"), norm="layer_norm", name="r")
+    block = Residual(layers.Dense(6, activation="tanh", name="d"), norm="layer_norm", name="r")
     stack = ResidualStack(block, 3, depth_rule="layer_norm_scaling", execution=execution)
     expected = X
     actual = to_numpy(stack(X))
@@ -395,7 +395,7 @@ def test_layer_norm_scaling_scales_what_comes_out_of_the_norm(execution: str) ->
     for index, kernel in enumerate(kernels):
         centred = expected - expected.mean(axis=1, keepdims=True)
         normed = centred / np.sqrt(centred.var(axis=1, keepdims=True) + 1e-3)
-        expected = expected + normed @ kernel / np.sqrt(index + 1)
+        expected = expected + np.tanh(normed @ kernel / np.sqrt(index + 1))
     assert_close(actual, expected, 1e-5)
     assert not [v for v in stack.trainable_variables if "norm_scale" in v.path]
 
@@ -411,7 +411,7 @@ def test_admin_weighs_the_skip_by_the_variance_before_it(execution: str) -> None
         return Residual([inner, layers.BatchNormalization()], norm="layer_norm", norm_position="post")
 
     x = 2 * np.random.default_rng(0).normal(size=(256, 64)).astype("float32") + 3
-    block = [Residual([layers.Dense(64)], norm="layer_norm", norm_position="post"), post(1.0)]
+    block = [Residual([layers.Dense(64, name="first")], norm="layer_norm", norm_position="post"), post(1.0)]
     stack = ResidualStack(block, 4, depth_rule="admin", execution=execution)
     omegas = depth_rules.admin_profile(stack, x)
     assert omegas.shape == (8,)
@@ -419,8 +419,9 @@ def test_admin_weighs_the_skip_by_the_variance_before_it(execution: str) -> None
     weights = stack.get_stacked_weights()
     stored = np.stack([w for name, w in weights.items() if "omega" in name], axis=1)  # (depth, per_block, channels)
     assert_close(stored.reshape(8, 64), np.repeat(omegas[:, None], 64, axis=1), 1e-6)
-    # The input has a variance of 4; the second of each block ends with a norm, so that it adds 1.
-    assert omegas[1] ** 2 > 4
+    kernel = next(w for name, w in weights.items() if name.endswith("first/kernel"))[0]
+    assert omegas[1] ** 2 == pytest.approx(x.var() + (x @ kernel).var(), rel=1e-4)
+    # The second of each block ends with a norm, so that it adds 1.
     np.testing.assert_allclose(omegas[2::2] ** 2 - omegas[1:-1:2] ** 2, np.ones(3), rtol=0.02)
     assert (np.diff(omegas) > 0).all()
     assert not np.any([w for name, w in weights.items() if name.endswith("moving_mean")]), "the pass left its traces"
