@@ -158,13 +158,19 @@ named = enable_compilation_cache()
 compile_one()
 own = enable_compilation_cache(os.path.expanduser("~/own"))
 compile_one(3)
-tell(named=named, own=own)
+jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/users"))
+users = enable_compilation_cache()
+jax.config.update("jax_compilation_cache_dir", None)
+again = enable_compilation_cache()
+tell(named=named, own=own, users=users, again=again, used=jax.config.jax_compilation_cache_dir)
 """,
         tmp_path,
         KERAS_RESIDUAL_COMPILATION_CACHE="~/named",
     )
     assert Path(told["named"]).parent == tmp_path / "named"
     assert Path(told["own"]).parent == tmp_path / "own"
+    assert told["users"] == str(tmp_path / "users")
+    assert told["again"] == told["used"] == told["named"]
     assert len(programs(tmp_path / "named")) == len(programs(tmp_path / "own")) == 1
 
 

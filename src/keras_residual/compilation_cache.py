@@ -43,10 +43,11 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         The folder that JAX uses, or None where there is no cache, as on the other backends.
     """
     global _ours, _decided
-    if folder is None and _ours is not None:
+    cache = caches.compilation_cache()
+    # The user may have told JAX otherwise since.
+    if folder is None and _ours is not None and cache is not None and cache.folder() == str(_ours):
         return _ours
     _decided = True
-    cache = caches.compilation_cache()
     switch = os.environ.get(SWITCH, "").strip()
     if cache is None or cache.is_off() or switch.lower() in _OFF:
         return None
@@ -55,7 +56,7 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         return Path(set_before)
     root = _root(folder, switch)
     made = root / f"{cache.version()}-{_cpu()}"
-    if made != _ours:
+    if set_before != str(made):
         if not _writable(made):
             return None
         _prune(root)

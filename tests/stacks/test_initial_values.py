@@ -125,6 +125,23 @@ def test_what_is_not_random_is_equal(case: str, dtype: str) -> None:
     np.testing.assert_allclose(values.astype("float64"), expected.astype("float64"), rtol=precision)
 
 
+def test_whole_numbers_are_exact() -> None:
+    large = 2**53 + 1  # no float64
+    assert host_value(initializers.Constant(large), (2,), "int64", index=0).tolist() == [large, large]
+    stacked = StackedInitializer(initializers.Constant(7), 3, [1.0, 2.0, -1.0])((3, 2), "int32")
+    assert keras.backend.standardize_dtype(stacked.dtype) == "int32"
+    assert to_numpy(stacked).tolist() == [[7, 7], [14, 14], [-7, -7]]
+    assert host_value("ones", (2,), "bool", index=0).tolist() == [True, True]
+    assert host_value("identity", (2, 2), "int32", index=0).tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize("name", ["random_normal", "he_normal", "orthogonal"])
+def test_random_whole_numbers_are_refused_by_keras(name: str) -> None:
+    for draw in (host_value, lambda *given, index: StackedInitializer(given[0], 2)((2, *given[1]), given[2])):
+        with pytest.raises(Exception, match=r"(?i)int"):  # each backend has a class of its own for it
+            draw(name, (2, 2), "int32", index=0)
+
+
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("shape", "fan_in", "fan_out"),
