@@ -33,8 +33,9 @@ MADE: dict[str, Callable[[], Topology]] = {
     "hyper_connections": lambda: HyperConnections(streams=4),
     "hyper_connections_of_3": lambda: HyperConnections(streams=3),
     "static_hyper_connections": lambda: HyperConnections(streams=3, dynamic=False),
-    "frac_connections": lambda: HyperConnections(streams=1, fractions=4),
-    "static_frac_connections": lambda: HyperConnections(streams=1, fractions=2, dynamic=False),
+    # Not 4 of a width of 2, where the norm makes a sign of whatever the two are and its gradient a spike.
+    "frac_connections": lambda: HyperConnections(streams=1, fractions=2),
+    "static_frac_connections": lambda: HyperConnections(streams=1, fractions=4, dynamic=False),
     "hyper_and_frac_connections": lambda: HyperConnections(streams=2, fractions=2),
     "mhc": MHC,
     "mhc_of_3": lambda: MHC(streams=3, iterations=5),
