@@ -80,10 +80,11 @@ class MultiStreamLink(Link):
         read = coefficients.read if self.fractions > 1 else ops.expand_dims(coefficients.read, -2)
         received = ops.reshape(_combined(read, x), shape)
         added = widen(branch(ops.cast(received, dtype)))
-        parts = (self.fractions, x.shape[-1])
+        # Of channels-first maps the last axis may have no known length.
+        parts = (self.fractions, cast(Any, ops.shape(x))[-1])
         added = ops.reshape(added, (*shape[:-1], 1, *parts))
-        write = cast(Any, coefficients.write)
-        write = ops.reshape(write, (*cast(Any, ops.shape(write))[:-1], self.streams, self.fractions, 1))
+        leading = cast(Any, ops.shape(coefficients.write))[:-1]
+        write: Any = ops.reshape(coefficients.write, (*leading, self.streams, self.fractions, 1))
         carried = x if coefficients.transport is None else _combined(coefficients.transport, x)
         after = ops.reshape(carried, (*shape[:-1], self.streams, *parts)) + write * added
         after = ops.cast(ops.reshape(after, (*shape[:-1], self.streams, shape[-1])), dtype)
