@@ -25,7 +25,6 @@ from topology_formulas import (
 )
 from topology_helpers import links_of
 
-
 # The defaults compile long, and of each there is a smaller one.
 STACKED = [name for name in MADE if name not in ("hyper_connections", "mhc")]
 
@@ -112,7 +111,7 @@ def test_streams_that_start_as_copies_do_not_stay_so() -> None:
         stack = ResidualStack(block(), DEPTH, topology=MADE[name](), execution="unrolled", name="stack")
         model = keras.Sequential([keras.Input(SHAPE[1:]), stack])
         model.compile(keras.optimizers.SGD(0.01), "mse")
-        for _ in range(3):
+        for _ in range(30):
             model.train_on_batch(X, np.zeros_like(X))
         rows = stack.topology.begin(ops.convert_to_tensor(X))
         contexts = [DepthContext(index=0)] * PER_BLOCK
