@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from keras_residual._version import __version__
+from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.merges import (
     AddMerge,
@@ -32,6 +33,8 @@ from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
 from keras_residual.layers.shake import ShakeDrop, ShakeShake
 from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
+from keras_residual.layers.value_attention import ValueResidualAttention
+from keras_residual.layers.weight_standardization import ScaledWSConv1D, ScaledWSConv2D, ScaledWSConv3D
 from keras_residual.models.blocks import (
     basic_block,
     bottleneck_block,
@@ -73,6 +76,9 @@ __all__ = [
     "ResidualStack",
     "ScalarBias",
     "Scale",
+    "ScaledWSConv1D",
+    "ScaledWSConv2D",
+    "ScaledWSConv3D",
     "ShakeDrop",
     "ShakeShake",
     "Shortcut",
@@ -80,6 +86,7 @@ __all__ = [
     "SkipInit",
     "TrainConfig",
     "TrainResult",
+    "ValueResidualAttention",
     "WeightedMerge",
     "ZeroPadShortcut",
     "__version__",
@@ -87,6 +94,8 @@ __all__ = [
     "bottleneck_block",
     "create_model",
     "depth_rules",
+    "disable_compilation_cache",
+    "enable_compilation_cache",
     "list_models",
     "observe",
     "preact_basic_block",

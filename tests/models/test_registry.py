@@ -60,7 +60,12 @@ def test_each_family_learns_and_survives_a_file(name: str, tmp_path: Any) -> Non
 @pytest.mark.any_backend
 def test_drop_path_rises_from_zero_at_the_first_block_to_the_rate_at_the_last() -> None:
     model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10, drop_path_rate=0.4)
-    rates = [layer.drop_path_rate for layer in model.layers if isinstance(layer, kr.Residual)]
+    rates: list[float] = []
+    for layer in model.layers:
+        if isinstance(layer, kr.Residual):
+            rates.append(layer.drop_path_rate)
+        elif isinstance(layer, kr.ResidualStack):
+            rates.extend(layer.drop_path_rate)
     np.testing.assert_allclose(rates, np.linspace(0, 0.4, 9))
 
 

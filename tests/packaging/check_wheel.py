@@ -108,6 +108,7 @@ class Environment:
         }
         self.variables = kept | {"KERAS_BACKEND": backend, "KERAS_HOME": str(folder), "COLUMNS": "200"}
         self.variables["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        self.variables["KERAS_RESIDUAL_COMPILATION_CACHE"] = "off"
 
     def install(self, *requirements: str) -> None:
         print(f"Installing {', '.join(Path(requirement).name for requirement in requirements)}", flush=True)

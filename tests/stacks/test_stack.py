@@ -439,4 +439,6 @@ def test_a_class_that_nobody_registered_can_be_a_branch() -> None:
         def call(self, inputs: Any) -> Any:
             return 2 * inputs
 
-    assert_close(ResidualStack(Residual(Doubled()), 3, execution="unrolled")(X), X * 27, 1e-6)
+    for rate in (0.0, 0.1):
+        stack = ResidualStack(Residual(Doubled()), 3, drop_path_rate=rate, execution="unrolled")
+        assert_close(stack(X), X * 27, 1e-6)

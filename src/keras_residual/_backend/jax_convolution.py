@@ -183,6 +183,8 @@ def _forward(x: Any, kernel: Any, window: _Window) -> tuple[Any, tuple[Any, Any]
 
 def _backward(window: _Window, kept: tuple[Any, Any], upstream: Any) -> tuple[Any, Any]:
     x, kernel = kept
+    if 0 in upstream.shape:  # no window fits, which XLA refuses
+        return jnp.zeros_like(x), jnp.zeros_like(kernel)
     return _data_gradient(x, kernel, upstream, window), _kernel_gradient(x, kernel, upstream, window)
 
 

@@ -115,6 +115,15 @@ class Blocks:
                 if name in weights:
                     variable.assign(np.asarray(weights[name])[index])
 
+    def copy_from(self, other: Blocks) -> None:
+        """Takes the weights and the random states of the same blocks, executed in another way."""
+        if self.scanned or other.scanned or other.uniform():
+            self.set(other.get())
+        else:
+            for key, weight in self._one_by_one().items():
+                weight.assign(other._one_by_one()[key].value)
+        self.set_states_of_seeds(other.states_of_seeds())
+
     def save(self, store: Any) -> None:
         """Writes the weights in the same form for each execution, so that either loads into either."""
         if self.scanned or self.uniform():

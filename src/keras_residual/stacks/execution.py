@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual.layers.depth_context import DepthContext
+from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.state import updates_in, values_for
@@ -75,7 +76,7 @@ class Program:
         if "probe" in others:
             rows = tuple(row + ops.cast(p, row.dtype) for row, p in zip(rows, others["probe"], strict=True))
         seen = {name: ops.stack([one[name] for one in measured]) for name in (measured[0] if measured else ())}
-        return rows, (self._loss(scope), updates, seen)
+        return rows, (self._loss(cell, scope), updates, seen)
 
     def run(self, rows: Rows, xs: Any, remat: Remat) -> tuple[Rows, Any]:
         """Returns the last rows, and what the blocks gave off."""
@@ -139,7 +140,7 @@ class Program:
                 with values_for(cell.variables, self._values(cell, weights, others)) as scope:
                     apply = cell.branch(position, contexts[position], self.training, self.mask)
                     added = apply(received)
-                    return ops.cast(added, "float32"), self._loss(scope)
+                    return ops.cast(added, "float32"), self._loss(cell, scope)
 
             (added, _), pullback = _backend.vjp(branch, link.source(state, contexts[position]), weights)
             state = link.undo(state, added, contexts[position])
@@ -153,10 +154,13 @@ class Program:
         trained, rest = iter(weights), iter(others["state"])
         return [next(trained) if is_trained(variable) else next(rest) for variable in cell.variables]
 
-    def _loss(self, scope: keras.StatelessScope) -> Any:
+    def _loss(self, cell: Cell, scope: keras.StatelessScope) -> Any:
         if not scope.losses:
             return ops.zeros((), "float32")
         self.has_losses = True
+        # Keras knows a loss by its `id`, which the next tensor may have once this one is gone.
+        for part in sublayers(cell):
+            part._loss_ids.clear()
         return cast(Any, sum)(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
 
 

@@ -70,7 +70,7 @@ def observe(
         ValueError: If the stack is being watched already.
 
     Example:
-        >>> stack = ResidualStack(Residual(keras.layers.Dense(4)), depth=3)
+        >>> stack = kr.ResidualStack(kr.Residual(keras.layers.Dense(4)), depth=3)
         >>> with observe(stack) as seen:
         ...     y = stack(np.ones((2, 4)))
         >>> seen["added"].shape

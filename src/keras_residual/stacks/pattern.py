@@ -100,7 +100,8 @@ def with_drop_path(connection: keras.Layer, rate: float) -> keras.Layer:
     """Returns the connection with a drop path of that rate."""
     if not isinstance(connection, Residual) or not rate:
         return connection
-    return Residual.from_config(_unshared({**connection.get_config(), "drop_path_rate": rate}))
+    with classes_of([connection]):
+        return Residual.from_config(_unshared({**connection.get_config(), "drop_path_rate": rate}))
 
 
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:

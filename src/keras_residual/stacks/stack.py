@@ -407,8 +407,7 @@ class ResidualStack(keras.layers.Layer):
         if self.built:
             made.build(cast(Any, self.input_spec).shape)
             made.topology.set_weights(self.topology.get_weights())
-            made._blocks.set(self._blocks.get())
-            made._blocks.set_states_of_seeds(self._blocks.states_of_seeds())
+            made._blocks.copy_from(self._blocks)
             made.trainable = self.trainable
         return made
 

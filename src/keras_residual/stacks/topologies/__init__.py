@@ -1,30 +1,44 @@
 """How the streams of a stack are read, carried on and written to: one topology, or one small family, a file."""
 
+from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Topology
+from keras_residual.stacks.topologies.dense_former import DenseFormer
 from keras_residual.stacks.topologies.euler import Euler
+from keras_residual.stacks.topologies.fractal import Fractal
 from keras_residual.stacks.topologies.hyper_connections import HyperConnections
+from keras_residual.stacks.topologies.laurel import Laurel
 from keras_residual.stacks.topologies.manifold import MHC, IdentityHyperConnections, MHCLite
+from keras_residual.stacks.topologies.mudd import Mudd
 from keras_residual.stacks.topologies.registry import TOPOLOGIES, make_topology
 from keras_residual.stacks.topologies.residual_dual import ResidualDual
 from keras_residual.stacks.topologies.reversible import Momentum, Reversible
 from keras_residual.stacks.topologies.single import Single
+from keras_residual.stacks.topologies.unet import UNet
+from keras_residual.stacks.topologies.value_residual import ValueResidual
 from keras_residual.stacks.topologies.x0_skip import X0Skip
 
 __all__ = [
     "MHC",
     "TOPOLOGIES",
+    "AttentionResiduals",
     "Coefficients",
+    "DenseFormer",
     "Euler",
+    "Fractal",
     "HyperConnections",
     "IdentityHyperConnections",
+    "Laurel",
     "Link",
     "MHCLite",
     "Momentum",
+    "Mudd",
     "Place",
     "ResidualDual",
     "Reversible",
     "Single",
     "Topology",
+    "UNet",
+    "ValueResidual",
     "X0Skip",
     "make_topology",
 ]

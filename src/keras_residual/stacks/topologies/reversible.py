@@ -237,8 +237,7 @@ class Reversible(ReversibleTopology):
 
     def link(self, place: Place) -> Link:
         """Returns a coupling."""
-        del place
-        return CouplingLink(self.precision, dtype=self.dtype_policy)
+        return CouplingLink(self.precision, name=place.link_name, dtype=self.dtype_policy)
 
 
 @register
@@ -285,7 +284,8 @@ class Momentum(ReversibleTopology):
 
     def link(self, place: Place) -> Link:
         """Returns a step."""
-        return MomentumLink(self.momentum, place.position, place.per_block, self.precision, dtype=self.dtype_policy)
+        where = (place.position, place.per_block)
+        return MomentumLink(self.momentum, *where, self.precision, name=place.link_name, dtype=self.dtype_policy)
 
 
 # --- Numbers of one or two float32 parts: the value is their sum, the second part the rounding of the first -----------
