@@ -307,7 +307,7 @@ class ResidualStack(keras.layers.Layer):
         """Returns what differs from block to block beside the trained weights."""
         common: dict[str, Any] = {}
         if block_mask is not None:
-            active = ops.convert_to_tensor(block_mask)
+            active: Any = ops.convert_to_tensor(block_mask)
             common["active"] = ops.transpose(active) if len(active.shape) == 2 else active
         if probe is not None:
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
