@@ -283,6 +283,13 @@ def test_a_wrong_coefficient_is_noticed(name: str) -> None:
             compare(replace(row, expected=wrong))
 
 
+def test_eulers_default_step_is_one_over_the_connections_and_not_the_blocks() -> None:
+    for link in links_of(Euler(), (TOKENS, WIDTH), 3, per_block=2):
+        _, transport, write = measured(link, independent(1), 0)
+        np.testing.assert_allclose(transport, 1, atol=1e-5)
+        np.testing.assert_allclose(write, 1 / 6, atol=1e-5)
+
+
 def test_two_couplings_are_the_two_half_steps_of_a_revnet() -> None:
     """`y1 = x1 + F(x2)`, `y2 = x2 + G(y1)`: the table's Q of [0, 1] and then [1, 0], with T = I."""
     x1, x2 = independent(2).astype("float32")
