@@ -14,6 +14,7 @@ from keras import layers, ops
 from backend_helpers import gradients
 from contract import MaskProbe, assert_close, assert_layer_contract, to_numpy
 from keras_residual import Residual, ResidualStack
+from keras_residual.stacks.state import rank_in_block
 
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 MAPS = np.random.default_rng(1).normal(size=(2, 5, 5, 4)).astype("float32")
@@ -276,6 +277,15 @@ def test_the_summary_says_how_many_blocks_of_what(capsys: pytest.CaptureFixture[
     assert "100 × 42" in printed
     assert "scan" in printed
     assert model.count_params() == 4200
+
+
+@pytest.mark.parametrize("execution", ["unrolled", "scan"])
+def test_a_bias_of_a_block_counts_as_a_vector(execution: str) -> None:
+    nested = ResidualStack(Residual(layers.Dense(6), branch_scale="skip_init"), 3, execution=execution)
+    stack = ResidualStack(nested, 2, execution=execution)
+    stack.build((None, 6))
+    ranks = {variable.path.split("/")[-1]: rank_in_block(variable) for variable in stack.trainable_variables}
+    assert ranks == {"kernel": 2, "bias": 1, "factor": 0}
 
 
 def test_dropout_states_are_no_weights() -> None:

@@ -15,6 +15,16 @@ from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
+_STACKED_AXES = "_keras_residual_stacked_axes"
+
+
+def rank_in_block(variable: keras.Variable) -> int:
+    """Returns the number of a variable's axes in one block: without those along which a scanned stack lays its blocks.
+
+    What treats matrices and vectors differently, such as weight decay, goes by this.
+    """
+    return len(variable.shape) - getattr(variable, _STACKED_AXES, 0)
+
 
 def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
     """Returns the seed generators of a layer and of all in it."""
@@ -196,6 +206,7 @@ def _stack_variable(variable: Any, prefix: str, depth: int, gains: np.ndarray | 
             synchronization=variable.synchronization,
             name=name,
         )
+    setattr(made, _STACKED_AXES, 1 + getattr(variable, _STACKED_AXES, 0))
     if variable.regularizer is not None:
         made.regularizer = StackedRegularizer(variable.regularizer)
     if variable.constraint is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_residual.stacks.state import rank_in_block
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import OptimizerConfig, settled
 from keras_residual.training.run_directory import RunDirectory
@@ -91,7 +92,7 @@ def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
 def compile_learner(learner: keras.Model, optimizer: keras.optimizers.Optimizer, *, classes: int) -> None:
     """Compiles with cross-entropy and accuracy for classes, with the squared error for numbers."""
     # Biases, norm parameters and the scales of branches are few and want no pull towards zero: all but matrices.
-    few = [variable for variable in learner.trainable_variables if len(variable.shape) < 2]
+    few = [variable for variable in learner.trainable_variables if rank_in_block(variable) < 2]
     optimizer.exclude_from_weight_decay(var_list=few)
     if classes:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
