@@ -288,6 +288,15 @@ def test_a_bias_of_a_block_counts_as_a_vector(execution: str) -> None:
     assert ranks == {"kernel": 2, "bias": 1, "factor": 0}
 
 
+@pytest.mark.parametrize("execution", ["unrolled", "scan"])
+def test_a_sequence_may_have_another_length_than_the_first(execution: str) -> None:
+    stack = ResidualStack(Residual(layers.Dense(6)), 3, execution=execution)
+    for time in (5, 7):
+        assert stack(np.zeros((2, time, 6), "float32")).shape == (2, time, 6)
+    with pytest.raises(ValueError, match="5"):
+        stack(np.zeros((2, 5, 5), "float32"))
+
+
 def test_dropout_states_are_no_weights() -> None:
     stack = made(full_block, execution="scan")
     stack.build((None, 6))

@@ -8,6 +8,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
@@ -236,7 +237,9 @@ class ResidualStack(keras.layers.Layer):
         del block_mask_shape
         enable_compilation_cache_by_default()
         shape = (None, *inputs_shape[1:])
-        self.input_spec = keras.InputSpec(shape=shape)
+        # The blocks check the channels; a sequence may be longer or shorter than the one it was built for.
+        self.input_spec = keras.InputSpec(ndim=len(shape))
+        self._built_for = shape
         if not self.topology.built:
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
@@ -277,7 +280,7 @@ class ResidualStack(keras.layers.Layer):
         if observation is not None and observation.block_mask is not None:
             block_mask = observation.block_mask
         if mask is None and block_mask is not None:
-            mask = getattr(inputs, "_keras_mask", None)  # with two tensors, Keras does not look for it itself
+            mask = get_keras_mask(inputs)  # with two tensors, Keras does not look for it itself
         rows = self.topology.begin(inputs)
         blocks = self._blocks
         reversibly = isinstance(self.topology, ReversibleTopology)
@@ -405,7 +408,7 @@ class ResidualStack(keras.layers.Layer):
         with classes_of([layer for layers in self._patterns() for layer in layers]):
             made = type(self).from_config(config)
         if self.built:
-            made.build(cast(Any, self.input_spec).shape)
+            made.build(self._built_for)
             made.topology.set_weights(self.topology.get_weights())
             made._blocks.copy_from(self._blocks)
             made.trainable = self.trainable
