@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
+
+T = TypeVar("T")
 
 
 def owner_of(layer: keras.layers.Layer) -> str:
@@ -84,3 +86,23 @@ def choice(owner: str, argument: str, value: Any, allowed: tuple[str, ...]) -> s
     if value not in allowed:
         raise unknown_name(owner, argument, value, allowed)
     return value
+
+
+def named(owner: str, argument: str, value: Any, kind: type[T], table: Mapping[str, type[T]], **kwargs: Any) -> T:
+    """Returns `value`, or what its name stands for, made with `kwargs`.
+
+    Args:
+        owner: What is being made, see `owner_of`.
+        argument: Name of the argument as the caller spells it.
+        value: An object of the kind, or one of the names of `table`.
+        kind: Class of the objects.
+        table: Classes by name.
+        kwargs: Arguments of the class that a name stands for.
+    """
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, str):
+        raise wrong_type(owner, argument, f"a {kind.__name__} or one of {', '.join(table)}", value)
+    if value not in table:
+        raise unknown_name(owner, argument, value, table)
+    return table[value](**kwargs)

@@ -313,10 +313,15 @@ class Residual(keras.layers.Layer):
         self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None
     ) -> Any:
         """Returns the merged paths; `depth_context` is what a stack gives its blocks."""
-        for part in self.preactivation or ():
-            inputs = chain.apply(part, inputs, training, mask)
+        inputs = self.preactivated(inputs, training, mask)
         branch = self.branch_output(inputs, training, mask, depth_context)
         return self.join(inputs, branch, training, mask, depth_context)
+
+    def preactivated(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Returns what goes to both paths: what the preactivation makes of the input."""
+        for part in self.preactivation or ():
+            inputs = chain.apply(part, inputs, training, mask)
+        return inputs
 
     def branch_output(
         self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None

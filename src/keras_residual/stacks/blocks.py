@@ -15,6 +15,7 @@ from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained
+from keras_residual.stacks.state import is_float
 
 
 class Blocks:
@@ -65,10 +66,7 @@ class Blocks:
         for cell in self.cells:
             for part in sublayers(cell):
                 part.trainable = value
-        self.follow_cell()
-
-    def follow_cell(self) -> None:
-        """Makes stacked variables trainable where those of the cell are."""
+        # Stacked variables are trainable where those of the cell are.
         if self.stacked:
             for variable, made in zip(self.cells[0].variables, self.stacked, strict=True):
                 made.trainable = variable.trainable
@@ -161,22 +159,18 @@ class Blocks:
     def states_of_seeds(self) -> list[np.ndarray]:
         """Returns the states of the seed generators, each with the blocks as its leading axis."""
         if self.scanned:
-            return [_array(v) for v in self.stacked if not keras.backend.is_float_dtype(v._dtype)]
-        each = [
-            [_array(v) for v in cell.variables if not keras.backend.is_float_dtype(v._dtype)] for cell in self.cells
-        ]
+            return [_array(state) for state in _states(self.stacked)]
+        each = [[_array(state) for state in _states(cell.variables)] for cell in self.cells]
         return [np.stack(values) for values in zip(*each, strict=True)]
 
     def set_states_of_seeds(self, states: Sequence[np.ndarray]) -> None:
         """Sets what `states_of_seeds` returns."""
         if self.scanned:
-            seeds = [v for v in self.stacked if not keras.backend.is_float_dtype(v._dtype)]
-            for variable, value in zip(seeds, states, strict=True):
+            for variable, value in zip(_states(self.stacked), states, strict=True):
                 variable.assign(value)
             return
         for index, cell in enumerate(self.cells):
-            seeds = [v for v in cell.variables if not keras.backend.is_float_dtype(v._dtype)]
-            for variable, value in zip(seeds, states, strict=True):
+            for variable, value in zip(_states(cell.variables), states, strict=True):
                 variable.assign(value[index])
 
     def _stacked_weights(self) -> list[keras.Variable]:
@@ -186,6 +180,10 @@ class Blocks:
 
     def _one_by_one(self) -> dict[str, keras.Variable]:
         return {f"block{i}_{k}": weight for i, cell in enumerate(self.cells) for k, weight in enumerate(cell.weights)}
+
+
+def _states(variables: Sequence[keras.Variable]) -> list[keras.Variable]:
+    return [variable for variable in variables if not is_float(variable)]
 
 
 def _array(variable: Any) -> np.ndarray:

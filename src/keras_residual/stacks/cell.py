@@ -115,14 +115,10 @@ class Cell(keras.layers.Layer):
         if watch is None:
             return connection(x, training=training, mask=mask, depth_context=context)
 
-        def watched(inputs: Any, **_: Any) -> Any:
-            for part in connection.preactivation or ():
-                inputs = chain.apply(part, inputs, training, mask)
-            branch = connection.branch_output(inputs, training, mask, context)
-            watch(x, branch)
-            return connection.join(inputs, branch, training, mask, context)
-
-        return watched(keras.ops.cast(x, connection.compute_dtype))
+        inputs = connection.preactivated(keras.ops.cast(x, connection.compute_dtype), training, mask)
+        branch = connection.branch_output(inputs, training, mask, context)
+        watch(x, branch)
+        return connection.join(inputs, branch, training, mask, context)
 
 
 def _masked(x: Any, mask: Any) -> Any:

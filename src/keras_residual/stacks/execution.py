@@ -16,7 +16,7 @@ from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.observe import Observation
-from keras_residual.stacks.state import updates_in, values_for
+from keras_residual.stacks.state import is_float, updates_in, values_for
 from keras_residual.stacks.topologies.base import Rows
 from keras_residual.stacks.topologies.reversible import ReversibleLink
 
@@ -166,7 +166,7 @@ class Program:
 
 def is_trained(variable: keras.Variable) -> bool:
     """Returns whether the gradient of a variable is asked for; that of other state is not followed."""
-    return variable.trainable and keras.backend.is_float_dtype(variable._dtype)
+    return variable.trainable and is_float(variable)
 
 
 def _unroll_from(body: _backend.Body, start: int, rows: Any, part: Any) -> Any:

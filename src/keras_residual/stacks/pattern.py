@@ -13,6 +13,8 @@ from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, serialize
 from keras_residual.layers.shapes import sublayers
 
+_LAYERS = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
+
 
 class GivenBlocks:
     """A function of the index that was called for each block of a stack: what it returned is what is saved.
@@ -96,12 +98,12 @@ def _unshared(config: Any) -> Any:
     return config
 
 
-def with_drop_path(connection: keras.Layer, rate: float) -> keras.Layer:
-    """Returns the connection with a drop path of that rate."""
-    if not isinstance(connection, Residual) or not rate:
-        return connection
-    with classes_of([connection]):
-        return Residual.from_config(_unshared({**connection.get_config(), "drop_path_rate": rate}))
+def with_arguments(connection: Residual, **changed: Any) -> Residual:
+    """Returns a connection of the same configuration but for these arguments, of new layers without weights."""
+    copy = cast(Residual, copies(f"Residual {connection.name!r}", [connection])[0])
+    # The copy's layers as they are: a second way through their configurations would need their classes registered.
+    layers = {name: getattr(copy, name) for name in _LAYERS}
+    return Residual.from_config({**copy.get_config(), **layers, **changed})
 
 
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:

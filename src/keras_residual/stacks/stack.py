@@ -14,15 +14,15 @@ from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers._checks import owner_of
-from keras_residual.layers.arguments import check_rate
-from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell
+from keras_residual.stacks.contexts import Contexts, ramp
 from keras_residual.stacks.counts import BlockCount
+from keras_residual.stacks.depth_rules.norm_rules import check_depth
 from keras_residual.stacks.execution import Program
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.pattern import (
@@ -33,7 +33,7 @@ from keras_residual.stacks.pattern import (
     check_plain,
     classes_of,
     copies,
-    with_drop_path,
+    with_arguments,
 )
 from keras_residual.stacks.state import (
     block_states,
@@ -115,15 +115,14 @@ class ResidualStack(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name, **kwargs)
         owner = owner_of(self)
-        if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-            raise bad_argument(owner, "depth", "a whole number of at least 1", depth)
+        check_depth(owner, "depth", depth)
         if execution not in EXECUTIONS:
             raise bad_argument(owner, "execution", f"one of {', '.join(EXECUTIONS)}", execution)
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
         self.depth = depth
         self._pattern = Untracked(as_pattern(owner, block, depth))
-        self._rates = _ramp(owner, drop_path_rate, depth)
+        self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
         self.topology = make_topology(topology)
@@ -131,8 +130,6 @@ class ResidualStack(keras.layers.Layer):
         self._requested_execution = execution
         self.execution, self.execution_reason = self._choose_execution()
         self.observation: Observation | None = None
-        self._plan: Any = None
-        self._context_values: dict[str, np.ndarray] | None = None
         self.supports_masking = True
         self._check_blocks()
         # Held where Keras does not look: the one body of a scanned stack has no weights of its own, and the cells of
@@ -220,7 +217,8 @@ class ResidualStack(keras.layers.Layer):
                 self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
                 for layer in layers
             ]
-        layers = [with_drop_path(layer, max(self._rates)) for layer in layers]
+        if any(self._rates):
+            layers = [with_arguments(cast(Residual, layer), drop_path_rate=max(self._rates)) for layer in layers]
         links = []
         if not isinstance(self.topology, Single):
             places = [
@@ -245,14 +243,15 @@ class ResidualStack(keras.layers.Layer):
         self.topology.check(self.depth, self.per_block, shape)
         stream = self.topology.stream_shape(shape)
         blocks = self._blocks
-        if self.depth_rule is not None:
-            self._plan = self.depth_rule.plan(depth=self.depth, per_block=self.per_block)
+        rule = self.depth_rule
+        plan = None if rule is None else rule.plan(depth=self.depth, per_block=self.per_block)
+        self._contexts = Contexts(self._rates, plan, self.per_block)
         seeds: Sequence[keras.random.SeedGenerator] = []
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
             for cell in blocks.cells:
                 cell.build(stream)
-            gains = [self._gains(cell) for cell in blocks.cells]
+            gains = [_gains(plan, cell) for cell in blocks.cells]
             if blocks.scanned:
                 blocks.stacked, seeds = stack_variables(blocks.cells[0], self.depth, gains[0])
             else:
@@ -265,12 +264,6 @@ class ResidualStack(keras.layers.Layer):
                 self._track_variable(variable)
         if not self.trainable:
             blocks.set_trainable(False)
-
-    def _gains(self, cell: Cell) -> dict[int, np.ndarray]:
-        if self._plan is None:
-            return {}
-        found = [pair for layer in cell.connections for pair in self._plan.gains(cast(Residual, layer))]
-        return {id(variable): factors for variable, factors in found}
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
@@ -287,10 +280,10 @@ class ResidualStack(keras.layers.Layer):
         watched = observation is not None or block_mask is not None
         if not (blocks.scanned or self.remat or reversibly or watched):
             for index, cell in enumerate(blocks.cells):
-                rows = cell(rows, contexts=self._contexts(index, None), training=training, sequence_mask=mask)
+                rows = cell(rows, contexts=self._contexts.of_block(index, None), training=training, sequence_mask=mask)
             return self.topology.end(rows)
 
-        program = Program(blocks.cells, blocks.scanned, self._contexts, training, mask, observation)
+        program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
         if reversibly and not watched:
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
@@ -316,38 +309,11 @@ class ResidualStack(keras.layers.Layer):
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
         state = self._blocks.state()
         if self._blocks.scanned:
-            context = {name: ops.convert_to_tensor(values) for name, values in self._by_depth().items()}
-            return {"state": state, "index": ops.arange(self.depth, dtype="int32"), "context": context, **common}
+            index, context = ops.arange(self.depth, dtype="int32"), self._contexts.tensors()
+            return {"state": state, "index": index, "context": context, **common}
         return [
             {"state": values, **cast(Any, keras.tree.map_structure(lambda x, i=index: x[i], common))}
             for index, values in enumerate(state)
-        ]
-
-    def _by_depth(self) -> dict[str, np.ndarray]:
-        """Returns what the connections are told that is not the same at every depth, each `(depth, per_block)`."""
-        if self._context_values is None:
-            values = {}
-            if any(self._rates):
-                values["drop_path_rate"] = np.tile(np.array(self._rates, "float32")[:, None], (1, self.per_block))
-            for name in ("branch_scale", "skip_scale", "branch_input_scale"):
-                given = getattr(self._plan, name, None)
-                if given is not None:
-                    values[name] = np.asarray(given, "float32")
-            self._context_values = values
-        return self._context_values
-
-    def _contexts(self, index: int | None, others: Any) -> list[DepthContext]:
-        if index is None:
-            given = others["context"]
-            return [
-                DepthContext(index=others["index"], **{name: values[position] for name, values in given.items()})
-                for position in range(self.per_block)
-            ]
-        return [
-            DepthContext(
-                index=index, **{name: float(values[index, position]) for name, values in self._by_depth().items()}
-            )
-            for position in range(self.per_block)
         ]
 
     def compute_output_shape(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> Shape:
@@ -454,18 +420,12 @@ class ResidualStack(keras.layers.Layer):
         return cls(made, topology=topology, depth_rule=rule, **config)
 
 
-def _ramp(owner: str, given: Any, depth: int) -> list[float]:
-    """Returns the drop path rate of each block."""
-    if isinstance(given, (list, tuple)):
-        rates = [check_rate(owner, "drop_path_rate", rate) for rate in given]
-        if len(rates) == depth:
-            return rates
-        if len(rates) != 2:
-            rule = f"one rate, a pair (first, last), or one for each of {depth} blocks"
-            raise bad_argument(owner, "drop_path_rate", rule, given)
-        return [float(rate) for rate in np.linspace(rates[0], rates[1], depth)]
-    last = check_rate(owner, "drop_path_rate", given)
-    return [float(rate) for rate in np.linspace(0.0, last, depth)] if depth > 1 else [last]
+def _gains(plan: Any, cell: Cell) -> dict[int, np.ndarray]:
+    """Returns the factors on initial values by the `id` of the variable."""
+    if plan is None:
+        return {}
+    found = [pair for layer in cell.connections for pair in plan.gains(cast(Residual, layer))]
+    return {id(variable): factors for variable, factors in found}
 
 
 def _joined(seen: Any, scanned: bool) -> dict[str, Any]:

@@ -26,6 +26,11 @@ def rank_in_block(variable: keras.Variable) -> int:
     return len(variable.shape) - getattr(variable, _STACKED_AXES, 0)
 
 
+def is_float(variable: keras.Variable) -> bool:
+    """Returns whether a variable holds numbers that may be drawn and trained; the states of seed generators do not."""
+    return keras.backend.is_float_dtype(variable._dtype)
+
+
 def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
     """Returns the seed generators of a layer and of all in it."""
     return list({id(g): g for part in sublayers(layer) for g in part._seed_generators}.values())
@@ -142,7 +147,7 @@ def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.
         # What the initial values of a link are may depend on the depth, and its own initializer knows it.
         own = {id(variable) for link in cell.links for variable in link.variables}
         for place, variable in enumerate(cell.variables):
-            if variable._value is not None or _is_seed(variable):
+            if variable._value is not None or not is_float(variable):
                 continue
             alike = len(initializers) == len(cell.variables) and id(variable) not in own
             gain = factors.get(id(variable))
@@ -151,10 +156,6 @@ def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.
                 index,
                 1.0 if gain is None else float(gain[index]),
             )
-
-
-def _is_seed(variable: keras.Variable) -> bool:
-    return not keras.backend.is_float_dtype(variable._dtype)
 
 
 class StackedRegularizer(keras.regularizers.Regularizer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,9 +15,7 @@ from keras_residual.layers._checks import owner_of
 from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shapes import channel_axis, sublayers
-from keras_residual.stacks.pattern import copies
 
-_LAYERS = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
 _NORMS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
@@ -100,14 +98,6 @@ class DepthRule(ABC):
 def everywhere(value: float, depth: int, per_block: int) -> np.ndarray:
     """Returns the same factor for each connection."""
     return np.full((depth, per_block), value, "float32")
-
-
-def with_arguments(connection: Residual, **changed: Any) -> Residual:
-    """Returns a connection of the same configuration but for these arguments, of new layers without weights."""
-    copy = cast(Residual, copies(owner_of(connection), [connection])[0])
-    # The copy's layers as they are: a second way through their configurations would need their classes registered.
-    layers = {name: getattr(copy, name) for name in _LAYERS}
-    return Residual.from_config({**copy.get_config(), **layers, **changed})
 
 
 def axis_of(connection: Residual) -> int:

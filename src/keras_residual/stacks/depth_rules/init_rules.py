@@ -18,9 +18,9 @@ from keras_residual.stacks.depth_rules.base import (
     needs_no_norm,
     needs_no_scale,
     needs_sum,
-    with_arguments,
 )
 from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
+from keras_residual.stacks.pattern import with_arguments
 
 _ACTIVATIONS = (
     keras.layers.Activation,

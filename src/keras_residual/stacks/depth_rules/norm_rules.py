@@ -20,9 +20,9 @@ from keras_residual.stacks.depth_rules.base import (
     needs_no_scale,
     needs_position,
     needs_sum,
-    with_arguments,
 )
 from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
+from keras_residual.stacks.pattern import with_arguments
 
 _NORM_SCALE = "norm_scale"
 

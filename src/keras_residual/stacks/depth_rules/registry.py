@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from keras_residual._errors import unknown_name, wrong_type
+from keras_residual.layers._checks import named
 from keras_residual.stacks.depth_rules.admin import Admin
 from keras_residual.stacks.depth_rules.base import DepthRule
 from keras_residual.stacks.depth_rules.init_rules import GPT2, Fixup, TFixup
@@ -40,10 +40,4 @@ RULES: MappingProxyType[str, type[DepthRule]] = MappingProxyType({rule.name: rul
 
 def get_rule(value: Any) -> DepthRule:
     """Returns a rule by its name, or the one that is given."""
-    if isinstance(value, DepthRule):
-        return value
-    if not isinstance(value, str):
-        raise wrong_type("ResidualStack", "depth_rule", f"a DepthRule or one of {', '.join(RULES)}", value)
-    if value not in RULES:
-        raise unknown_name("ResidualStack", "depth_rule", value, RULES)
-    return RULES[value]()
+    return named("ResidualStack", "depth_rule", value, DepthRule, RULES)

@@ -19,8 +19,8 @@ from keras_residual.stacks.depth_rules.base import (
     needs_no_norm,
     needs_no_scale,
     needs_sum,
-    with_arguments,
 )
+from keras_residual.stacks.pattern import with_arguments
 
 
 @register

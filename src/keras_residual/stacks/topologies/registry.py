@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from keras_residual._errors import unknown_name, wrong_type
+from keras_residual.layers._checks import named
 from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
 from keras_residual.stacks.topologies.base import Topology
 from keras_residual.stacks.topologies.dense_former import DenseFormer
@@ -47,10 +47,4 @@ TOPOLOGIES: MappingProxyType[str, type[Topology]] = MappingProxyType(
 
 def make_topology(value: Any) -> Topology:
     """Returns a topology by its name, or the one that is given."""
-    if isinstance(value, Topology):
-        return value
-    if not isinstance(value, str):
-        raise wrong_type("ResidualStack", "topology", f"a Topology or one of {', '.join(TOPOLOGIES)}", value)
-    if value not in TOPOLOGIES:
-        raise unknown_name("ResidualStack", "topology", value, TOPOLOGIES)
-    return TOPOLOGIES[value](name=value)
+    return named("ResidualStack", "topology", value, Topology, TOPOLOGIES, name=value)
