@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+MOST_MAPPINGS = 20_000
 
 
 def gradients(
@@ -20,6 +24,22 @@ def gradients(
     """
     arrays = [np.asarray(array) for array in arrays]
     return _BY_BACKEND[keras.backend.backend()](function, arrays, list(variables))
+
+
+def drop_compiled_programs() -> None:
+    """Lets go of what JAX has compiled, where that is much.
+
+    Linux gives a process some 65,000 mappings of memory. A program on the CPU takes several, JAX keeps every program,
+    and XLA does not survive the end of them.
+    """
+    maps = Path("/proc/self/maps")
+    if keras.backend.backend() != "jax" or not maps.exists() or maps.read_bytes().count(b"\n") < MOST_MAPPINGS:
+        return
+    import jax
+
+    gc.collect()
+    jax.clear_caches()
+    gc.collect()
 
 
 def weighted_sum(y: Any) -> Any:

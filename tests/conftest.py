@@ -14,6 +14,8 @@ import keras
 import pytest
 from hypothesis import settings
 
+from backend_helpers import drop_compiled_programs
+
 FIRST_BACKEND = "jax"  # the one that runs the tests which do not depend on the backend
 
 # JAX compiles for each new shape, which takes most of the time of a property test.
@@ -33,6 +35,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_programs():
+    """Keeps what a long run has compiled within what the system has room for."""
+    yield
+    drop_compiled_programs()
 
 
 @pytest.fixture(autouse=True)
