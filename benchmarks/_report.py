@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("keras-residual", "keras", "numpy", "jax", "torch", "tensorflow", "tensorflow-cpu")
+PACKAGES = ("keras-residual", "keras", "numpy", "jax", "flax", "torch", "tensorflow", "tensorflow-cpu")
 
 
 def report(name: str, rows: list[dict[str, Any]], **extra: Any) -> None:

@@ -3,17 +3,21 @@
     python benchmarks/depth_cost.py                          # what two cores do in some minutes
     python benchmarks/depth_cost.py --network resnet --depths 20 110 1202 --impl scan stock
 
+The peers of other libraries want `pip install --group bench`.
+
 Every case runs in a process of its own, with the compilation cache off unless `--warm` is given. `compile` is the
-first training step less a later one; `temp` is what XLA says that the compiled gradient needs beside weights and
-inputs. Times are wall-clock seconds and, in the columns with `cpu`, seconds of processor time; a step's are medians.
-What does not finish within `--limit` seconds is a row without numbers. Where the cases that a bound is about were
-measured, it is checked, and the status is 1 where one is broken.
+first training step less a later one, which at great depth includes that the system hands out the memory for the first
+time; `trace_compile` is tracing and compiling the gradient alone. `temp` is what XLA says that the compiled gradient
+needs beside weights and inputs. Times are wall-clock seconds and, in the columns with `cpu`, seconds of processor
+time; a step's are medians. What does not finish within `--limit` seconds is a row without numbers. Where the cases
+that a bound is about were measured, it is checked, and the status is 1 where one is broken.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import operator
 import os
 import resource
 import statistics
@@ -41,6 +45,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=300, help="seconds for a case (default 300)")
     parser.add_argument("--warm", action="store_true", help="add rows that start with a filled compilation cache")
     parser.add_argument("--out", default="depth_cost", help="name of the file of results")
+    parser.add_argument("--add", action="store_true", help="keep the rows of other cases that the file has")
     parser.add_argument("--here", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
@@ -48,7 +53,7 @@ def main() -> None:
         return
     from _report import report
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for network in arguments.network:
         for impl in arguments.impl:
             for backend in arguments.backends if impl in (*OURS, "stock") else ["torch" if "torch" in impl else "jax"]:
@@ -60,6 +65,7 @@ def main() -> None:
                         if arguments.warm:
                             rows.append({**case, "cache": "warm", **in_process(case, arguments.limit, switch)})
                     print(rows[-1], file=sys.stderr)
+    rows = merged(arguments.out, rows) if arguments.add else rows
     report(arguments.out, rows, batch=BATCH, steps=STEPS, limit_seconds=arguments.limit)
     broken = [line for line in bounds(rows) if line.endswith("broken")]
     print(*bounds(rows), sep="\n")
@@ -78,7 +84,7 @@ def bounds(rows: list[dict[str, Any]]) -> list[str]:
     checks = [
         (
             "compile of ResNet-1202 / ResNet-20",
-            ratio("compile_cpu", ("resnet", "scan", 1202), ("resnet", "scan", 20)),
+            ratio("trace_compile_cpu", ("resnet", "scan", 1202), ("resnet", "scan", 20)),
             1.15,
         ),
         (
@@ -106,6 +112,21 @@ def bounds(rows: list[dict[str, Any]]) -> list[str]:
         for name, value, bound in checks
         if value is not None
     ]
+
+
+def merged(name: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows and, before them, those of other cases that the file of results has from the same versions."""
+    from _report import RESULTS, hardware, versions
+
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return rows
+    kept = json.loads(path.read_text())
+    if (kept["versions"], kept["hardware"]) != (versions(), hardware()):
+        raise SystemExit(f"{path} is of other versions or other hardware. Leave --add out, or choose another --out.")
+    case = operator.itemgetter("network", "depth", "impl", "backend", "cache")
+    measured = {case(row) for row in rows}
+    return [row for row in kept["rows"] if case(row) not in measured] + rows
 
 
 def in_process(case: dict[str, Any], limit: float, cache: str) -> dict[str, Any]:
@@ -136,6 +157,8 @@ COLUMNS = (
     "step_cpu",
     "compile_cpu",
     "peak_mb",
+    "trace_compile",
+    "trace_compile_cpu",
     "temp_mb",
 )
 
@@ -148,16 +171,19 @@ def measure(network: str, depth: int, impl: str, backend: str) -> dict[str, Any]
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BATCH[network], *SHAPES[network])).astype("float32")
     y = rng.integers(10, size=BATCH[network])
-    make = {"flax_scan": flax_program, "torch_eager": torch_program, "torch_compile": torch_program}.get(
-        impl, keras_program
-    )
     prepare(impl)
-    (build, build_cpu), (step, params, temp) = timed(lambda: make(network, depth, impl, x, y))
+    make = keras_program
+    if impl in PEERS[1:]:
+        from _depth_peers import flax_program, torch_program
+
+        make = flax_program if impl == "flax_scan" else torch_program
+    (build, build_cpu), (step, params, compiled) = timed(lambda: make(network, depth, impl, x, y))
     (first, first_cpu), _ = timed(step)
     rest = [timed(step)[0] for _ in range(STEPS)]
     wall, cpu = (statistics.median(column) for column in zip(*rest, strict=True))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    values = (params, build, build_cpu, first, first_cpu, wall, cpu, first_cpu - cpu, peak, temp() if temp else None)
+    values = (params, build, build_cpu, first, first_cpu, wall, cpu, first_cpu - cpu, peak)
+    values += compiled() if compiled else (None, None, None)
     return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -186,7 +212,7 @@ def timed(function: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
 
 
 def keras_program(network: str, depth: int, impl: str, x: Any, y: Any) -> tuple[Any, int, Any]:
-    """Returns the training step, the number of weights, and what measures XLA's temporary memory."""
+    """Returns the training step, the number of weights, and what measures its compilation."""
     import keras
 
     sys.setrecursionlimit(100_000)  # stock Keras walks its graph recursively
@@ -197,8 +223,8 @@ def keras_program(network: str, depth: int, impl: str, x: Any, y: Any) -> tuple[
     def step() -> Any:
         return model.train_on_batch(x, y)
 
-    temp = (lambda: xla_temporary(model, x, y)) if keras.backend.backend() == "jax" else None
-    return step, model.count_params(), temp
+    on_jax = keras.backend.backend() == "jax"
+    return step, model.count_params(), (lambda: compiled_gradient(model, x, y)) if on_jax else None
 
 
 def our_model(network: str, depth: int, impl: str) -> Any:
@@ -281,8 +307,8 @@ def stock_model(network: str, depth: int) -> Any:
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
-def xla_temporary(model: Any, x: Any, y: Any) -> float:
-    """Returns the megabytes that the compiled gradient needs beside weights and inputs."""
+def compiled_gradient(model: Any, x: Any, y: Any) -> tuple[float, float, float]:
+    """Returns what tracing and compiling the gradient takes, and the megabytes it needs beside weights and inputs."""
     import jax
 
     trained = [variable.value for variable in model.trainable_variables]
@@ -292,118 +318,9 @@ def xla_temporary(model: Any, x: Any, y: Any) -> float:
         logits, state = model.stateless_call(trained, state, x, training=True)
         return model.loss(y, logits), state
 
-    compiled = jax.jit(jax.grad(loss, has_aux=True)).lower(trained, state, x, y).compile()
-    return compiled.memory_analysis().temp_size_in_bytes / 2**20
-
-
-# --- Others ----------------------------------------------------------------------------------------------------------
-
-
-def torch_program(network: str, depth: int, impl: str, x: Any, y: Any) -> tuple[Any, int, None]:
-    import torch
-    from torch import nn
-
-    class Block(nn.Module):
-        def __init__(self, branch: nn.Module, skip: nn.Module, after: nn.Module) -> None:
-            super().__init__()
-            self.branch, self.skip, self.after = branch, skip, after
-
-        def forward(self, x: Any) -> Any:
-            return self.after(self.skip(x) + self.branch(x))
-
-    def conv(source: int, filters: int, width: int, strides: int) -> nn.Module:
-        return nn.Conv2d(source, filters, width, strides, width // 2, bias=False)
-
-    if network != "resnet":
-        raise SystemExit("The PyTorch peers are ResNets.")
-    parts: list[nn.Module] = [conv(3, 16, 3, 1), nn.BatchNorm2d(16), nn.ReLU()]
-    source = 16
-    for stage in range(3):
-        for block in range((depth - 2) // 6):
-            filters, strides = 16 * 2**stage, 2 if stage and not block else 1
-            branch = nn.Sequential(
-                conv(source, filters, 3, strides),
-                nn.BatchNorm2d(filters),
-                nn.ReLU(),
-                conv(filters, filters, 3, 1),
-                nn.BatchNorm2d(filters),
-            )
-            skip = nn.Identity() if strides == 1 else conv(source, filters, 1, 2)
-            parts.append(Block(branch, skip, nn.ReLU()))
-            source = filters
-    model: Any = nn.Sequential(*parts, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
-    model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
-    images = torch.tensor(x).permute(0, 3, 1, 2).to(memory_format=torch.channels_last)
-    labels = torch.tensor(y)
-    run = torch.compile(model) if impl == "torch_compile" else model
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(run(images), labels)
-        loss.backward()
-        optimizer.step()
-        return float(loss)
-
-    return step, sum(p.numel() for p in model.parameters()), None
-
-
-def flax_program(network: str, depth: int, impl: str, x: Any, y: Any) -> tuple[Any, int, None]:
-    del impl
-    import jax
-    import optax
-    from flax import linen as nn
-
-    if network != "resnet":
-        raise SystemExit("The Flax peer is a ResNet.")
-
-    class Block(nn.Module):
-        filters: int
-        strides: int = 1
-
-        @nn.compact
-        def __call__(self, x: Any, _: Any = None) -> Any:
-            norm = lambda: nn.BatchNorm(use_running_average=False, momentum=0.9)  # noqa: E731
-            y = nn.Conv(self.filters, (3, 3), self.strides, use_bias=False)(x)
-            y = nn.Conv(self.filters, (3, 3), use_bias=False)(nn.relu(norm()(y)))
-            if self.strides > 1:
-                x = nn.Conv(self.filters, (1, 1), self.strides, use_bias=False)(x)
-            return nn.relu(x + norm()(y)), None
-
-    class Net(nn.Module):
-        @nn.compact
-        def __call__(self, x: Any) -> Any:
-            x = nn.relu(nn.BatchNorm(use_running_average=False)(nn.Conv(16, (3, 3), use_bias=False)(x)))
-            for stage in range(3):
-                blocks = (depth - 2) // 6
-                if stage:
-                    x, _ = Block(16 * 2**stage, 2)(x)
-                    blocks -= 1
-                scanned = nn.scan(Block, {"params": 0, "batch_stats": 0}, split_rngs={"params": True}, length=blocks)
-                x, _ = scanned(16 * 2**stage)(x, None)
-            return nn.Dense(10)(x.mean((1, 2)))
-
-    net = Net()
-    variables = jax.jit(net.init)(jax.random.key(0), x)
-    optimizer = optax.sgd(0.01, momentum=0.9)
-    params, stats = variables["params"], variables["batch_stats"]
-    carried = [params, stats, optimizer.init(params)]
-
-    @jax.jit
-    def update(params: Any, stats: Any, state: Any, x: Any, y: Any) -> Any:
-        def loss(params: Any) -> Any:
-            logits, changed = net.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), changed["batch_stats"]
-
-        (value, stats), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, state = optimizer.update(gradients, state)
-        return value, optax.apply_updates(params, updates), stats, state
-
-    def step() -> float:
-        value, *carried[:] = update(*carried, x, y)
-        return float(value)
-
-    return step, sum(p.size for p in jax.tree.leaves(params)), None
+    program = jax.jit(jax.grad(loss, has_aux=True))
+    (wall, cpu), compiled = timed(lambda: program.lower(trained, state, x, y).compile())
+    return wall, cpu, compiled.memory_analysis().temp_size_in_bytes / 2**20
 
 
 if __name__ == "__main__":
