@@ -11,13 +11,14 @@ from keras import ops
 from keras_residual.layers._checks import owner_of, positive
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
+from keras_residual.layers.standardized_conv import StandardizedConvolution, centred
 
 RELU_GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 """1.71286: times this, the ReLU of a standard normal variable has a variance of 1. The authors' code has 1.71396."""
 
 
-class ScaledWeightStandardization(keras.layers.Layer):
-    """What these convolutions share: a kernel that is standardised where it is used. Abstract.
+class ScaledWeightStandardization(StandardizedConvolution):
+    """What these convolutions share: a standardised kernel with a gain. Abstract.
 
         w_hat = gamma * gain * (w - mean(w)) / sqrt(max(fan_in * var(w), epsilon))
 
@@ -37,30 +38,13 @@ class ScaledWeightStandardization(keras.layers.Layer):
         convolution: Any = self
         self.gain = self.add_weight(shape=convolution.kernel.shape[-1:], initializer="ones", name="gain")
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolves with the standardised kernel."""
-        convolution: Any = self
-        return ops.conv(
-            inputs,
-            self.standardized(kernel),
-            strides=convolution.strides,
-            # Causal padding has been done by then.
-            padding="valid" if convolution.padding == "causal" else convolution.padding,
-            dilation_rate=convolution.dilation_rate,
-            data_format=convolution.data_format,
-        )
-
     def standardized(self, kernel: Any) -> Any:
         """Returns `w_hat` for a kernel `w` of shape `(*sizes, channels in a group, filters)`."""
-        # In float32 at least: sums over squares of half-precision weights are too coarse.
-        dtype = keras.backend.result_type(kernel.dtype, "float32")
-        weights: Any = ops.cast(kernel, dtype)
-        axes = tuple(range(len(kernel.shape) - 1))
-        centred = weights - ops.mean(weights, axis=axes, keepdims=True)
-        size = ops.sum(ops.square(centred), axis=axes, keepdims=True)  # fan_in * var(w)
-        gain: Any = ops.cast(self.gain, dtype)
+        weights, axes = centred(kernel)
+        size = ops.sum(ops.square(weights), axis=axes, keepdims=True)  # fan_in * var(w)
+        gain: Any = ops.cast(self.gain, weights.dtype)
         scale = self.gamma * gain * ops.rsqrt(ops.maximum(size, self.epsilon))
-        return ops.cast(centred * scale, kernel.dtype)
+        return ops.cast(weights * scale, kernel.dtype)
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the gain too: what Keras's convolutions save is a kernel and a bias."""

@@ -1,0 +1,176 @@
+"""Split attention: a convolution of several times its filters, mixed down by weights that each picture sets itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual.layers import chain
+from keras_residual.layers._checks import number, owner_of, whole_number
+from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
+from keras_residual.layers.norms import NORMS, make_norm
+from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.shapes import Shape
+from keras_residual.layers.symmetric_conv import odd_width
+
+LEAST_REDUCED = 32
+
+
+@register
+class SplitAttention2D(CompositeConv2D):
+    """The convolution of ResNeSt: `radix` convolutions in one, summed with weights from the mean over positions.
+
+        u_1 … u_R = relu(norm0(W x)),   s = mean(u_1 + … + u_R)
+        a_1 … a_R = softmax(V relu(norm1(U s)))  over the R splits, in each channel
+        y = a_1 * u_1 + … + a_R * u_R
+
+    With a radix of 1 the softmax is a sigmoid, and this is squeeze-and-excitation. `W` has `groups * radix` groups, `U`
+    and `V` are 1×1 convolutions with biases and `groups` groups. Between them are
+    `channels * radix * ratio` channels, brought to a multiple of `divisor`, at least 32.
+
+    The sub-layers are `conv` (W), `norm0`, `reduce` (U), `norm1` and `expand` (V).
+
+    Args:
+        filters: Number of output channels, a multiple of `groups`.
+        kernel_size: Width of the window of `W`, an odd number; each side is padded with
+            `dilation_rate * (kernel_size // 2)` zeros.
+        strides: Stride of `W`, at least 1.
+        dilation_rate: Distance of the taps of `W`, at least 1.
+        groups: Number of cardinal groups, at least 1. They do not see one another.
+        radix: Number of splits of each group, at least 1.
+        ratio: Channels of the bottleneck of the weights as a share of `channels * radix`, above 0.
+        divisor: What divides the number of these channels, at least 1.
+        norm: A layer to copy or a name (`"batch_norm"` …); None for a batch norm with an epsilon of 1e-5 and a momentum
+            of 0.9.
+        drop_block: A layer that keeps shapes, between `norm0` and the ReLU; None for none.
+        data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Call arguments:
+        inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`, with a number of
+            channels that `groups * radix` divides.
+        training: Whether the norms take the statistics of the batch, and `drop_block` drops.
+
+    Output shape:
+        `filters` channels, and each spatial size `n` as `ceil(n / strides)`.
+
+    Raises:
+        ValueError: If a number is out of its range, or does not divide what it must.
+
+    Example:
+        >>> import numpy as np
+        >>> from keras_residual.layers.split_attention import SplitAttention2D
+        >>> SplitAttention2D(16, strides=2, radix=2)(np.ones((1, 8, 8, 4))).shape
+        (1, 4, 4, 16)
+
+    Reference:
+        Zhang et al., ResNeSt: Split-Attention Networks, 2020. https://arxiv.org/abs/2004.08955, section 3 and figure 2
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int = 3,
+        *,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        groups: int = 1,
+        radix: int = 2,
+        ratio: float = 0.25,
+        divisor: int = 8,
+        norm: str | keras.Layer | None = None,
+        drop_block: keras.Layer | None = None,
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(strides=strides, dilation_rate=dilation_rate, groups=groups, data_format=data_format, **kwargs)
+        owner = owner_of(self)
+        self.filters = self.output_channels = multiple(owner, "filters", filters, "groups", self.groups)
+        self.kernel_size = odd_width(owner, "kernel_size", kernel_size)
+        self.radix = whole_number(owner, "radix", radix)
+        self.ratio = number(owner, "ratio", ratio, "a number above 0", lambda ratio: ratio > 0)
+        self.divisor = whole_number(owner, "divisor", divisor)
+        if isinstance(norm, str) and norm not in NORMS:
+            raise unknown_name(owner, "norm", norm, NORMS)
+        if not (norm is None or isinstance(norm, (str, keras.Layer))):
+            raise wrong_type(owner, "norm", f"None, a Keras layer or one of {', '.join(NORMS)}", norm)
+        self.norm = norm
+        self.drop_block = layer_or_none(owner, "drop_block", drop_block)
+
+    def build(self, input_shape: Shape) -> None:
+        """Makes the sub-layers."""
+        owner = owner_of(self)
+        splits = self.groups * self.radix
+        channels = self.input_channels(
+            input_shape, f"a multiple of groups * radix, {splits}, as channels", lambda n: n % splits == 0
+        )
+        width = self.filters * self.radix
+        reduced = reduced_channels(channels * self.radix * self.ratio, self.divisor, LEAST_REDUCED)
+        if reduced % self.groups:
+            rule = f"a number by which the {reduced} channels between `reduce` and `expand` become a multiple of "
+            raise bad_argument(owner, "divisor", f"{rule}`groups`, which is {self.groups}", self.divisor)
+
+        window = {"strides": self.strides, "dilation_rate": self.dilation_rate, "groups": splits}
+        self.conv = self.convolution(width, self.kernel_size, "conv", **window)
+        self.norm0 = self._norm("norm0", width)
+        self.reduce = self.convolution(reduced, 1, "reduce", groups=self.groups, use_bias=True)
+        self.norm1 = self._norm("norm1", reduced)
+        self.expand = self.convolution(width, 1, "expand", groups=self.groups, use_bias=True)
+
+        self.conv.build(input_shape)
+        maps = self.conv.compute_output_shape(input_shape)
+        self.norm0.build(maps)
+        if self.drop_block is not None:
+            chain.build(owner, "drop_block", [self.drop_block], maps, self.compute_dtype)
+        self.reduce.build(self.pooled_shape(self.filters))
+        self.norm1.build(self.pooled_shape(reduced))
+        self.expand.build(self.pooled_shape(reduced))
+
+    def _norm(self, name: str, channels: int) -> keras.Layer:
+        if self.norm is None:
+            return self.batch_norm(name)
+        return make_norm(self.norm, channels=channels, axis=self.channel_axis, name=name, dtype=self.dtype_policy)
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Convolves, and mixes the splits."""
+        maps = chain.apply(self.norm0, self.conv(inputs), training, None)
+        maps = ops.relu(chain.apply(self.drop_block, maps, training, None))
+        # The mean of a sum is the sum of the means, which are small.
+        means = total(self.split(self.pooled([maps]), self.radix))
+        hidden = ops.relu(chain.apply(self.norm1, self.reduce(means), training, None))
+        weights = self._weights(self.expand(hidden))
+        if self.radix == 1:
+            return maps * weights
+        pairs = zip(self.split(maps, self.radix), self.split(weights, self.radix), strict=True)
+        return total([part * weight for part, weight in pairs])
+
+    def _weights(self, logits: Any) -> Any:
+        """Returns the weights in the channel order of the maps: by split, then by group."""
+        if self.radix == 1:
+            return ops.sigmoid(logits)
+        # The logits come by group, then by split: each group has its own part of `expand`.
+        by_group = ops.reshape(logits, (-1, self.groups, self.radix, self.filters // self.groups))
+        by_split = ops.transpose(ops.softmax(by_group, axis=2), (0, 2, 1, 3))
+        shape = self.pooled_shape(self.filters * self.radix)
+        return ops.reshape(by_split, (-1, *shape[1:]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "radix": self.radix,
+            "ratio": self.ratio,
+            "divisor": self.divisor,
+            "norm": serialize(self.norm),
+            "drop_block": serialize(self.drop_block),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> SplitAttention2D:
+        """Makes the layer from `get_config`'s dictionary."""
+        return cls(**{**config, **{name: deserialize(config[name]) for name in ("norm", "drop_block")}})
