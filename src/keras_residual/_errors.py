@@ -5,6 +5,29 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterable
+from pathlib import Path
+
+
+class CheckpointError(ValueError):
+    """Weights that cannot be had from the place that was named."""
+
+
+def bad_checkpoint(place: str | Path, what: str, way_out: str) -> CheckpointError:
+    """Returns the error for weights that cannot be had.
+
+    Args:
+        place: The file, folder or repository, as the caller named it.
+        what: What is wrong, without a full stop.
+        way_out: Sentences that say what to do instead.
+    """
+    return CheckpointError(f"Checkpoint {str(place)!r}: {what}. {way_out}")
+
+
+def missing_package(package: str, *, extra: str) -> ImportError:
+    """Returns the `ImportError` for a package that is not installed, with the line that installs it."""
+    return ImportError(
+        f"{package!r} is not installed. This feature of keras-residual needs it: pip install 'keras-residual[{extra}]'"
+    )
 
 
 def bad_argument(owner: str, argument: str, rule: str, value: object, way_out: str = "") -> ValueError:

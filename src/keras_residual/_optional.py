@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
+from keras_residual._errors import missing_package
+
 
 def require(module: str, *, extra: str) -> ModuleType:
     """Returns the imported module.
@@ -22,7 +24,4 @@ def require(module: str, *, extra: str) -> ModuleType:
         package = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != package:
             raise
-        raise ImportError(
-            f"{package!r} is not installed. This feature of keras-residual needs it: "
-            f"pip install 'keras-residual[{extra}]'"
-        ) from None
+        raise missing_package(package, extra=extra) from None

@@ -30,7 +30,7 @@ def predict(
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
-            from keras_residual.training import atomic
+            from keras_residual import _atomic
             from keras_residual.training import predict as prediction
             from keras_residual.training.saved import load_saved
 
@@ -38,7 +38,7 @@ def predict(
             x, names = prediction.load_prediction_inputs(saved, paths)
         rows = [_row(answer) for answer in prediction.predict(saved, x, names)]
         if csv_file is not None:
-            atomic.write_text(csv_file, _csv(rows))
+            _atomic.write_text(csv_file, _csv(rows))
             console.print(f"Wrote {len(rows)} answers to {csv_file}", soft_wrap=True)
         elif not as_json:
             _show(rows, console)

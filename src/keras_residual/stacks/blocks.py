@@ -78,6 +78,20 @@ class Blocks:
         prefix = f"{self.cells[0].path}/"
         return distinct([weight.path.removeprefix(prefix) for weight in self.cells[0].weights])
 
+    def by_block(self) -> list[dict[str, tuple[keras.Variable, int | None]]]:
+        """Returns each block's weights by their paths within it: a variable, and which slice of it where it is stacked.
+
+        Unlike `get` it is for blocks with different weights too.
+        """
+        if self.scanned:
+            pairs = list(zip(self.names(), self._stacked_weights(), strict=True))
+            return [{name: (variable, index) for name, variable in pairs} for index in range(self.depth)]
+        found = []
+        for cell in self.cells:
+            names = distinct([weight.path.removeprefix(f"{cell.path}/") for weight in cell.weights])
+            found.append({name: (weight, None) for name, weight in zip(names, cell.weights, strict=True)})
+        return found
+
     def uniform(self) -> bool:
         """Returns whether all blocks have weights of the same shapes."""
         shapes = [[weight.shape for weight in cell.weights] for cell in self.cells]

@@ -13,6 +13,7 @@ from keras.src.backend.common.masking import get_keras_mask
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
+from keras_residual.layers import direct
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, register, serialize
@@ -280,7 +281,9 @@ class ResidualStack(keras.layers.Layer):
         watched = observation is not None or block_mask is not None
         if not (blocks.scanned or self.remat or reversibly or watched):
             for index, cell in enumerate(blocks.cells):
-                rows = cell(rows, contexts=self._contexts.of_block(index, None), training=training, sequence_mask=mask)
+                plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
+                contexts = self._contexts.of_block(index, None)
+                rows = (cell.call if plain else cell)(rows, contexts, training=training, sequence_mask=mask)
             return self.topology.end(rows)
 
         program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
@@ -357,6 +360,18 @@ class ResidualStack(keras.layers.Layer):
         """
         self._check_built()
         self._blocks.set(weights)
+
+    def block_weights(self) -> list[dict[str, tuple[keras.Variable, int | None]]]:
+        """Returns for each block its weights by their paths within it: the variable, and the index of the slice.
+
+        The index is None where the block has a variable of its own. Weights by name for programs that read or write
+        single blocks, whatever the execution; `get_stacked_weights` is for all blocks at once.
+
+        Raises:
+            ValueError: If the stack is not built.
+        """
+        self._check_built()
+        return self._blocks.by_block()
 
     def with_execution(self, execution: str, *, remat: bool | str | None = None) -> ResidualStack:
         """Returns a stack of the same blocks, weights and random state that is executed in another way.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_residual.training import atomic
+from keras_residual import _atomic
 from keras_residual.training.compare_picture import draw
 
 Row = dict[str, Any]
@@ -46,6 +46,6 @@ class ComparisonFiles:
         writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        atomic.write_text(self.path / "results.csv", table.getvalue())
-        atomic.write_text(self.path / "results.json", json.dumps(self.results, indent=2, ensure_ascii=False) + "\n")
-        atomic.write_bytes(self.path / "compare.png", draw(self.results))
+        _atomic.write_text(self.path / "results.csv", table.getvalue())
+        _atomic.write_text(self.path / "results.json", json.dumps(self.results, indent=2, ensure_ascii=False) + "\n")
+        _atomic.write_bytes(self.path / "compare.png", draw(self.results))

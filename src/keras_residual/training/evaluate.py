@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from keras_residual.data import Dataset, load_dataset
 from keras_residual.training.config import DataConfig
 from keras_residual.training.saved import Saved, raw_outputs
@@ -13,7 +15,8 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
 
     Args:
         saved: The model.
-        source: As in `load_dataset`; None is what the run was trained on, split as it was then.
+        source: As in `load_dataset`; None is what the run was trained on, split as it was then. All of a file counts
+            that the model was not trained on.
         target: Column to be predicted, where it is called differently from that of the run.
 
     Raises:
@@ -22,13 +25,15 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
     settings = saved.config.data if saved.config else DataConfig()
     if source is None and saved.config is None:
         raise ValueError(f"{saved.path} does not say what it was trained on. Name the data: evaluate MODEL DATA.")
+    # A file that the model has not seen is a test as a whole; one that was split for training is split again.
+    foreign = source is not None and source != settings.source and Path(source).is_file()
     height, width, channels = saved.shape if len(saved.shape) == 3 else (0, 0, 0)
     dataset = load_dataset(
         source or settings.source,
         target=target or settings.target,
         task=settings.task,
         image_shape=(height, width, channels) if channels else None,
-        test_fraction=settings.test_fraction,
+        test_fraction=1.0 if foreign else settings.test_fraction,
         seed=saved.config.seed if saved.config else 0,
         classes=settings.classes or None,
         features=settings.features or None,

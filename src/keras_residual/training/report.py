@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from keras_residual import _atomic
 from keras_residual._optional import require
 from keras_residual.data import Dataset
-from keras_residual.training import atomic
 from keras_residual.training.figures import curves, predicted_against_true
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.scores import confusion
@@ -66,7 +66,7 @@ def write_report(
         content["accuracy_curve"] = curves(history, "accuracy", best_epoch=best_epoch, name="accuracy")
     else:
         content["scatter"] = predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter")
-    atomic.write_text(run.report, environment.get_template("report.html.j2").render(content))
+    _atomic.write_text(run.report, environment.get_template("report.html.j2").render(content))
 
 
 def _about_classes(dataset: Dataset, outputs: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keras_residual.training import atomic
+from keras_residual import _atomic
 
 if TYPE_CHECKING:
     import keras
@@ -53,7 +53,7 @@ class RunDirectory:
 
     def save_model(self, model: keras.Model) -> None:
         """Replaces `model.keras`."""
-        with atomic.replacing(self.model) as beside:
+        with _atomic.replacing(self.model) as beside:
             model.save(beside)
 
     def save_history(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -62,11 +62,11 @@ class RunDirectory:
         writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        atomic.write_text(self.history, text.getvalue())
+        _atomic.write_text(self.history, text.getvalue())
 
     def save_metrics(self, metrics: Mapping[str, Any]) -> None:
         """Replaces `metrics.json`."""
-        atomic.write_text(self.metrics, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
+        _atomic.write_text(self.metrics, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
     def log(self, text: str) -> None:
         """Appends to `log.txt`, with the time."""

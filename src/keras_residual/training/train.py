@@ -13,8 +13,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual import _atomic
 from keras_residual.data import Batches, Dataset, FollowEpoch, load_dataset, shift_and_flip
-from keras_residual.training import atomic
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
@@ -122,7 +122,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     keras.utils.set_random_seed(config.seed)
     run = RunDirectory.create(config.out, name=dataset.name)
     with keeping(run):
-        atomic.write_text(run.config, to_toml(config))
+        _atomic.write_text(run.config, to_toml(config))
         run.log(
             f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {keras.backend.backend()}"
         )

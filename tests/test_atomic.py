@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
-from keras_residual.training import atomic
+from keras_residual import _atomic
 
 pytestmark = pytest.mark.any_backend
 
 KILLED_IN_MID_WRITE = """
 import os, signal, sys
 from pathlib import Path
-from keras_residual.training import atomic
-with atomic.replacing(Path(sys.argv[1])) as beside:
+from keras_residual import _atomic
+with _atomic.replacing(Path(sys.argv[1])) as beside:
     with beside.open("wb") as file:
         file.write(b"half of the ne")
         file.flush()
@@ -25,8 +25,8 @@ with atomic.replacing(Path(sys.argv[1])) as beside:
 
 def test_it_replaces(tmp_path):
     path = tmp_path / "history.csv"
-    atomic.write_text(path, "old")
-    atomic.write_text(path, "new")
+    _atomic.write_text(path, "old")
+    _atomic.write_text(path, "new")
     assert path.read_text() == "new"
     assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
 
@@ -44,7 +44,7 @@ def test_an_error_in_mid_write_leaves_the_old_file_and_no_rest(tmp_path):
     path.write_bytes(b"old")
 
     def write_and_fail():
-        with atomic.replacing(path) as beside:
+        with _atomic.replacing(path) as beside:
             beside.write_bytes(b"half")
             raise OSError("disk")
 
@@ -58,5 +58,5 @@ def test_the_content_reaches_the_disk_before_the_name(tmp_path, monkeypatch):
     path = tmp_path / "model.keras"
     steps = []
     monkeypatch.setattr(os, "fsync", lambda handle: steps.append(("fsync", path.exists())))
-    atomic.write_bytes(path, b"new")
+    _atomic.write_bytes(path, b"new")
     assert steps == [("fsync", False), ("fsync", True)]

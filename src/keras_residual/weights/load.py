@@ -1,0 +1,164 @@
+"""Weights from a checkpoint into a model: all of them or none."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_residual._errors import bad_checkpoint, unknown_name
+from keras_residual.weights.hub import open_location
+from keras_residual.weights.layout import to_ours
+from keras_residual.weights.name_maps import NAME_MAPS, NameMap, name_map
+from keras_residual.weights.slots import Slot, assign, slots
+
+_HEAD = "head/"
+_AFTER_STAGES = ("head/", "head_norm/")
+_FIRST_KERNELS = ("stem_conv/kernel", "stem_conv1/kernel")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """What `load_weights` did.
+
+    Args:
+        source: Where the weights came from.
+        names: The map of names that was used, one of `NAME_MAPS`.
+        loaded: Number of weights that were set.
+        new: Paths of weights that keep their initial values: those of a head for other classes.
+        adapted: Paths of weights that were changed to fit: the first kernel, for other channels than red, green, blue.
+    """
+
+    source: str
+    names: str
+    loaded: int
+    new: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
+
+
+def load_weights(
+    model: keras.Model,
+    location: str | Path,
+    *,
+    names: str = "auto",
+    new_head: bool = False,
+    ema: bool = False,
+) -> LoadedWeights:
+    """Sets a model's weights to those of a checkpoint; raises before anything is changed.
+
+    A model with other than three input channels gets a first kernel made of the checkpoint's three: their sum for one
+    channel, else their cycle, scaled so that equal channels give the same answer. Heads are left out for a model
+    without one.
+
+    Args:
+        model: One of `create_model`, `ResNet` or `ResNetV2`, however its stacks are executed.
+        location: A file (`.safetensors`, `.pth`, `.th`, `.bin`, `.npz`), a folder as the Hugging Face Hub has it, or a
+            repository, `"hf://timm/resnet50.a1_in1k"`.
+        names: How the checkpoint names its weights: one of `NAME_MAPS`, or `"auto"` for the one that fits best.
+        new_head: Whether the head keeps its initial values where the checkpoint's is for other classes.
+        ema: Whether to take the averaged weights of a training program's checkpoint.
+
+    Returns:
+        What was done.
+
+    Raises:
+        CheckpointError: If the file cannot be read, or a weight is missing, left over or of the wrong shape; with the
+            list. The model keeps its weights.
+        ValueError: For an unknown map of names.
+
+    Example:
+        >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
+        >>> kr.save_weights(model, "resnet20.safetensors")
+        >>> load_weights(model, "resnet20.safetensors").names
+        'cifar'
+    """
+    if names != "auto" and names not in NAME_MAPS:
+        raise unknown_name("load_weights", "names", names, ["auto", *NAME_MAPS])
+    found = open_location(location, ema=ema)
+    return set_weights(model, found.tensors, source=found.source, names=names, new_head=new_head)
+
+
+def set_weights(
+    model: keras.Model,
+    tensors: Mapping[str, np.ndarray],
+    *,
+    source: str,
+    names: str = "auto",
+    new_head: bool = False,
+) -> LoadedWeights:
+    """Sets a model's weights to arrays by name, as `load_weights` does."""
+    places = slots(model)
+    chosen = best_map(places, tensors) if names == "auto" else name_map(names)
+    wanted = {slot: chosen(slot.path) for slot in places}
+    values, new, adapted, wrong, missing = {}, [], [], [], []
+    for slot, name in wanted.items():
+        if name is None or name not in tensors:
+            if new_head and slot.path.startswith(_HEAD):
+                new.append(slot.path)
+                continue
+            missing.append(f"{name} (for {slot.path})" if name else slot.path)
+            continue
+        value = to_ours(slot, tensors[name])
+        if slot.path in _FIRST_KERNELS and value.shape != slot.shape:
+            value = _for_channels(value, slot.shape[-2])
+            adapted.append(slot.path)
+        if value.shape == slot.shape:
+            values[slot] = value
+        elif new_head and slot.path.startswith(_HEAD):
+            new.append(slot.path)
+        else:
+            wrong.append(f"{name} {tensors[name].shape} (for {slot.path} {slot.shape})")
+    if new:
+        # Never half a head: with as many classes a bias would fit beside a kernel that does not.
+        values = {slot: value for slot, value in values.items() if not slot.path.startswith(_HEAD)}
+        new = [slot.path for slot in places if slot.path.startswith(_HEAD)]
+    without_head = {chosen(path) for path in _optional_paths(places)}
+    left = sorted(set(tensors) - set(wanted.values()) - without_head)
+    twice = [name for name, count in Counter(filter(None, wanted.values())).items() if count > 1]
+    problems = [
+        _listed("used twice", twice),
+        _listed("missing", missing),
+        _listed("left over", left),
+        _listed("of another shape", wrong),
+    ]
+    if any(problems):
+        way_out = f"The names were read as {chosen.name!r}. Is the model of the architecture of the checkpoint?"
+        what = f"it does not fit {model.name!r}: {'; '.join(filter(None, problems))}"
+        raise bad_checkpoint(source, what, f"{way_out} The model keeps its weights.")
+    assign(values.items())
+    return LoadedWeights(source, chosen.name, len(values), tuple(new), tuple(adapted))
+
+
+def best_map(places: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> NameMap:
+    """Returns the map by which most of a model's weights are in a checkpoint."""
+    paths = [slot.path for slot in places]
+    maps = [name_map(name) for name in NAME_MAPS]
+    return max(maps, key=lambda names: sum(names(path) in tensors for path in paths))
+
+
+def _optional_paths(places: Iterable[Slot]) -> list[str]:
+    """Returns paths behind the last stage that a model without a head, or for features, has not."""
+    have = {slot.path for slot in places}
+    leaves = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "v", "tau")
+    return [path for part in _AFTER_STAGES for leaf in leaves if (path := f"{part}{leaf}") not in have]
+
+
+def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Returns a kernel `(…, 3, filters)` for another number of channels; any other kernel as it is."""
+    if kernel.shape[-2] != 3:
+        return kernel
+    if channels == 1:
+        return kernel.sum(-2, keepdims=True)
+    repeated = np.concatenate([kernel] * -(-channels // 3), axis=-2)[..., :channels, :]
+    return repeated * np.float32(3 / channels)
+
+
+def _listed(what: str, names: list[str], most: int = 8) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{len(names)} {what}: {', '.join(names[:most])}{more}"

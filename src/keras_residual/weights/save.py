@@ -1,0 +1,81 @@
+"""A model's weights as a checkpoint that timm loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.weights.layout import to_theirs
+from keras_residual.weights.name_maps import NAME_MAPS, name_map
+from keras_residual.weights.slots import slots
+from keras_residual.weights.writer import write_safetensors
+
+
+def save_weights(model: keras.Model, path: str | Path, *, names: str = "auto", overwrite: bool = False) -> None:
+    """Writes a model's weights to a `.safetensors` file with PyTorch's names and layouts.
+
+    timm loads the file with `strict=True` into its model of the same name.
+
+    Args:
+        model: One of `create_model`, `ResNet` or `ResNetV2`, however its stacks are executed.
+        path: The file; its folder must exist.
+        names: How the weights are named: one of `NAME_MAPS`, or `"auto"` for that of timm's model of this structure,
+            and for small pictures that of the usual CIFAR checkpoints.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        ValueError: For an unknown map of names, or a model with weights that it has no names for.
+        FileExistsError: If the file is there and `overwrite` is False.
+
+    Example:
+        >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
+        >>> save_weights(model, "resnet20.safetensors")
+    """
+    write_safetensors(path, state_dict(model, names=names), {"format": "pt"}, overwrite=overwrite)
+
+
+def state_dict(model: keras.Model, *, names: str = "auto") -> dict[str, np.ndarray]:
+    """Returns a model's weights by PyTorch's names and in PyTorch's layouts; arguments as in `save_weights`."""
+    if names != "auto" and names not in NAME_MAPS:
+        raise unknown_name("save_weights", "names", names, ["auto", *NAME_MAPS])
+    chosen = name_map(map_for(model) if names == "auto" else names)
+    found: dict[str, np.ndarray] = {}
+    nameless = []
+    for slot in slots(model):
+        name = chosen(slot.path)
+        if name is None:
+            nameless.append(slot.path)
+            continue
+        found[name] = to_theirs(slot, name)
+        if name.endswith(".running_var"):
+            found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), "int64")
+    if nameless:
+        rule = f"a model whose weights {chosen.name!r} has names for"
+        raise bad_argument("save_weights", "model", rule, model.name, f"It has none for {', '.join(nameless[:8])}.")
+    return found
+
+
+def map_for(model: keras.Model) -> str:
+    """Returns the map of names that timm's model of this structure has."""
+    paths = [slot.path for slot in slots(model)]
+    blocks = [path for path in paths if path.startswith("stage")]
+    if not any(path.startswith("stage4_") for path in blocks):
+        return "cifar"
+    if not any(path.startswith("stem_norm/") or path.startswith("stem_norm3/") for path in paths):
+        return "timm_resnetv2"
+    if model.name.startswith("legacy_"):
+        return "timm_senet"
+    kinds = {"/path0_conv/": "timm_sknet", "/conv2/conv0/": "timm_res2net"}
+    name = next((name for part, name in kinds.items() if any(part in path for path in blocks)), "timm")
+    shortcuts = [getattr(layer, "shortcut_layer", None) for layer in model.layers]
+    pools = any(_pools(shortcut) for shortcut in shortcuts)
+    return f"{name}_avg_pool" if pools else name
+
+
+def _pools(shortcut: keras.Layer | None) -> bool:
+    if isinstance(shortcut, keras.Sequential):
+        return any("pool" in layer.name for layer in shortcut.layers)
+    return getattr(shortcut, "pool", None) is not None

@@ -1,0 +1,437 @@
+"""Weights by the place where they are; no test asks the real Hub."""
+
+import errno
+import json
+import os
+import re
+import sys
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.numpy import save
+
+from fake_hub import COMMIT, asking, fake_hub
+from keras_residual._errors import CheckpointError
+from keras_residual.weights.hub import Checkpoint, download, open_location
+
+pytestmark = pytest.mark.any_backend
+
+REPO = "timm/resnet18.a1_in1k"
+WEIGHTS = save({"fc.weight": np.ones((2, 3), np.float32)})
+CONFIG = json.dumps({"architecture": "resnet18", "num_classes": 2}).encode()
+FILES = {"config.json": CONFIG, "model.safetensors": WEIGHTS, "README.md": b"# ResNet"}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    with fake_hub(monkeypatch, REPO, dict(FILES)) as hub:
+        yield hub
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """A port at which nobody listens."""
+    with asking(monkeypatch, "http://127.0.0.1:9"):
+        yield
+
+
+def write_cache(cache, files, *, repo_id=REPO, commit=COMMIT, absent=()):
+    """Writes what huggingface_hub leaves in its cache and returns the folder of the commit."""
+    folder = cache / f"models--{repo_id.replace('/', '--')}"
+    snapshot = folder / "snapshots" / commit
+    for name, content in files.items():
+        blob = folder / "blobs" / f"{name.replace('/', '-')}-etag"
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        blob.write_bytes(content)
+        link = snapshot / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    for name in absent:
+        (folder / ".no_exist" / commit).mkdir(parents=True, exist_ok=True)
+        (folder / ".no_exist" / commit / name).touch()
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+def refused(kind, message, call, *arguments, **options):
+    with pytest.raises(kind, match=f"^{re.escape(message)}$") as caught:
+        call(*arguments, **options)
+    return caught.value
+
+
+def not_there(cache, reason, name="model.safetensors", first="Check the network"):
+    return (
+        f"Checkpoint 'hf://{REPO}': {name} is not in the cache {cache}, or not whole, and could not be downloaded "
+        f"({reason}). {first}, or get the files on another machine and give their folder."
+    )
+
+
+NOBODY = f"[Errno {errno.ECONNREFUSED}] {os.strerror(errno.ECONNREFUSED)}"
+
+
+# A place ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(WEIGHTS)
+    found = open_location(path)
+    assert (found.config, list(found.tensors), found.source) == (None, ["fc.weight"], str(path))
+
+
+@pytest.mark.parametrize("names", [["model.safetensors", "pytorch_model.bin"], ["pytorch_model.bin"]])
+@pytest.mark.parametrize("with_config", [True, False])
+def test_a_folder(tmp_path, names, with_config):
+    for name in names:
+        if name.endswith(".bin"):
+            torch.save({"state_dict": {"old.weight": torch.ones(1)}}, tmp_path / name)
+        else:
+            (tmp_path / name).write_bytes(WEIGHTS)
+    if with_config:
+        (tmp_path / "config.json").write_bytes(CONFIG)
+    found = open_location(str(tmp_path))
+    assert list(found.tensors) == (["fc.weight"] if "model.safetensors" in names else ["old.weight"])
+    assert found.config == (json.loads(CONFIG) if with_config else None)
+    assert found.source == str(tmp_path)
+
+
+def test_averaged_weights(tmp_path):
+    torch.save({"model": {"w": torch.ones(1)}, "model_ema": {"w": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
+    for place in (tmp_path, tmp_path / "pytorch_model.bin"):
+        assert open_location(place, ema=True).tensors["w"].shape == (2,)
+
+
+@pytest.mark.parametrize(("files", "held"), [([], "nothing"), (["b.txt", "a.txt"], "a.txt, b.txt")])
+def test_a_folder_without_weights(tmp_path, files, held):
+    for name in files:
+        (tmp_path / name).touch()
+    message = (
+        f"Checkpoint {str(tmp_path)!r}: the folder holds neither model.safetensors nor pytorch_model.bin, but {held}. "
+        "Give the file that holds the weights."
+    )
+    refused(CheckpointError, message, open_location, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b'{"architecture": ', "it is no JSON (Expecting value: line 1 column 18 (char 17))"),
+        (b"[1]", "it must hold one JSON object"),
+    ],
+)
+def test_a_folder_with_a_damaged_configuration(tmp_path, content, what):
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS)
+    (tmp_path / "config.json").write_bytes(content)
+    message = f"Checkpoint {str(tmp_path / 'config.json')!r}: {what}. Correct it, or delete it and get it again."
+    refused(CheckpointError, message, open_location, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("no/such/file.pth", "Checkpoint 'no/such/file.pth': there is no such file. Check the path."),
+        (
+            REPO,
+            f"Checkpoint '{REPO}': there is no such file or folder. "
+            f"For the repository of the Hugging Face Hub give hf://{REPO}.",
+        ),
+        (
+            "https://example.org/w.pth",
+            "Checkpoint 'https://example.org/w.pth': addresses of this kind are not read. "
+            "Download the file and give its path.",
+        ),
+    ],
+)
+def test_no_place(place, message):
+    refused(CheckpointError, message, open_location, place)
+
+
+@pytest.mark.parametrize("place", ["hf://", "hf://name", "hf://a/b/c", "hf://a/b@", "hf://../b", "hf://a/b c"])
+def test_no_repository(place):
+    message = (
+        f"open_location: `location` must be hf://owner/name or hf://owner/name@revision, but received {place!r} (str)."
+    )
+    refused(ValueError, message, open_location, place)
+
+
+# What is cached ----------------------------------------------------------------------------------------------------
+
+
+def test_a_cached_repository_needs_no_network(cache, no_network):
+    snapshot = write_cache(cache, FILES)
+    assert download(REPO, cache_dir=cache) == snapshot
+    assert download(REPO, cache_dir=cache, revision=COMMIT) == snapshot
+    assert download(REPO, cache_dir=cache, filenames=["README.md"]) == snapshot
+    for place in (f"hf://{REPO}", f"hf://{REPO}@main", f"hf://{REPO}@{COMMIT}"):
+        found = open_location(place, cache_dir=cache)
+        assert isinstance(found, Checkpoint)
+        assert (found.config, list(found.tensors)) == (json.loads(CONFIG), ["fc.weight"])
+        assert found.source == f"hf://{REPO}@{COMMIT}"
+
+
+def test_a_cached_repository_is_not_asked_for(cache, hub):
+    write_cache(cache, FILES)
+    download(REPO, cache_dir=cache)
+    assert hub.requests == []
+
+
+def test_what_the_repository_lacks_is_cached_too(cache, no_network, tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "w.bin")
+    files = {"pytorch_model.bin": (tmp_path / "w.bin").read_bytes()}
+    write_cache(cache, files, absent=["model.safetensors", "config.json"])
+    found = open_location(f"hf://{REPO}", cache_dir=cache)
+    assert (found.config, list(found.tensors)) == (None, ["w"])
+
+
+def test_weights_of_the_second_choice_will_do_without_a_network(cache, no_network):
+    snapshot = write_cache(cache, {"config.json": CONFIG, "pytorch_model.bin": b"\x80"})
+    assert download(REPO, cache_dir=cache) == snapshot
+
+
+def test_the_settings_of_huggingface_hub_are_heeded(cache, hub, monkeypatch):
+    write_cache(cache, FILES)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert open_location(f"hf://{REPO}").config == json.loads(CONFIG)
+    assert hub.requests == []
+
+
+# The download ------------------------------------------------------------------------------------------------------
+
+
+def test_it_downloads_once_and_what_it_needs(cache, hub, capfd):
+    found = open_location(f"hf://{REPO}", cache_dir=cache)
+    assert (found.config, list(found.tensors)) == (json.loads(CONFIG), ["fc.weight"])
+    asked = list(hub.requests)
+    assert [name for method, name in asked if method == "GET"] == ["model.safetensors", "config.json"]
+    open_location(f"hf://{REPO}", cache_dir=cache)
+    assert hub.requests == asked
+    assert capfd.readouterr() == ("", ""), "nothing is shown without a terminal"
+
+
+def test_it_takes_the_pickle_and_no_configuration_where_there_is_nothing_else(cache, hub, tmp_path):
+    torch.save({"w": torch.ones(1)}, tmp_path / "w.bin")
+    hub.files = {"pytorch_model.bin": (tmp_path / "w.bin").read_bytes()}
+    found = open_location(f"hf://{REPO}", cache_dir=cache)
+    assert (found.config, list(found.tensors)) == (None, ["w"])
+    asked = list(hub.requests)
+    assert download(REPO, cache_dir=cache).name == COMMIT
+    assert hub.requests == asked
+
+
+def test_named_files(cache, hub):
+    hub.files["onnx/model.onnx"] = b"onnx"
+    folder = download(REPO, filenames=["onnx/model.onnx", "README.md"], cache_dir=cache)
+    assert (folder / "onnx" / "model.onnx").read_bytes() == b"onnx"
+    assert (folder / "README.md").read_bytes() == b"# ResNet"
+    assert not (folder / "config.json").exists()
+    assert download(REPO, filenames=["onnx/model.onnx"], cache_dir=cache) == folder
+
+
+def test_all_files_are_of_one_commit(cache, hub):
+    old, new = "b" * 40, COMMIT
+    write_cache(cache, {"config.json": b'{"old": 1}'}, commit=old)
+    folder = download(REPO, cache_dir=cache)
+    assert folder.name == new
+    assert (folder / "config.json").read_bytes() == CONFIG
+
+
+def test_a_branch_may_move_on_between_two_files(cache, hub, monkeypatch):
+    fetch = huggingface_hub.hf_hub_download
+
+    def fetch_and_move_on(*arguments, **options):
+        path = fetch(*arguments, **options)
+        hub.commits.append(f"{len(hub.commits):040x}")
+        return path
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch_and_move_on)
+    folder = download(REPO, cache_dir=cache)
+    assert folder.name == COMMIT
+    assert {entry.name for entry in folder.iterdir()} == {"config.json", "model.safetensors"}
+
+
+# Errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_network_and_nothing_cached(cache, no_network):
+    refused(ConnectionError, not_there(cache, NOBODY), open_location, f"hf://{REPO}", cache_dir=cache)
+
+
+def test_no_network_and_half_of_it_cached(cache, no_network):
+    write_cache(cache, {"config.json": CONFIG})
+    refused(ConnectionError, not_there(cache, NOBODY), download, REPO, cache_dir=cache)
+
+
+def test_the_hub_is_forbidden(cache, hub, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    huggingface_hub.close_session()
+    message = not_there(cache, "HF_HUB_OFFLINE is set", first="Unset it")
+    refused(ConnectionError, message, download, REPO, cache_dir=cache)
+    assert hub.requests == []
+
+
+def test_the_hub_is_down(cache, hub):
+    hub.status = 503
+    with pytest.raises(ConnectionError, match=r"could not be downloaded \(.*503.*\)\. Check the network"):
+        download(REPO, cache_dir=cache)
+
+
+def test_a_network_that_is_forbidden_is_no_disk_that_is(cache, monkeypatch):
+    def fail(*_, **__):
+        try:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        except PermissionError as error:
+            raise LocalEntryNotFoundError("An error happened") from error
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    message = not_there(cache, f"[Errno {errno.EPERM}] Operation not permitted")
+    refused(ConnectionError, message, download, REPO, cache_dir=cache)
+
+
+def test_no_such_repository(cache, hub):
+    message = (
+        "Checkpoint 'hf://timm/resnet81': there is no such repository, or it is private. Check the name at "
+        "https://huggingface.co/timm/resnet81; if it is private, log in with `hf auth login` or set HF_TOKEN."
+    )
+    refused(CheckpointError, message, open_location, "hf://timm/resnet81", cache_dir=cache)
+
+
+def test_no_such_revision(cache, hub):
+    message = (
+        f"Checkpoint 'hf://{REPO}': the repository has no revision 'v2'. "
+        f"See https://huggingface.co/{REPO}/commits/main for its branches, tags and commits."
+    )
+    refused(CheckpointError, message, open_location, f"hf://{REPO}@v2", cache_dir=cache)
+
+
+@pytest.mark.parametrize(
+    ("filenames", "names"), [(None, "model.safetensors and no pytorch_model.bin"), (["model.onnx"], "model.onnx")]
+)
+def test_no_such_file(cache, hub, filenames, names):
+    hub.files = {"config.json": CONFIG}
+    message = (
+        f"Checkpoint 'hf://{REPO}': the repository has no {names} at revision 'main'. "
+        f"See https://huggingface.co/{REPO}/tree/main for what it has."
+    )
+    refused(CheckpointError, message, download, REPO, filenames=filenames, cache_dir=cache)
+
+
+def test_gated(cache, hub):
+    hub.gated = True
+    message = (
+        f"Checkpoint 'hf://{REPO}': access to the repository is restricted. "
+        f"Ask for it at https://huggingface.co/{REPO}, then log in with `hf auth login` or set HF_TOKEN."
+    )
+    refused(CheckpointError, message, download, REPO, cache_dir=cache)
+
+
+@pytest.mark.parametrize("repo_id", ["name", "a/b/c", "a/", "../b"])
+def test_no_repo_id(repo_id):
+    message = f"download: `repo_id` must be 'owner/name', but received {repo_id!r} (str)."
+    refused(ValueError, message, download, repo_id)
+
+
+def fill_the_disk(patch, error):
+    """Lets each download end in the middle of the file."""
+
+    def write_half(url, temp_file, **_):
+        temp_file.write(WEIGHTS[: len(WEIGHTS) // 2])
+        temp_file.flush()
+        raise error
+
+    patch.setattr("huggingface_hub.file_download.http_get", write_half)
+
+
+FULL = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    OSError(errno.EDQUOT, "Disk quota exceeded"),
+    RuntimeError("I/O error: No space left on device (os error 28)"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=["no space", "quota", "hf_xet"])
+def test_the_disk_fills(cache, hub, monkeypatch, error):
+    hub.files["model.safetensors"] = save({"fc.weight": np.ones(500_000, np.float32)})
+    number = getattr(error, "errno", errno.ENOSPC)
+    message = (
+        f"[Errno {number}] Checkpoint 'hf://{REPO}': the disk is full: model.safetensors needs 2.0 MB and 12.3 MB are "
+        f"free in {cache}. Make room there, or choose another folder: `cache_dir` or the environment variable "
+        "HF_HUB_CACHE."
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=12_300_000))
+        fill_the_disk(patch, error)
+        caught = refused(OSError, message, download, REPO, cache_dir=cache)
+    assert caught.errno == number
+    hub.status = 503
+    with pytest.raises(ConnectionError):
+        download(REPO, cache_dir=cache)  # what is half there is not taken for the whole
+    hub.status = None
+    assert list(open_location(f"hf://{REPO}", cache_dir=cache).tensors) == ["fc.weight"]
+
+
+def test_the_disk_fills_and_the_hub_does_not_say_what_is_needed(cache, hub, monkeypatch):
+    def fail(*_, **__):
+        hub.status = 503
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fail)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=12_300_000))
+    with pytest.raises(OSError, match=r"the disk is full: model\.safetensors does not fit and 12\.3 MB are free in"):
+        download(REPO, cache_dir=cache)
+
+
+def test_a_cache_that_cannot_be_written_to(cache, hub, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", fail)
+    message = (
+        f"[Errno {errno.EROFS}] Checkpoint 'hf://{REPO}': the cache {cache} cannot be written to. "
+        "Choose another folder: `cache_dir` or the environment variable HF_HUB_CACHE."
+    )
+    refused(OSError, message, download, REPO, cache_dir=cache)
+
+
+def cut(path):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def lose(path):
+    path.resolve().unlink()
+
+
+def leave_incomplete(path):
+    path.resolve().rename(path.resolve().with_name("etag.1234.incomplete"))
+
+
+@pytest.mark.parametrize("damage", [cut, lose, leave_incomplete])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_cache_that_is_half_written(cache, hub, monkeypatch, damage, name):
+    damage(download(REPO, cache_dir=cache) / name)
+    hub.requests.clear()
+    with asking(monkeypatch, "http://127.0.0.1:9"):
+        refused(ConnectionError, not_there(cache, NOBODY, name), download, REPO, cache_dir=cache)
+    found = open_location(f"hf://{REPO}", cache_dir=cache)
+    assert (found.config, list(found.tensors)) == (json.loads(CONFIG), ["fc.weight"])
+    assert [asked for method, asked in hub.requests if method == "GET"] == [name]
+
+
+def test_huggingface_hub_is_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    message = (
+        "'huggingface_hub' is not installed. This feature of keras-residual needs it: pip install 'keras-residual[hub]'"
+    )
+    refused(ImportError, message, open_location, f"hf://{REPO}")
