@@ -43,8 +43,8 @@ def test_a_folder_called_like_a_set_is_reached_by_its_path(two_classes, monkeypa
     ("arguments", "message", "error"),
     [
         (
-            {"test_fraction": 1.0},
-            "`test_fraction` must be between 0 and 1, both excluded, but received 1.0 (float).",
+            {"test_fraction": 1.1},
+            "`test_fraction` must be above 0, and 1 at most, but received 1.1 (float).",
             ValueError,
         ),
         ({"seed": -1}, "`seed` must be a whole number in [0, 4294967295], but received -1 (int).", ValueError),

@@ -46,15 +46,19 @@ class Dataset:
         for part, x, y in (("train", self.x_train, self.y_train), ("test", self.x_test, self.y_test)):
             self._check_inputs(part, x)
             self._check_answers(part, y)
-            if len(x) == 0:
-                raise ValueError(f"Data {self.name!r}: there are no {part} examples.")
             if len(x) != len(y):
                 raise ValueError(f"Data {self.name!r}: x_{part} has {len(x)} rows and y_{part} has {len(y)}.")
+        self.check_there_are("test")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
             raise ValueError(
                 f"Data {self.name!r}: an example has shape {self.x_train.shape[1:]} in x_train "
                 f"and {self.x_test.shape[1:]} in x_test."
             )
+
+    def check_there_are(self, part: str) -> None:
+        """Raises a `ValueError` where the part, "train" or "test", is empty."""
+        if len(getattr(self, f"x_{part}")) == 0:
+            raise ValueError(f"Data {self.name!r}: there are no {part} examples.")
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -42,8 +42,8 @@ class Request:
             and self.image_shape[2] in (1, 3)
         ):
             raise bad_argument(self.owner, "image_shape", "(height, width, 1 or 3)", self.image_shape)
-        if not isinstance(self.test_fraction, (int, float)) or not 0.0 < self.test_fraction < 1.0:
-            raise bad_argument(self.owner, "test_fraction", "between 0 and 1, both excluded", self.test_fraction)
+        if not isinstance(self.test_fraction, (int, float)) or not 0.0 < self.test_fraction <= 1.0:
+            raise bad_argument(self.owner, "test_fraction", "above 0, and 1 at most", self.test_fraction)
         if not _is_whole(self.seed, low=0) or self.seed > MAX_SEED:
             raise bad_argument(self.owner, "seed", f"a whole number in [0, {MAX_SEED}]", self.seed)
         for argument in ("classes", "features", "drop"):

@@ -42,7 +42,8 @@ def load_dataset(
         image_size: Height and width of the pictures in pixels. None: their own where they share one of at most 96,
             else 64; arrays keep theirs.
         image_shape: Height, width and channels exactly, over `image_size`; what a trained model needs.
-        test_fraction: Share of the test examples in `(0, 1)` where the source has no split of its own.
+        test_fraction: Share of the test examples in `(0, 1]` where the source has no split of its own; with 1 there are
+            no training examples.
         seed: Decides that split, whole number in `[0, 2**32)`.
         classes: Class names in index order, where a trained model fixes them. None: those of the data.
         features: Columns in their order, where a trained model fixes them. None: all but target and `drop`.
@@ -69,6 +70,14 @@ def load_dataset(
         features=features or (),
         drop=drop,
     )
+    dataset = _load(request)
+    if test_fraction < 1:
+        dataset.check_there_are("train")
+    return dataset
+
+
+def _load(request: Request) -> Dataset:
+    source = request.source
     if source in BUILTIN_NAMES:
         return load_builtin(request)
     if source in KERAS_NAMES:
