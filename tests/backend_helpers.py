@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,24 @@ def gradients(
     """
     arrays = [np.asarray(array) for array in arrays]
     return _BY_BACKEND[keras.backend.backend()](function, arrays, list(variables))
+
+
+@contextmanager
+def double_precision() -> Iterator[None]:
+    """Layers that are made inside have weights in double precision and compute in it."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        with _jax_doubles() if keras.backend.backend() == "jax" else nullcontext():
+            yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _jax_doubles() -> Any:
+    import jax
+
+    return jax.enable_x64(True)
 
 
 def drop_compiled_programs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -24,17 +25,45 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EX
 settings.load_profile("ci")
 
 
+# Each run has a share of the tests that are marked as rotated, another one each day; "all" runs them all.
+SHARES = 16
+ROTATION = os.environ.get("KERAS_RESIDUAL_TEST_ROTATION", str(datetime.date.today().toordinal() % SHARES))
+
+
 def pytest_report_header() -> str:
-    return f"keras {keras.__version__} on {keras.backend.backend()}"
+    share = "all" if ROTATION == "all" else f"share {ROTATION} of {SHARES}"
+    return f"keras {keras.__version__} on {keras.backend.backend()}, rotated tests: {share}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _take_turns(config, items)
     if keras.backend.backend() == FIRST_BACKEND:
         return
     elsewhere = [item for item in items if item.get_closest_marker("any_backend")]
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+
+
+def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the rotated tests whose turn it is not; those of one function come to all shares in turn."""
+    if ROTATION == "all":
+        return
+    seen: dict[str, int] = {}
+    kept, left_out = [], []
+    for item in items:
+        if item.get_closest_marker("rotated"):
+            function = item.nodeid.partition("[")[0]
+            # Each function starts at a share of its own, so that no share gets the first case of all.
+            start = sum(function.encode())
+            turn = (start + seen.setdefault(function, 0)) % SHARES
+            seen[function] += 1
+            if turn != int(ROTATION):
+                left_out.append(item)
+                continue
+        kept.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -22,8 +22,11 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES
 from keras_residual.layers.shortcuts import SHORTCUTS
 
 ROOT = Path(__file__).parents[1]
-SCREEN = 135  # lines
-OPTIONAL = {"sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"}
+SCREEN = 150  # lines
+OPTIONAL = {
+    *("sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"),
+    *("safetensors", "huggingface_hub"),
+}
 FRAMEWORKS = {"jax", "torch", "tensorflow"}
 # The names of the contract that belong to the layer, the models and training.
 PROMISED = ["DropPath", "LayerScale", "Residual", "ResidualStack", "SkipInit", "create_model", "list_models", "train"]

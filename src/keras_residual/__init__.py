@@ -8,6 +8,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from keras_residual import layers
+from keras_residual._errors import CheckpointError
 from keras_residual._version import __version__
 from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache
 from keras_residual.layers.drop_path import DropPath
@@ -43,10 +45,17 @@ from keras_residual.models.blocks import (
     series_block,
     tabular_block,
 )
-from keras_residual.models.registry import create_model, list_models
+from keras_residual.models.builders import ResNet, ResNetV2
+from keras_residual.models.freezing import freeze
+from keras_residual.models.preprocessing import Preprocessing, preprocessing
+from keras_residual.models.registry import create_model, feature_strides, list_models
+from keras_residual.models.resnet_config import ResNetConfig
+from keras_residual.models.resnet_v2 import ResNetV2Config
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.weights.load import load_weights
+from keras_residual.weights.save import save_weights
 
 if TYPE_CHECKING:
     from keras_residual.training.config import TrainConfig
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AddMerge",
     "AvgPoolShortcut",
+    "CheckpointError",
     "ConcatMerge",
     "DeltaMerge",
     "DropPath",
@@ -71,7 +81,12 @@ __all__ = [
     "NormalizedLerpMerge",
     "OrthogonalMerge",
     "OutputGateMerge",
+    "Preprocessing",
     "ProjectionShortcut",
+    "ResNet",
+    "ResNetConfig",
+    "ResNetV2",
+    "ResNetV2Config",
     "Residual",
     "ResidualStack",
     "ScalarBias",
@@ -96,10 +111,16 @@ __all__ = [
     "depth_rules",
     "disable_compilation_cache",
     "enable_compilation_cache",
+    "feature_strides",
+    "freeze",
+    "layers",
     "list_models",
+    "load_weights",
     "observe",
     "preact_basic_block",
     "preact_bottleneck_block",
+    "preprocessing",
+    "save_weights",
     "series_block",
     "tabular_block",
     "topologies",

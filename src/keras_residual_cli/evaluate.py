@@ -23,7 +23,11 @@ def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
     data: Annotated[
         str | None,
-        typer.Argument(metavar="DATA", help="As for train; its test part counts.", show_default="that of the run"),
+        typer.Argument(
+            metavar="DATA",
+            help="As for train; its test part counts, or all of a file that is new.",
+            show_default="that of the run",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column to be predicted.", show_default="that of the run")

@@ -7,9 +7,7 @@ import keras
 from keras_residual._errors import bad_argument
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shortcuts import ProjectionShortcut
-
-_CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
-_PADDINGS = {1: keras.layers.ZeroPadding1D, 2: keras.layers.ZeroPadding2D, 3: keras.layers.ZeroPadding3D}
+from keras_residual.models.parts import Parts, batch_norm
 
 
 def basic_block(
@@ -41,10 +39,11 @@ def basic_block(
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, figure 5 left
     """
+    parts = Parts(rank=rank)
     branch = [
-        *_convolution(filters, 3, strides, rank, "conv1"),
-        *_norm_and_relu("1"),
-        *_convolution(filters, 3, 1, rank, "conv2"),
+        *parts.conv(filters, 3, strides=strides, name="conv1"),
+        *parts.norm_and_activation(1),
+        *parts.conv(filters, 3, name="conv2"),
         batch_norm("norm2", zero_init=zero_init_last),
     ]
     return _v1(branch, shortcut, drop_path_rate, name)
@@ -82,12 +81,13 @@ def bottleneck_block(
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, figure 5 right
     """
+    parts = Parts(rank=rank)
     branch = [
-        *_convolution(filters, 1, 1, rank, "conv1"),
-        *_norm_and_relu("1"),
-        *_convolution(filters, 3, strides, rank, "conv2"),
-        *_norm_and_relu("2"),
-        *_convolution(expansion * filters, 1, 1, rank, "conv3"),
+        *parts.conv(filters, 1, name="conv1"),
+        *parts.norm_and_activation(1),
+        *parts.conv(filters, 3, strides=strides, name="conv2"),
+        *parts.norm_and_activation(2),
+        *parts.conv(expansion * filters, 1, name="conv3"),
         batch_norm("norm3", zero_init=zero_init_last),
     ]
     return _v1(branch, shortcut, drop_path_rate, name)
@@ -119,10 +119,11 @@ def preact_basic_block(
     Reference:
         He et al., Identity Mappings in Deep Residual Networks, 2016. https://arxiv.org/abs/1603.05027, figure 1b
     """
+    parts = Parts(rank=rank)
     branch = [
-        *_convolution(filters, 3, strides, rank, "conv1"),
-        *_norm_and_relu("2"),
-        *_convolution(filters, 3, 1, rank, "conv2"),
+        *parts.conv(filters, 3, strides=strides, name="conv1"),
+        *parts.norm_and_activation(2),
+        *parts.conv(filters, 3, name="conv2"),
     ]
     return _v2(branch, strides, project, drop_path_rate, name)
 
@@ -155,12 +156,13 @@ def preact_bottleneck_block(
     Reference:
         He et al., Identity Mappings in Deep Residual Networks, 2016. https://arxiv.org/abs/1603.05027, appendix
     """
+    parts = Parts(rank=rank)
     branch = [
-        *_convolution(filters, 1, 1, rank, "conv1"),
-        *_norm_and_relu("2"),
-        *_convolution(filters, 3, strides, rank, "conv2"),
-        *_norm_and_relu("3"),
-        *_convolution(expansion * filters, 1, 1, rank, "conv3"),
+        *parts.conv(filters, 1, name="conv1"),
+        *parts.norm_and_activation(2),
+        *parts.conv(filters, 3, strides=strides, name="conv2"),
+        *parts.norm_and_activation(3),
+        *parts.conv(expansion * filters, 1, name="conv3"),
     ]
     return _v2(branch, strides, project, drop_path_rate, name)
 
@@ -248,41 +250,6 @@ def tabular_block(
     )
 
 
-def batch_norm(name: str, *, zero_init: bool = False) -> keras.layers.BatchNormalization:
-    """Returns a batch norm with Torch's epsilon and momentum, on the channel axis of Keras's image data format."""
-    axis = 1 if keras.config.image_data_format() == "channels_first" else -1
-    gamma = "zeros" if zero_init else "ones"
-    # Torch's momentum 0.1 is Keras's 0.9.
-    return keras.layers.BatchNormalization(axis=axis, epsilon=1e-5, momentum=0.9, gamma_initializer=gamma, name=name)
-
-
-def _convolution(filters: int, width: int, strides: int, rank: int, name: str) -> list[keras.Layer]:
-    if rank not in _CONVOLUTIONS:
-        raise bad_argument("block", "rank", "1, 2 or 3 spatial dimensions", rank)
-    layers: list[keras.Layer] = []
-    padding = "same"
-    if strides > 1 and width > 1:
-        # "same" pads a strided convolution more at the end; the published nets pad both sides alike.
-        layers.append(_PADDINGS[rank](width // 2, name=f"{name}_pad"))
-        padding = "valid"
-    layers.append(
-        _CONVOLUTIONS[rank](
-            filters,
-            width,
-            strides=strides,
-            padding=padding,
-            use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(2.0, mode="fan_out"),
-            name=name,
-        )
-    )
-    return layers
-
-
-def _norm_and_relu(index: str) -> list[keras.Layer]:
-    return [batch_norm(f"norm{index}"), keras.layers.ReLU(name=f"relu{index}")]
-
-
 def _v1(
     branch: list[keras.Layer], shortcut: str | keras.Layer | None, drop_path_rate: float, name: str | None
 ) -> Residual:
@@ -295,10 +262,11 @@ def _v2(branch: list[keras.Layer], strides: int, project: bool, drop_path_rate: 
     if not project:
         if strides > 1:
             raise bad_argument("pre-activation block", "project", "True where `strides` is more than 1", project)
-        return Residual([*_norm_and_relu("1"), *branch], shortcut="identity", drop_path_rate=drop_path_rate, name=name)
+        layers = [*Parts().norm_and_activation(1), *branch]
+        return Residual(layers, shortcut="identity", drop_path_rate=drop_path_rate, name=name)
     return Residual(
         branch,
-        preactivation=_norm_and_relu("1"),
+        preactivation=Parts().norm_and_activation(1),
         shortcut=ProjectionShortcut(use_bias=False, name="shortcut"),
         drop_path_rate=drop_path_rate,
         name=name,

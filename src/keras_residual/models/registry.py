@@ -1,95 +1,211 @@
-"""From a name to a model."""
+"""From a name to a model, with pretrained weights where they are asked for."""
 
 from __future__ import annotations
 
 import fnmatch
-import functools
+import math
+from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import bad_argument, unknown_name, wrong_type
 from keras_residual._order import natural_key
-from keras_residual.layers.arguments import check_rate
-from keras_residual.models.catalog import CATALOG
-from keras_residual.models.resnet import ResNetConfig, build_resnet
-from keras_residual.models.series import SeriesResNetConfig, build_series_resnet
-from keras_residual.models.tabular import TabularResNetConfig, build_tabular_resnet
-from keras_residual.stacks.initial_values import drawn_on_host
+from keras_residual.models.aliases import ALIASES, resolve_alias
+from keras_residual.models.builders import build
+from keras_residual.models.catalog import CATALOG, family_of
+from keras_residual.models.pretrained import PretrainedWeights, pretrained_tags, pretrained_weights
+from keras_residual.models.stages import Choices
+from keras_residual.weights.load import load_weights
 
-_BUILDERS: dict[type, Any] = {
-    ResNetConfig: build_resnet,
-    SeriesResNetConfig: build_series_resnet,
-    TabularResNetConfig: build_tabular_resnet,
-}
-_RANKS: dict[type, tuple[int, str]] = {
-    ResNetConfig: (3, "(height, width, channels)"),
-    SeriesResNetConfig: (2, "(time, channels)"),
-    TabularResNetConfig: (1, "(features,)"),
-}
+_OWNER = "create_model"
+_SOME_SIZE = 256  # for a model that takes pictures of any size
+_IMAGENET = ("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet")
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
     """Returns the names of the models, numbers in natural order.
 
     Args:
-        pattern: Shell-style pattern, for example `"cifar_*"`.
+        pattern: Shell-style pattern, for example `"resnet50*"`.
+        pretrained: None for the architectures; True for the sets of pretrained weights, `"resnet50.a1_in1k"`; False
+            for the architectures without any.
 
     Example:
-        >>> list_models("cifar_resnet*")[:2]
-        ['cifar_resnet20', 'cifar_resnet32']
+        >>> list_models("wide_resnet*")
+        ['wide_resnet50_2', 'wide_resnet101_2']
+        >>> list_models("wide_resnet50_2*", pretrained=True)
+        ['wide_resnet50_2.racm_in1k', 'wide_resnet50_2.tv2_in1k', 'wide_resnet50_2.tv_in1k']
     """
-    return sorted(fnmatch.filter(CATALOG, pattern), key=natural_key)
+    names: list[str] = list(CATALOG)
+    if pretrained:
+        names = [f"{name}.{tag}" for name in CATALOG for tag in pretrained_tags(name)]
+    elif pretrained is False:
+        names = [name for name in CATALOG if not pretrained_tags(name)]
+    return sorted(fnmatch.filter(names, pattern), key=natural_key)
 
 
 def create_model(
     name: str,
     *,
-    input_shape: tuple[int, ...],
-    num_classes: int,
+    input_shape: tuple[int | None, ...] | None = None,
+    num_classes: int | None = None,
+    weights: str | Path | None = "auto",
+    include_top: bool = True,
+    features_only: bool = False,
     drop_path_rate: float = 0.0,
+    drop_block_rate: float = 0.0,
+    dropout_rate: float = 0.0,
+    output_stride: int = 32,
     execution: str = "auto",
     remat: bool | str = False,
 ) -> keras.Model:
-    """Returns a new model with random weights, from standardised inputs to logits.
+    """Returns a model by its name, from standardised inputs to logits.
 
     Args:
-        name: One of `list_models()`.
-        input_shape: Shape of one input: pictures `(height, width, channels)`, series `(time, channels)`, tables
-            `(features,)`.
-        num_classes: Number of logits, at least 1; for a regression the number of targets.
+        name: One of `list_models()`, with a tag for pretrained weights (`"resnet50.a1_in1k"`), or the name that
+            torchvision or KerasHub has for the same network.
+        input_shape: Shape of one input: pictures `(height, width, channels)`, or channels first where Keras is set so;
+            volumes `(depth, height, width, channels)`, series `(time, channels)`, tables `(features,)`. Sizes may be
+            None. By default, for the networks of ImageNet, three channels at the size that the weights were trained
+            at, or 224.
+        num_classes: Number of logits, for a regression of targets. By default, for the networks of ImageNet, that of
+            the pretrained weights, or 1000. With another number than the weights have, the backbone keeps the weights
+            and the head is new.
+        weights: `"pretrained"`; None for random ones; or a place that `load_weights` reads, such as a file, a folder or
+            `"hf://owner/name"`. `"auto"` is `"pretrained"` where the name has a tag, else None.
+        include_top: Whether pooling and head are there; without them the output is the last map.
+        features_only: Whether the output is a dictionary with the maps of the stem and of each stage; `feature_strides`
+            says how much smaller than the picture each is.
         drop_path_rate: Stochastic depth: rate of the last block in `[0, 1)`, rising linearly from 0 at the first.
+        drop_block_rate: Rate in `[0, 1)` of DropBlock in the last two stages of a ResNet v1.
+        dropout_rate: Rate in `[0, 1)` of the dropout before the head.
+        output_stride: 8, 16 or 32: from there on, strides become dilations, so that the last map is larger.
         execution: How the equal blocks of each stage are executed, `"auto"`, `"unrolled"` or `"scan"`; see
             `ResidualStack`. It changes the time to compile, and no number.
         remat: `False`, `"full"` or `"sqrt"`: which activations are computed anew in the backward pass, see there.
 
     Returns:
-        A functional `keras.Model` with output `(batch, num_classes)`.
+        A functional `keras.Model` with output `(batch, num_classes)`, or as `include_top` and `features_only` say.
 
     Raises:
-        ValueError: For an unknown name (with the nearest one), a shape of the wrong rank or a rate outside `[0, 1)`.
+        ValueError: For an unknown name (with the nearest one), or a choice that breaks its rule.
+        CheckpointError: For weights that cannot be read or do not fit.
+        ConnectionError: For pretrained weights that are not on this machine and cannot be downloaded.
 
     Example:
         >>> create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10).output_shape
         (None, 10)
+        >>> create_model("resnet18", features_only=True).output_shape["stage4"]
+        (None, 7, 7, 512)
     """
-    if name not in CATALOG:
-        raise unknown_name("create_model", "name", name, list_models())
-    config = CATALOG[name]
-    rank, form = _RANKS[type(config)]
-    if len(input_shape) != rank or any(size is not None and size < 1 for size in input_shape):
-        raise bad_argument("create_model", "input_shape", f"{form} for {name!r}", tuple(input_shape))
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise bad_argument("create_model", "num_classes", "a positive whole number", num_classes)
-    rate = check_rate("create_model", "drop_path_rate", drop_path_rate)
-    build = functools.partial(
-        _BUILDERS[type(config)],
-        config,
-        input_shape=tuple(input_shape),
-        num_classes=num_classes,
-        drop_path_rate=rate,
+    architecture, tag = resolve(name)
+    config = CATALOG[architecture]
+    known = pretrained_weights(f"{architecture}.{tag}") if tag else None
+    location = _location(architecture, tag, weights)
+    if location == "pretrained":
+        known = known or pretrained_weights(architecture)
+    choices = Choices(
+        input_shape=_input_shape(architecture, input_shape, known),
+        num_classes=_num_classes(architecture, num_classes, known),
+        include_top=include_top,
+        features_only=features_only,
+        drop_path_rate=drop_path_rate,
+        drop_block_rate=drop_block_rate,
+        dropout_rate=dropout_rate,
+        output_stride=output_stride,
         execution=execution,
         remat=remat,
-        name=name,
+        name=architecture,
     )
-    return drawn_on_host(build)
+    model = build(config, choices)
+    if location is not None:
+        # A head for other classes than the checkpoint's is new; asked for with as many it must fit.
+        new_head = num_classes is not None and (known is None or known.num_classes != num_classes)
+        place = _address(known) if location == "pretrained" and known else location
+        load_weights(model, place, new_head=new_head)
+    return model
+
+
+def feature_strides(model: keras.Model) -> dict[str, int]:
+    """Returns by name how many pixels of the picture a step in each map of a `features_only` model is.
+
+    Args:
+        model: Of `create_model(…, features_only=True)`, made or loaded.
+
+    Raises:
+        ValueError: If the model's output is not a dictionary of maps.
+
+    Example:
+        >>> feature_strides(create_model("resnet18", features_only=True))
+        {'stem': 2, 'stage1': 4, 'stage2': 8, 'stage3': 16, 'stage4': 32}
+    """
+    outputs = model.output
+    if not isinstance(outputs, dict) or "stem" not in outputs:
+        raise bad_argument("feature_strides", "model", "made with features_only=True", model.name)
+    side = 2 if keras.config.image_data_format() == "channels_first" else 1
+    given = tuple(model.inputs[0].shape)
+    shape = (1, *(_SOME_SIZE if size is None else size for size in given[1:]))
+    maps: Any = model.compute_output_spec(keras.KerasTensor(shape))
+    # Each stage halves, and rounds up.
+    strides = {name: 2 ** round(math.log2(shape[side] / value.shape[side])) for name, value in maps.items()}
+    return {name: strides[name] for name in sorted(strides, key=lambda name: (name != "stem", natural_key(name)))}
+
+
+def resolve(name: Any) -> tuple[str, str | None]:
+    """Returns the architecture and the tag that a name stands for, which may be another library's name.
+
+    Raises:
+        ValueError: For an unknown one, with the nearest.
+    """
+    if not isinstance(name, str):
+        raise wrong_type(_OWNER, "name", "the name of a model", name)
+    if name in CATALOG:
+        return name, None
+    target = resolve_alias(name)
+    if target is None and name in ALIASES:
+        alias = ALIASES[name]
+        raise bad_argument(
+            _OWNER, "name", "of a network that this library has", name, f"{alias.note} The nearest is {alias.target!r}."
+        )
+    architecture, _, tag = (target or name).partition(".")
+    if architecture not in CATALOG:
+        raise unknown_name(_OWNER, "name", name, [*CATALOG, *(list_models(pretrained=True) if tag else [])])
+    if tag and tag not in pretrained_tags(architecture):
+        allowed = [f"{architecture}.{known}" for known in pretrained_tags(architecture)] or [architecture]
+        raise unknown_name(_OWNER, "name", name, allowed)
+    return architecture, tag or None
+
+
+def _location(architecture: str, tag: str | None, weights: str | Path | None) -> str | Path | None:
+    if weights is not None and not isinstance(weights, (str, Path)):
+        raise wrong_type(_OWNER, "weights", "'auto', 'pretrained', None or a place", weights)
+    if weights == "auto":
+        return "pretrained" if tag else None
+    return weights
+
+
+def _address(known: PretrainedWeights) -> str:
+    if known.hf_hub_id is not None:
+        return f"hf://{known.hf_hub_id}"
+    way_out = f"Download {known.url} and pass weights= the file." if known.url else "Pass weights= a file, or None."
+    raise bad_argument(_OWNER, "weights", "on the Hugging Face Hub, or a file", known.name, way_out)
+
+
+def _input_shape(
+    architecture: str, shape: tuple[int | None, ...] | None, known: PretrainedWeights | None
+) -> tuple[int | None, ...]:
+    if shape is not None:
+        return tuple(shape)
+    if family_of(architecture) not in _IMAGENET:
+        raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, such as (32, 32, 3)", shape)
+    size = known.input_size if known else (224, 224)
+    return (3, *size) if keras.config.image_data_format() == "channels_first" else (*size, 3)
+
+
+def _num_classes(architecture: str, num_classes: int | None, known: PretrainedWeights | None) -> int:
+    if num_classes is not None:
+        return num_classes
+    if family_of(architecture) not in _IMAGENET:
+        raise bad_argument(_OWNER, "num_classes", f"given for {architecture!r}", num_classes)
+    return known.num_classes if known and known.num_classes else 1000

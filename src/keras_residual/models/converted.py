@@ -1,0 +1,87 @@
+"""A checkpoint of another library as a whole model, from raw pictures to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_residual._errors import bad_argument, bad_checkpoint
+from keras_residual.models.catalog import family_of
+from keras_residual.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from keras_residual.models.pretrained import pretrained_weights
+from keras_residual.models.registry import create_model, resolve
+from keras_residual.weights.hub import open_location
+from keras_residual.weights.load import set_weights
+
+
+def convert_checkpoint(
+    location: str | Path,
+    name: str,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> keras.Model:
+    """Returns a model with a checkpoint's weights that takes pictures with values 0..255 of the size it was made for.
+
+    The number of classes is that of the checkpoint. Pictures are standardised by the model itself; they must have been
+    resized and cropped before, see `Preprocessing`.
+
+    Args:
+        location: Where the weights are, see `load_weights`.
+        name: Architecture, with or without a tag; a tag says how pictures are standardised.
+        input_shape: `(height, width, channels)`. None: (32, 32, 3) for the networks for small pictures, else the size
+            that the weights of the tag expect, or (224, 224, 3).
+        mean: Mean of each channel that is subtracted from pictures with values 0..1; None for that of the tag, or
+            ImageNet's.
+        std: Deviation by which each channel is divided; None likewise.
+
+    Raises:
+        CheckpointError: If the weights cannot be read or are those of another architecture.
+        ValueError: For an unknown name.
+
+    Reference:
+        The checkpoints of small pictures in use: https://github.com/akamaster/pytorch_resnet_cifar10
+    """
+    architecture, tag = resolve(name)
+    known = pretrained_weights(f"{architecture}.{tag}") if tag else None
+    family = family_of(architecture)
+    if family in ("other", "resnet3d"):
+        raise bad_argument("convert_checkpoint", "name", "a network on pictures that others have too", name)
+    if input_shape is None:
+        size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
+        input_shape = (*size, 3)
+    found = open_location(location)
+    network = create_model(
+        architecture,
+        input_shape=_in_data_format(input_shape),
+        num_classes=_num_classes(found.tensors, architecture, found.source),
+        weights=None,
+    )
+    set_weights(network, found.tensors, source=found.source)
+    mean = mean if mean is not None else known.mean if known else IMAGENET_MEAN
+    std = std if std is not None else known.std if known else IMAGENET_STD
+    inputs = keras.Input(input_shape, name="pictures")
+    variance = np.square(255 * np.asarray(std))
+    standardise = keras.layers.Normalization(mean=255 * np.asarray(mean), variance=variance, name="standardise")
+    hidden = standardise(inputs)
+    if keras.config.image_data_format() == "channels_first":
+        hidden = keras.layers.Permute((3, 1, 2), name="channels_first")(hidden)
+    return keras.Model(inputs, network(hidden), name=f"{architecture}_on_pictures")
+
+
+def _in_data_format(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    first = keras.config.image_data_format() == "channels_first"
+    return (shape[2], shape[0], shape[1]) if first else shape
+
+
+def _num_classes(tensors: dict[str, np.ndarray], architecture: str, source: str) -> int:
+    """Returns the number of classes of a checkpoint's head."""
+    heads = [name for name in ("fc.bias", "head.fc.bias", "last_linear.bias", "linear.bias") if name in tensors]
+    if len(heads) != 1:
+        what = f"it has no head that {architecture!r} has ({len(heads)} candidates)"
+        raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier? Use load_weights for a backbone.")
+    return len(tensors[heads[0]])

@@ -1,0 +1,88 @@
+"""The first stages of a network made unchangeable, for fine-tuning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual._errors import bad_argument
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """What `freeze` left trainable.
+
+    Args:
+        frozen: Names of the layers with weights that training does not change.
+        trainable: Names of the layers that it changes.
+        frozen_weights: Number of weights of the former, statistics of norms included.
+        trainable_weights: Number of weights that training changes.
+    """
+
+    frozen: tuple[str, ...]
+    trainable: tuple[str, ...]
+    frozen_weights: int
+    trainable_weights: int
+
+    def __str__(self) -> str:
+        """Returns a line for a person."""
+        return (
+            f"frozen: {', '.join(self.frozen) or 'nothing'} ({self.frozen_weights:,} weights); "
+            f"trainable: {', '.join(self.trainable) or 'nothing'} ({self.trainable_weights:,} weights)"
+        )
+
+
+def freeze(model: keras.Model, up_to: str) -> Frozen:
+    """Makes the stem and the stages up to one unchangeable; their batch norms keep to the statistics that they have.
+
+    Layers behind it become trainable, so that a second call with an earlier stage thaws. Compile the model afterwards:
+    Keras notices a change of `trainable` only then.
+
+    Args:
+        model: Of `create_model`, `ResNet` or `ResNetV2`; it is changed.
+        up_to: `"stem"`, `"stage1"`, …, the last part that is frozen, or `"none"`, which thaws all.
+
+    Returns:
+        What is frozen and what is trainable; `print` it.
+
+    Raises:
+        ValueError: For a part that the model has not.
+
+    Example:
+        >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
+        >>> freeze(model, "stage2").trainable
+        ('stage3_block1', 'stage3_blocks', 'head')
+    """
+    parts = list(dict.fromkeys(filter(None, (_part(layer) for layer in model.layers))))
+    names = ["none", *(part for part in parts if part != "head")]
+    if up_to not in names:
+        raise bad_argument("freeze", "up_to", f"one of {', '.join(names)} for {model.name!r}", up_to)
+    frozen_parts = set(names[1 : names.index(up_to) + 1])
+    for layer in model.layers:
+        part = _part(layer)
+        if part is not None:
+            layer.trainable = part not in frozen_parts
+    with_weights = [layer for layer in model.layers if layer.weights]
+    frozen = [layer for layer in with_weights if not layer.trainable]
+    trainable = [layer for layer in with_weights if layer.trainable]
+    return Frozen(
+        tuple(layer.name for layer in frozen),
+        tuple(layer.name for layer in trainable),
+        _count(weight for layer in frozen for weight in layer.weights),
+        _count(model.trainable_variables),
+    )
+
+
+def _part(layer: keras.Layer) -> str | None:
+    """Returns the part of a network that a layer is in: the stem, a stage, or the head; None for the input."""
+    if isinstance(layer, keras.layers.InputLayer):
+        return None
+    part = layer.name.partition("_")[0]
+    return part if part == "stem" or part.startswith("stage") else "head"
+
+
+def _count(variables: Any) -> int:
+    return sum(int(np.prod(variable.shape)) for variable in variables)

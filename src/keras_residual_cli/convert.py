@@ -1,0 +1,65 @@
+"""`keras-residual convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.output import output, print_json
+
+
+def convert(
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CHECKPOINT", help="A file, a folder, or hf://owner/name on the Hugging Face Hub."),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.keras", help="The model; it must not exist.")],
+    model: Annotated[str, typer.Option(metavar="NAME", help="Its architecture, see `keras-residual models`.")],
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="Mean of each channel of pictures 0..1.", show_default="ImageNet's"),
+    ] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Deviation of each channel.", show_default="ImageNet's")] = None,
+    size: Annotated[
+        int | None, typer.Option(metavar="PIXELS", help="Edge of the pictures.", show_default="that of the weights")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make a Keras model of a PyTorch checkpoint; it takes pictures 0..255 and gives logits."""
+    with output(as_json) as console:
+        with reading_the_call():
+            if out.suffix != ".keras":
+                raise CallError(f"OUT must end in .keras, but received {str(out)!r}.")
+            if out.exists():
+                raise CallError(f"{str(out)!r} exists. Choose another name, or remove it first.")
+            if not out.parent.is_dir():
+                raise CallError(f"There is no folder {str(out.parent)!r}.")
+            channels = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
+            start_keras()
+            from keras_residual import _atomic
+            from keras_residual.models.converted import convert_checkpoint
+
+            shape = None if size is None else (size, size, 3)
+            made = convert_checkpoint(checkpoint, model, input_shape=shape, **channels)
+        with _atomic.replacing(out) as beside:
+            made.save(beside)
+        classes = made.output_shape[-1]
+        console.print(f"{out}: {model} with {classes} classes, pictures {made.input_shape[1:]} with values 0..255")
+        if as_json:
+            print_json({"model": str(out), "architecture": model, "classes": classes, "params": made.count_params()})
+
+
+def _numbers(option: str, text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 3:
+        raise CallError(f"--{option} must be three numbers such as 0.485,0.456,0.406, but received {text!r}.")
+    return numbers
