@@ -46,7 +46,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the rotated tests whose turn it is not; those of one function come to all shares in turn."""
+    """Leaves out the huge tests unless they are asked for, and the rotated ones whose turn it is not.
+
+    Those of one function come to all shares in turn.
+    """
+    huge = [item for item in items if item.get_closest_marker("huge")]
+    if "huge" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=huge)
+        items[:] = [item for item in items if item not in huge]
     if ROTATION == "all":
         return
     seen: dict[str, int] = {}

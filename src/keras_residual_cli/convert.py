@@ -23,7 +23,9 @@ def convert(
         str | None,
         typer.Option(metavar="R,G,B", help="Mean of each channel of pictures 0..1.", show_default="ImageNet's"),
     ] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Deviation of each channel.", show_default="ImageNet's")] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="Deviation of each channel.", show_default="ImageNet's")
+    ] = None,
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Edge of the pictures.", show_default="that of the weights")
     ] = None,

@@ -20,8 +20,10 @@ from keras_residual.weights.slots import slots
 from parity.networks import CLASSES, FEATURES, TIMM, answer, array, assert_agrees, ours, peer, pictures, sizes, state
 from parity.timm_peer import timm, torch
 
-# Reduced in a test, for want of memory or time: `benchmarks/parity.py` runs them whole.
-HUGE = {"resnext101_32x32d", "resnetv2_101x3_bit", "resnetv2_152x2_bit", "resnetv2_152x4_bit", "resnetv2_50x3_bit"}
+# Up to 16 GB of memory: `pytest -m huge tests/parity` runs them.
+HUGE = [
+    *("resnext101_32x32d", "resnetv2_101x3_bit", "resnetv2_152x2_bit", "resnetv2_152x4_bit", "resnetv2_50x3_bit"),
+]
 # Every block, stem, norm, shortcut and attention that there is.
 KINDS = [
     *("resnet18", "resnet26t", "resnet50_gn", "resnetaa34d", "resnetblur18", "resnetrs50", "resnext50_32x4d"),
@@ -31,7 +33,9 @@ KINDS = [
     *("skresnet18", "skresnext50_32x4d", "legacy_seresnet18", "legacy_seresnet50", "legacy_seresnext26_32x4d"),
 ]
 ON_JAX = keras.backend.backend() == "jax"
-NAMES = [name for name in (TIMM if ON_JAX else KINDS) if name not in HUGE]
+NAMES = [
+    pytest.param(name, marks=pytest.mark.huge if name in HUGE else ()) for name in (TIMM if ON_JAX else [*KINDS, *HUGE])
+]
 LEARNING = ["test_resnet", "resnet10t", "resnetv2_18", "seresnet18", "ecaresnet26t"]
 if not ON_JAX:
     # Behind the norms on their pooled maps rounding turns signs, and Keras rounds to single precision on JAX.

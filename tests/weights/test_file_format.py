@@ -94,10 +94,6 @@ def test_zip_cut_off(save_torch, npz_file, kind, keep):
     [
         (b"some text that is long enough", f"it has no format that is known. {FORMATS}"),
         (
-            b"\x89HDF\r\n\x1a\n\0\0\0\0",
-            "it holds the weights of a Keras model (HDF5). Load them with model.load_weights(path).",
-        ),
-        (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:12",
             "it is a pointer that Git LFS leaves for the file. Get the file itself: git lfs pull.",
         ),

@@ -37,8 +37,8 @@ def resolve_alias(name: str) -> str | None:
     Example:
         >>> resolve_alias("ResNet50_Weights.IMAGENET1K_V2")
         'resnet50.tv2_in1k'
-        >>> resolve_alias("ResNet50") is None, ALIASES["ResNet50"].target
-        (True, 'resnet50')
+        >>> resolve_alias("ResNet50V2") is None, ALIASES["ResNet50V2"].target
+        (True, 'resnetv2_50')
     """
     alias = ALIASES.get(name)
     return alias.target if alias and alias.same_architecture else None
@@ -89,17 +89,17 @@ _KERAS_HUB_OTHER_NETS = {
 }
 
 _V1 = (
-    "Its convolutions have biases, its batch norms an epsilon of 1.001e-5, and its strides are in the first 1×1 "
-    "convolution of a bottleneck, where {} has them in the 3×3 one."
+    "Its convolutions have biases and its batch norms an epsilon of 1.001e-5, which the statistics take up: pass the .h5 "
+    "file that keras.applications keeps in ~/.keras/models as weights."
 )
 _V2 = (
     "Its stem, its last convolutions and its projections have biases, its batch norms an epsilon of 1.001e-5, and its "
     "strides are in the last block of a stage, where {} has them in the first one."
 )
 _KERAS_APPLICATIONS = {
-    "ResNet50": ("resnet50", _V1),
-    "ResNet101": ("resnet101", _V1),
-    "ResNet152": ("resnet152", _V1),
+    "ResNet50": ("keras_resnet50", _V1),
+    "ResNet101": ("keras_resnet101", _V1),
+    "ResNet152": ("keras_resnet152", _V1),
     "ResNet50V2": ("resnetv2_50", _V2),
     "ResNet101V2": ("resnetv2_101", _V2),
     "ResNet152V2": ("resnetv2_152", _V2),
@@ -136,7 +136,7 @@ ALIASES: MappingProxyType[str, Alias] = MappingProxyType(
             *(_other("keras_hub", name, target, _PADDLE, True) for name, target in _KERAS_HUB_VD.items()),
             *(_other("keras_hub", name, target, note) for name, (target, note) in _KERAS_HUB_OTHER_NETS.items()),
             *(
-                _other("keras_applications", name, target, note.format(target))
+                _other("keras_applications", name, target, note.format(target), note is _V1)
                 for name, (target, note) in _KERAS_APPLICATIONS.items()
             ),
         )

@@ -48,10 +48,10 @@ def build(config: Any, choices: Choices) -> keras.Model:
     if type(config) in _ON_MAPS:
         return drawn_on_host(functools.partial(_ON_MAPS[type(config)], config, choices))
     make, rank, form = _OTHERS[type(config)]
-    shape, owner = choices.input_shape, "create_model"
+    shape, owner = choices.input_shape, choices.owner
     if len(shape) != rank or any(size is not None and size < 1 for size in shape):
         raise bad_argument(owner, "input_shape", f"{form} for {choices.name!r}", shape)
-    choices.check_num_classes(owner)
+    choices.check_num_classes()
     for argument, default in _FOR_MAPS_ONLY.items():
         if getattr(choices, argument) != default:
             rule = f"{default} for {choices.name!r}, which is no network on pictures"
@@ -96,7 +96,9 @@ def ResNet(  # noqa: N802 - as keras.applications names its networks
     """
     if not isinstance(config, ResNetConfig):
         raise wrong_type("ResNet", "config", "a ResNetConfig", config, "By name: create_model.")
-    made = Choices(input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet", **choices})
+    made = Choices(
+        input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet", **choices}, owner="ResNet"
+    )
     return build(config, made)
 
 
@@ -125,5 +127,7 @@ def ResNetV2(  # noqa: N802
     """
     if not isinstance(config, ResNetV2Config):
         raise wrong_type("ResNetV2", "config", "a ResNetV2Config", config, "By name: create_model.")
-    made = Choices(input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet_v2", **choices})
+    made = Choices(
+        input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet_v2", **choices}, owner="ResNetV2"
+    )
     return build(config, made)

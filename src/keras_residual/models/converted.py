@@ -51,20 +51,19 @@ def convert_checkpoint(
     family = family_of(architecture)
     if family in ("other", "resnet3d"):
         raise bad_argument("convert_checkpoint", "name", "a network on pictures that others have too", name)
-    if input_shape is None:
-        size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
-        input_shape = (*size, 3)
+    size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
+    shape = input_shape or (*size, 3)
     found = open_location(location)
     network = create_model(
         architecture,
-        input_shape=_in_data_format(input_shape),
+        input_shape=_in_data_format(shape),
         num_classes=_num_classes(found.tensors, architecture, found.source),
         weights=None,
     )
     set_weights(network, found.tensors, source=found.source)
     mean = mean if mean is not None else known.mean if known else IMAGENET_MEAN
     std = std if std is not None else known.std if known else IMAGENET_STD
-    inputs = keras.Input(input_shape, name="pictures")
+    inputs = keras.Input(shape, name="pictures")
     variance = np.square(255 * np.asarray(std))
     standardise = keras.layers.Normalization(mean=255 * np.asarray(mean), variance=variance, name="standardise")
     hidden = standardise(inputs)

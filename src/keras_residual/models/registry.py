@@ -20,7 +20,7 @@ from keras_residual.weights.load import load_weights
 
 _OWNER = "create_model"
 _SOME_SIZE = 256  # for a model that takes pictures of any size
-_IMAGENET = ("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet")
+_IMAGENET = ("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet", "keras")
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:

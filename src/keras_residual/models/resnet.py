@@ -23,7 +23,7 @@ def build_resnet(config: ResNetConfig, choices: Choices) -> keras.Model:
     Raises:
         ValueError: For a choice that breaks its rule, see `Choices`.
     """
-    choices.check("ResNet", config.rank)
+    choices.check(config.rank)
     parts = Parts(rank=config.rank, norm=config.norm)
     inputs = keras.Input(choices.input_shape, name="pictures")
     x = _stem(config, parts, inputs)

@@ -101,10 +101,10 @@ def build_resnet_v2(config: ResNetV2Config, choices: Choices) -> keras.Model:
     Raises:
         ValueError: For a choice that breaks its rule, see `Choices`.
     """
-    choices.check("ResNetV2", rank=2)
+    choices.check(rank=2)
     if choices.drop_block_rate:
         rule = "0: DropBlock is not defined for pre-activation blocks"
-        raise bad_argument("ResNetV2", "drop_block_rate", rule, choices.drop_block_rate, "Use drop_path_rate.")
+        raise bad_argument(choices.owner, "drop_block_rate", rule, choices.drop_block_rate, "Use drop_path_rate.")
     parts = Parts(norm=config.norm, convolution=config.convolution)
     inputs = keras.Input(choices.input_shape, name="pictures")
     x = _stem(config, parts, inputs)

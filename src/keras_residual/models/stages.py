@@ -54,6 +54,7 @@ class Choices:
         execution: How the equal blocks of each stage are executed, see `ResidualStack`.
         remat: Which of their activations are computed anew in the backward pass, see there.
         name: Name of the model.
+        owner: What the user called, for messages.
     """
 
     input_shape: tuple[int | None, ...]
@@ -67,26 +68,28 @@ class Choices:
     execution: str = "auto"
     remat: bool | str = False
     name: str | None = None
+    owner: str = "create_model"
 
-    def check(self, owner: str, rank: int) -> None:
-        """Raises where a choice breaks its rule."""
+    def check(self, rank: int) -> None:
+        """Raises where a choice breaks its rule, for a network with so many spatial dimensions."""
+        owner = self.owner
         shape = self.input_shape
         if len(shape) != rank + 1 or any(size is not None and size < 1 for size in shape):
             rule = {1: "(length, channels)", 2: "(height, width, channels)", 3: "(depth, height, width, channels)"}[
                 rank
             ]
             raise bad_argument(owner, "input_shape", rule, shape)
-        self.check_num_classes(owner)
+        self.check_num_classes()
         for argument in ("drop_path_rate", "drop_block_rate", "dropout_rate"):
             check_rate(owner, argument, getattr(self, argument))
         if self.output_stride not in OUTPUT_STRIDES:
             raise bad_argument(owner, "output_stride", "8, 16 or 32", self.output_stride)
 
-    def check_num_classes(self, owner: str) -> None:
+    def check_num_classes(self) -> None:
         """Raises where the number of classes is none."""
         if isinstance(self.num_classes, bool) or not isinstance(self.num_classes, int) or self.num_classes < 1:
             rule = "a positive whole number"
-            raise bad_argument(owner, "num_classes", rule, self.num_classes, "Without a head: include_top=False.")
+            raise bad_argument(self.owner, "num_classes", rule, self.num_classes, "Without a head: include_top=False.")
 
 
 def places(depths: Sequence[int], *, stem_stride: int, output_stride: int, drop_path_rate: float) -> list[list[Place]]:

@@ -11,6 +11,7 @@ import numpy as np
 from keras_residual import _optional
 from keras_residual._errors import bad_checkpoint
 from keras_residual.weights.file_format import file_format
+from keras_residual.weights.keras_applications import read_keras_applications
 from keras_residual.weights.state_dict import find_state_dict
 
 # As safetensors calls the types. NumPy has none for the other floats, of 8 bits and fewer.
@@ -18,11 +19,11 @@ _READABLE = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BF16
 
 
 def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndarray]:
-    """Returns the weights in a file: `.safetensors`, what `torch.save` wrote (`.pth`, `.pt`, `.th`, `.bin`) or `.npz`.
+    """Returns the weights in a file: `.safetensors`, what `torch.save` wrote, `.npz`, or `.h5` of `keras.applications`.
 
     The content decides, not the name. Weights beside an optimizer are found; a prefix that all names share because of
-    `DistributedDataParallel` or `torch.compile` is dropped, and so are the counters of batch norms. Nothing in the
-    file is executed.
+    `DistributedDataParallel` or `torch.compile` is dropped, and so are the counters of batch norms. Of `.h5` the
+    ResNets v1 of `keras.applications` are read, with timm's names. Nothing in the file is executed.
 
     Args:
         path: The file.
@@ -42,7 +43,12 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndar
         {'fc.weight': ((2, 3), 'float32'), 'fc.bias': ((2,), 'float32')}
     """
     path = Path(path).expanduser()
-    readers = {"safetensors": _read_safetensors, "pytorch": _read_pytorch, "npz": _read_npz}
+    readers = {
+        "safetensors": _read_safetensors,
+        "pytorch": _read_pytorch,
+        "npz": _read_npz,
+        "hdf5": read_keras_applications,
+    }
     return find_state_dict(readers[file_format(path)](path), path, ema=ema)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from keras_residual._errors import bad_checkpoint
 
-Format = Literal["safetensors", "pytorch", "npz"]
+Format = Literal["safetensors", "pytorch", "npz", "hdf5"]
 
 _GET_AGAIN = "Delete it and get it again."
 _FORMATS = "Give a .safetensors, a .pth, .pt, .th or .bin that torch.save wrote, or a .npz."
@@ -40,6 +40,8 @@ def file_format(path: Path) -> Format:
     # Before version 1.6 PyTorch wrote bare pickles.
     if head.startswith(b"\x80"):
         return "pytorch"
+    if head.startswith(b"\x89HDF"):
+        return "hdf5"
     raise bad_checkpoint(path, *_no_checkpoint(head))
 
 
@@ -99,8 +101,6 @@ def _format_in_zip(path: Path) -> Format:
 
 def _no_checkpoint(head: bytes) -> tuple[str, str]:
     """Returns what the file is, as far as its beginning tells, and the way out."""
-    if head.startswith(b"\x89HDF"):
-        return "it holds the weights of a Keras model (HDF5)", "Load them with model.load_weights(path)."
     if head.startswith(b"version https://git-lfs"):
         return "it is a pointer that Git LFS leaves for the file", "Get the file itself: git lfs pull."
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):

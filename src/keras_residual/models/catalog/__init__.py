@@ -20,6 +20,7 @@ FAMILIES: MappingProxyType[str, MappingProxyType[str, Config]] = MappingProxyTyp
         "res2net": variants.RES2NET,
         "sknet": variants.SKNET,
         "senet": senet.NAMES,
+        "keras": small.KERAS,
         "cifar": small.CIFAR,
         "resnet3d": small.VOLUMES,
         "other": small.OTHER,

@@ -84,6 +84,14 @@ VOLUMES: MappingProxyType[str, ResNetConfig] = MappingProxyType(
 )
 """3-D ResNets for volumes and clips. Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs, 2017."""
 
+KERAS: MappingProxyType[str, ResNetConfig] = MappingProxyType(
+    {
+        f"keras_resnet{depth}": ResNetConfig(depths=_VOLUME_DEPTHS[depth], strides_first=True, zero_init_last=False)
+        for depth in (50, 101, 152)
+    }
+)
+"""The networks of `keras.applications`, which have the stride in the first convolution of a block."""
+
 OTHER: MappingProxyType[str, ResNetConfig | SeriesResNetConfig | TabularResNetConfig] = MappingProxyType(
     {
         "small_resnet": ResNetConfig(
