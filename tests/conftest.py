@@ -26,7 +26,7 @@ settings.load_profile("ci")
 
 
 # Each run has a share of the tests that are marked as rotated, another one each day; "all" runs them all.
-SHARES = 16
+SHARES = 12
 ROTATION = os.environ.get("KERAS_RESIDUAL_TEST_ROTATION", str(datetime.date.today().toordinal() % SHARES))
 
 
@@ -35,7 +35,12 @@ def pytest_report_header() -> str:
     return f"keras {keras.__version__} on {keras.backend.backend()}, rotated tests: {share}"
 
 
+# "-2": of the test files the second of each three, for processes that share the work.
+FILES, SHARERS = os.environ.get("KERAS_RESIDUAL_TEST_FILES", "").lstrip("-"), 3
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _share_files(config, items)
     _take_turns(config, items)
     if keras.backend.backend() == FIRST_BACKEND:
         return
@@ -43,6 +48,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if elsewhere:
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
+
+
+def _share_files(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out the files that other processes run."""
+    if not FILES:
+        return
+    paths = sorted({str(item.path) for item in items})
+    mine = set(paths[int(FILES) - 1 :: SHARERS])
+    config.hook.pytest_deselected(items=[item for item in items if str(item.path) not in mine])
+    items[:] = [item for item in items if str(item.path) in mine]
 
 
 def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
