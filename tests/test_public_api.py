@@ -22,7 +22,7 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES
 from keras_residual.layers.shortcuts import SHORTCUTS
 
 ROOT = Path(__file__).parents[1]
-SCREEN = 150  # lines
+SCREEN = 160  # lines
 OPTIONAL = {
     *("sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"),
     *("safetensors", "huggingface_hub"),

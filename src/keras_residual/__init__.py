@@ -54,6 +54,9 @@ from keras_residual.models.resnet_v2 import ResNetV2Config
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.surgery.plan import ResidualPlan
+from keras_residual.surgery.residualize import residualize
+from keras_residual.surgery.suggest import suggest_groups
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
 
@@ -88,6 +91,7 @@ __all__ = [
     "ResNetV2",
     "ResNetV2Config",
     "Residual",
+    "ResidualPlan",
     "ResidualStack",
     "ScalarBias",
     "Scale",
@@ -120,8 +124,10 @@ __all__ = [
     "preact_basic_block",
     "preact_bottleneck_block",
     "preprocessing",
+    "residualize",
     "save_weights",
     "series_block",
+    "suggest_groups",
     "tabular_block",
     "topologies",
     "train",

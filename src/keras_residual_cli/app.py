@@ -9,10 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_residual_cli import compare, convert, evaluate, failure, predict, residualize, train
+from keras_residual_cli import compare, convert, evaluate, failure, models, predict, residualize, show, train
 
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
-COMMANDS = (train.train, evaluate.evaluate, predict.predict, compare.compare, convert.convert, residualize.residualize)
+COMMANDS = (
+    train.train,
+    evaluate.evaluate,
+    predict.predict,
+    compare.compare,
+    models.models,
+    show.show,
+    convert.convert,
+    residualize.residualize,
+)
 
 # Typer brings its own copy of click or uses click itself, by version; the base of its error is right in both.
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]

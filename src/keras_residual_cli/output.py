@@ -9,6 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+
+_NO_WIDTH = 10_000
 
 
 @contextlib.contextmanager
@@ -19,6 +22,13 @@ def output(as_json: bool) -> Iterator[Console]:
         return
     with contextlib.redirect_stdout(sys.stderr):
         yield Console(stderr=True, highlight=False)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Prints a table; only a terminal has a width that its cells are folded to."""
+    if not console.is_terminal:
+        console.width = _NO_WIDTH  # `print` takes a width too, and no larger one than the console's
+    console.print(table, markup=False)
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -89,8 +89,8 @@ _KERAS_HUB_OTHER_NETS = {
 }
 
 _V1 = (
-    "Its convolutions have biases and its batch norms an epsilon of 1.001e-5, which the statistics take up: pass the .h5 "
-    "file that keras.applications keeps in ~/.keras/models as weights."
+    "Its convolutions have biases and its batch norms an epsilon of 1.001e-5, which the statistics take up: pass the "
+    ".h5 file that keras.applications keeps in ~/.keras/models as weights."
 )
 _V2 = (
     "Its stem, its last convolutions and its projections have biases, its batch norms an epsilon of 1.001e-5, and its "

@@ -73,14 +73,15 @@ def blueprint(
     config = CATALOG[architecture]
     # Of equal blocks one is enough; irregular ones must all be made.
     alike = not (isinstance(config, ResNetConfig) and config.inner_widths is not None)
-    maps = len(shape) > 2 and keras.config.image_data_format() == "channels_first"
+    *sizes, channels = shape
+    channels_first = len(sizes) > 1 and keras.config.image_data_format() == "channels_first"
     choices = Choices(
-        input_shape=(shape[-1], *shape[:-1]) if maps else shape,
+        input_shape=(channels, *sizes) if channels_first else shape,
         num_classes=classes,
         execution="scan" if alike else "unrolled",
         name=architecture,
     )
-    with _without_initial_values():
+    with without_initial_values():
         model = build(config, choices)
         stages = {
             layer.name.partition("_")[0]: tuple(layer.output.shape[1:])
@@ -96,7 +97,7 @@ def usual_input(architecture: str) -> tuple[tuple[int, ...], int]:
 
 
 @contextmanager
-def _without_initial_values() -> Iterator[None]:
+def without_initial_values() -> Iterator[None]:
     """Drops the variables that are made inside, which Keras would else initialise when a scope ends."""
     before = list(global_state.get_global_attribute(_UNINITIALIZED) or [])
     try:

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers.composite_conv import CompositeConv2D
 from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention
 from keras_residual.layers.multi_scale import MultiScaleConv2D
 from keras_residual.layers.residual import Residual
@@ -56,16 +55,17 @@ def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs
             size open.
 
     Raises:
-        ValueError: If a size is not known, or a layer has a matrix of weights and is none of those that are counted.
-        TypeError: For something that is no functional or sequential model of one input.
+        ValueError: If the model has several inputs, a size is not known, or a layer has a matrix of weights and is none
+            of those that are counted.
+        TypeError: For something that is no functional model and no built sequential one.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
         >>> costs(model)
-        Costs(params=269722, statistics=1376, macs=40551040, activations=187402)
+        Costs(params=269722, statistics=1376, macs=40551040, activations=188426)
     """
-    if not isinstance(model, (keras.Sequential, keras.Model)) or not hasattr(model, "inputs"):
-        raise wrong_type(_OWNER, "model", "a functional or sequential model", model)
+    if not isinstance(model, keras.Model) or not hasattr(model, "inputs"):
+        raise wrong_type(_OWNER, "model", "a functional model, or a sequential one that is built", model)
     inputs = model.inputs or []
     if len(inputs) != 1:
         raise bad_argument(_OWNER, "model", "a built model of one input", f"{model.name!r} with {len(inputs)}")
@@ -209,20 +209,18 @@ def _split_attention(work: _Work, layer: Any, shape: Shape) -> None:
 
 
 def _selective_kernel(work: _Work, layer: Any, shape: Shape) -> None:
-    _paths(work, layer, layer.path_convs, shape)
+    _parallel(work, layer.path_convs, shape)
     work.chain([layer.reduce, layer.select], layer.pooled_shape(layer.filters))
 
 
 def _multi_scale(work: _Work, layer: Any, shape: Shape) -> None:
-    _paths(work, layer, layer.convs, shape)
+    _parallel(work, layer.convs, shape)
 
 
-def _paths(work: _Work, layer: CompositeConv2D, convolutions: Iterable[Any], shape: Shape) -> None:
-    """Counts convolutions that each see some of the channels."""
-    for conv in convolutions:
-        part = list(shape)
-        part[layer.channel_axis] = conv.kernel.shape[-2] * conv.groups
-        work.layer(conv, tuple(part))
+def _parallel(work: _Work, convolutions: Iterable[Any], shape: Shape) -> None:
+    # Each may see a part of the channels: how many, its kernel says.
+    for convolution in convolutions:
+        work.layer(convolution, shape)
 
 
 _RULES: dict[Any, Callable[[_Work, Any, Shape], None]] = {

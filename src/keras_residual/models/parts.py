@@ -120,24 +120,21 @@ class Parts:
         return keras.layers.ReLU(name=name) if self.activation == "relu" else _activation(self.activation, name)
 
     def max_pool(self, kind: str, name: str) -> list[keras.Layer]:
-        """Returns max pooling 3 wide with stride 2 of a map without negative values.
+        """Returns max pooling 3 wide with stride 2.
 
         Args:
-            kind: `"max"` pads one position on both sides; `"max_ceil"` none before and, where the size is even, one
-                behind (Caffe's).
+            kind: `"max"` reaches over each edge, which never wins; `"max_zero"` has zeros there, which win against
+                negative values; `"max_ceil"`, of a map without these, reaches over the end of an even size (Caffe's).
             name: Name of the pooling.
         """
         if self.rank == 2 and kind == "max":
-            return [self.max_pool_of_signed(name)]
-        # Zeros do not win against values that are not negative. Behind an odd size the padded position is not reached.
+            return [SymmetricMaxPool2D(3, strides=2, name=name)]
+        # In other ranks "max" gets the output of an activation, where zeros do not win. Behind an odd size the padded
+        # position is not reached.
         before = 0 if kind == "max_ceil" else 1
         padding = (before, 1) if self.rank == 1 else ((before, 1),) * self.rank
         pad = _PADDINGS[self.rank](padding, name=f"{name}_pad")
         return [pad, _MAXIMA[self.rank](3, strides=2, padding="valid", name=name)]
-
-    def max_pool_of_signed(self, name: str) -> keras.Layer:
-        """Returns max pooling 3 wide with stride 2, which reaches over each edge, of a map with values of any sign."""
-        return SymmetricMaxPool2D(3, strides=2, name=name)
 
     def average_pool(self, width: int, strides: int, *, pad: int = 0, name: str) -> list[keras.Layer]:
         """Returns average pooling; zeros that pad it are averaged too."""

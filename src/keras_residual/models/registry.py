@@ -96,7 +96,7 @@ def create_model(
     Example:
         >>> create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10).output_shape
         (None, 10)
-        >>> create_model("resnet18", features_only=True).output_shape["stage4"]
+        >>> create_model("resnet18", features_only=True).output["stage4"].shape
         (None, 7, 7, 512)
     """
     architecture, tag = resolve(name)

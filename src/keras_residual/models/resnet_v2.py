@@ -146,11 +146,7 @@ def _stem(config: ResNetV2Config, parts: Parts, x: Any) -> Any:
 
 
 def _stem_pool(config: ResNetV2Config, parts: Parts) -> list[keras.Layer]:
-    if config.stem_pool == "none":
-        return []
-    if config.stem_pool == "max_zero":
-        return parts.max_pool("max", "stem_pool")
-    return [parts.max_pool_of_signed("stem_pool")]
+    return [] if config.stem_pool == "none" else parts.max_pool(config.stem_pool, "stem_pool")
 
 
 class _BlockMaker:

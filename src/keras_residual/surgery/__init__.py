@@ -1,0 +1,1 @@
+"""A model becomes another model: what the layers are stays, how they are connected changes."""

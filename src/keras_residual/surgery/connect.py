@@ -1,0 +1,34 @@
+"""Which shortcut leads from the input of a row of layers to their output, or why none does."""
+
+from __future__ import annotations
+
+from keras_residual.layers import shapes
+from keras_residual.surgery.graph import Call
+
+
+class NoShortcut(ValueError):  # noqa: N818 - it says what is missing
+    """No shortcut can be made; the text says why."""
+
+
+def shortcut_around(calls: list[Call]) -> str:
+    """Returns `"identity"` or `"projection"`, as `Residual`'s `shortcut="auto"` will choose it.
+
+    Args:
+        calls: Plain calls in a row.
+
+    Raises:
+        NoShortcut: If rank or sizes change in a way that no shortcut follows.
+    """
+    shape, target = calls[0].input_shape, calls[-1].output_shape
+    layers = [call.operation for call in calls]
+    axis = shapes.channel_axis(layers, len(shape))
+    if len(shape) != len(target):
+        raise NoShortcut(f"no shortcut leads from {len(shape)} axes to {len(target)}")
+    if len(shape) < 2 or shape[axis] is None or target[axis] is None:
+        raise NoShortcut(f"the number of channels of {shape} or {target} is not known")
+    sizes = shapes.spatial_sizes(layers, shape, target, axis)
+    strides = [shapes.infer_stride(pairs) for pairs in sizes]
+    if None in strides:
+        before, after = sizes[strides.index(None)][0]
+        raise NoShortcut(f"no whole stride takes a size of {before} to {after}; padding='same' keeps sizes")
+    return "identity" if set(strides) <= {1} and shape[axis] == target[axis] else "projection"

@@ -1,0 +1,69 @@
+"""Which models can be worked on, and why others cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_residual._errors import bad_argument
+from keras_residual.surgery.graph import is_graph
+
+_RULE = "a built Sequential or Functional model"
+
+
+def check_model(owner: str, model: Any) -> None:
+    """Refuses what is no graph of layers, quantised layers, and a weight that two layers hold.
+
+    Args:
+        owner: The function that was called, for messages.
+        model: What it was given.
+
+    Raises:
+        ValueError: With the reason and the way out.
+    """
+    if not isinstance(model, keras.Model):
+        raise bad_argument(owner, "model", _RULE, model)
+    if not is_graph(model):
+        functional = getattr(model, "inputs", None) and getattr(model, "outputs", None)
+        way_out = (
+            "Methods of its own would be lost. For the graph alone pass keras.Model(model.inputs, model.outputs)."
+            if functional
+            else "What its call does is Python, of which there is no graph. Put kr.Residual into its code instead."
+        )
+        raise bad_argument(owner, "model", f"{_RULE}, not one of a class of its own", model, way_out)
+    if not getattr(model, "outputs", None):
+        raise bad_argument(
+            owner, "model", _RULE, model, "Begin it with keras.Input(shape), or call model.build(shape)."
+        )
+    _check_layers(owner, model)
+
+
+def nested_models(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields a model and those inside it, each with its path, which is empty or ends with a slash."""
+    yield path, model
+    for layer in model.layers:
+        if is_graph(layer):
+            yield from nested_models(layer, f"{path}{layer.name}/")
+
+
+def _check_layers(owner: str, model: Any) -> None:
+    holders: dict[int, str] = {}
+    for path, inner in nested_models(model):
+        for layer in inner.layers:
+            if is_graph(layer):
+                continue
+            place = f"{path}{layer.name}"
+            if getattr(layer.dtype_policy, "quantization_mode", None) is not None:
+                raise ValueError(
+                    f"{owner}: {place!r} is quantised, and its copy would not train. Put the shortcuts in first, "
+                    "train, and quantise then."
+                )
+            for weight in layer.weights:
+                holder = holders.setdefault(id(weight), place)
+                if holder != place:
+                    raise ValueError(
+                        f"{owner}: {holder!r} and {place!r} share the weight {weight.path!r}. Copies of them would "
+                        "have one each. Use the layer in one place, or build the model with kr.Residual by hand."
+                    )

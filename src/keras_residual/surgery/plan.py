@@ -1,0 +1,80 @@
+"""What is to be done to a model, as data that can be read, printed and changed before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from keras_residual.layers.shapes import Shape
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers in a row that get a shortcut.
+
+    Args:
+        name: Name of the `Residual` that will hold them.
+        layers: Their names in order; inside a nested model with its name before, as in `"encoder/dense_1"`.
+        shortcut: `"identity"`, or `"projection"` where channels or sizes change.
+        input_shape: Shape of what the first layer receives, with the batch.
+        output_shape: Shape of what the last layer makes.
+        activation: Activation that is taken out of the last layer and put behind the sum, or None.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    shortcut: str
+    input_shape: Shape
+    output_shape: Shape
+    activation: str | None = None
+
+    def __str__(self) -> str:
+        behind = f" → {self.activation}" if self.activation else ""
+        shapes = _sizes(self.input_shape)
+        if self.output_shape != self.input_shape:
+            shapes += f" → {_sizes(self.output_shape)}"
+        return f"{self.name}: {', '.join(self.layers)}{behind}; {self.shortcut}, {shapes}"
+
+
+@dataclass(frozen=True)
+class ResidualPlan:
+    """The groups that get a shortcut, and the layers that stay as they are. A sequence of its groups.
+
+    Args:
+        groups: In the order of the model.
+        left_alone: Names of layers with a reason, in the order of the model.
+    """
+
+    groups: tuple[Group, ...]
+    left_alone: tuple[tuple[str, str], ...] = ()
+
+    def __iter__(self) -> Iterator[Group]:
+        return iter(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, index: int) -> Group:
+        return self.groups[index]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns `groups`, each with the fields of `Group`, and `left_alone`, reasons by name."""
+        return {"groups": [asdict(group) for group in self.groups], "left_alone": dict(self.left_alone)}
+
+    def __str__(self) -> str:
+        count = f"{len(self)} shortcut{'' if len(self) == 1 else 's'}"
+        lines = [count + (":" if self.groups else ""), *(f"  {group}" for group in self.groups)]
+        if self.left_alone:
+            lines += ["left alone:", *(f"  {names}: {reason}" for names, reason in _by_reason(self.left_alone))]
+        return "\n".join(lines)
+
+
+def _sizes(shape: Shape) -> str:
+    return "×".join("?" if size is None else str(size) for size in shape[1:])
+
+
+def _by_reason(left_alone: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
+    reasons = dict.fromkeys(reason for _, reason in left_alone)
+    for reason in reasons:
+        yield ", ".join(name for name, why in left_alone if why == reason), reason

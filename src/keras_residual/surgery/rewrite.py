@@ -1,0 +1,100 @@
+"""The same graph with some rows of layers replaced by one layer each, made of copies throughout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_residual.surgery.copies import Copies
+from keras_residual.surgery.graph import is_graph
+from keras_residual.surgery.plan import Group, ResidualPlan
+
+# What makes the layer that stands for a group: from the group, the copies of its layers, the activation that was taken
+# out of the last one, and the last one's dtype policy.
+Connect = Callable[[Group, list[keras.Layer], Any, Any], keras.Layer]
+
+
+def rewritten(model: Any, plan: ResidualPlan, copies: Copies, connect: Connect, path: str = "") -> Any:
+    """Returns a new model of copies, in which a layer stands for each group.
+
+    Args:
+        model: A built Sequential or Functional model.
+        plan: The groups, those in nested models too.
+        copies: Makes the copies.
+        connect: Makes the layer that stands for a group.
+        path: Path of the model in the outermost one, with a slash at its end, or empty.
+    """
+    surgery = _Surgery(model, plan, copies, connect, path)
+    renewed = surgery.sequential() if isinstance(model, keras.Sequential) else surgery.functional()
+    copies.note_model(model, renewed)
+    return renewed
+
+
+class _Surgery:
+    """One model's part of the work."""
+
+    def __init__(self, model: Any, plan: ResidualPlan, copies: Copies, connect: Connect, path: str) -> None:
+        self._model, self._plan, self._copies, self._connect, self._path = model, plan, copies, connect, path
+        self._made: dict[int, Any] = {}
+        self._passed: set[int] = set()
+        self._connections: dict[int, keras.Layer] = {}
+        by_name = {layer.name: layer for layer in model.layers}
+        for group in plan:
+            names = [name.rpartition("/")[2] for name in group.layers]
+            if group.layers[0] == f"{path}{names[0]}":
+                self._join(group, [by_name[name] for name in names])
+
+    def _join(self, group: Group, layers: list[keras.Layer]) -> None:
+        last, activation = layers[-1], None
+        if group.activation is not None:
+            activation = keras.activations.get(last.get_config()["activation"])
+            self._made[id(last)] = self._copies.copy(last, activation="linear")
+        branch = [self.copy(layer) for layer in layers]
+        connection = self._connect(group, branch, activation, last.dtype_policy)
+        self._passed |= {id(layer) for layer in branch[:-1]}
+        self._connections[id(branch[-1])] = connection
+
+    def copy(self, operation: Any) -> Any:
+        """Returns the one copy of an operation of this model."""
+        if id(operation) not in self._made:
+            if is_graph(operation):
+                path = f"{self._path}{operation.name}/"
+                copied = rewritten(operation, self._plan, self._copies, self._connect, path)
+            else:
+                copied = self._copies.copy(operation)
+            self._made[id(operation)] = copied
+        return self._made[id(operation)]
+
+    def sequential(self) -> keras.Sequential:
+        """Returns the model as a row of layers."""
+        copied = [self.copy(layer) for layer in self._model.layers]
+        kept = [self._connections.get(id(layer), layer) for layer in copied if id(layer) not in self._passed]
+        return keras.Sequential([_input_like(self._model.inputs[0]), *kept], name=self._model.name)
+
+    def functional(self) -> keras.Model:
+        """Returns the model as a graph."""
+
+        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            if id(operation) in self._passed:
+                return args[0]
+            if id(operation) in self._connections:
+                return self._connections[id(operation)](args[0])
+            return operation(*args, **kwargs)
+
+        # A model that is not compiled on the same graph: Keras would compile the clone before it has its weights.
+        graph = keras.Model(self._model.input, self._model.output, name=self._model.name)
+        inputs = keras.tree.map_structure(_input_like, self._model.input)
+        return keras.models.clone_model(graph, input_tensors=inputs, clone_function=self.copy, call_function=call)
+
+
+def _input_like(tensor: Any) -> Any:
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=layer.batch_shape,
+        dtype=layer.dtype,
+        sparse=layer.sparse,
+        name=layer.name,
+        optional=layer.optional,
+    )

@@ -1,0 +1,113 @@
+"""`keras-residual show`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import reading_the_call
+from keras_residual_cli.output import output, print_json, print_table
+
+if TYPE_CHECKING:
+    from keras_residual.models.blueprint import Blueprint
+    from keras_residual.models.pretrained import PretrainedWeights
+
+
+def show(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="A network, or its weights as NAME.TAG; also as torchvision or KerasHub call it."
+        ),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what a network is, what it costs, and which pretrained weights there are."""
+    with output(as_json) as console:
+        with reading_the_call():
+            start_keras()
+            from keras_residual.models.blueprint import blueprint
+            from keras_residual.models.catalog import CATALOG
+            from keras_residual.models.describe import describe, papers
+            from keras_residual.models.pretrained import pretrained_tags, pretrained_weights
+            from keras_residual.models.registry import resolve
+
+            architecture, tag = resolve(name)
+        config = CATALOG[architecture]
+        drawn = blueprint(architecture)
+        tags = [tag] if tag else pretrained_tags(architecture)
+        sets = [pretrained_weights(f"{architecture}.{each}") for each in tags]
+        words = describe(config)
+        if as_json:
+            print_json(
+                {
+                    "name": architecture,
+                    "architecture": words,
+                    "papers": papers(config),
+                    "input_shape": drawn.input_shape,
+                    "num_classes": drawn.num_classes,
+                    "maps": dict(drawn.maps),
+                    **dataclasses.asdict(drawn.costs),
+                    "pretrained": [dataclasses.asdict(weights) for weights in sets],
+                }
+            )
+            return
+        print_table(console, _facts(architecture, words | _costs(drawn, papers(config))))
+        for weights in sets:
+            print_table(console, _facts(weights.name, _weights(weights)))
+        if not sets:
+            console.print("No pretrained weights.")
+
+
+def _facts(title: str, facts: dict[str, str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in facts.items():
+        if value:
+            table.add_row(key, value)
+    return table
+
+
+def _costs(drawn: Blueprint, papers: tuple[str, ...]) -> dict[str, str]:
+    found = drawn.costs
+    statistics = f", and {found.statistics:,} statistics of norms" if found.statistics else ""
+    return {
+        "input": f"{_by(drawn.input_shape)}, {drawn.num_classes} classes",
+        "maps": ", ".join(f"{stage} {_by(shape)}" for stage, shape in drawn.maps.items()),
+        "parameters": f"{found.params:,}{statistics}",
+        "multiply-adds": f"{found.macs:,} of convolutions and dense layers",
+        "activations": f"{found.activations:,}",
+        "papers": ", ".join(papers),
+    }
+
+
+def _weights(weights: PretrainedWeights) -> dict[str, str]:
+    results = [f"{result.top1:.2f} at {result.size} (crop {result.crop_pct:g})" for result in weights.results]
+    sizes = f"{_by(weights.input_size)} (crop {weights.crop_pct:g})"
+    if (weights.test_input_size, weights.test_crop_pct) != (weights.input_size, weights.crop_pct):
+        sizes += f", best at {_by(weights.test_input_size)} (crop {weights.test_crop_pct:g})"
+    return {
+        "top-1": ", ".join(results) or "not published",
+        "size": sizes,
+        "interpolation": weights.interpolation,
+        "mean": _numbers(weights.mean),
+        "std": _numbers(weights.std),
+        "classes": str(weights.num_classes) if weights.num_classes != 1000 else "",
+        "licence": weights.license or "not stated",
+        "from": f"hf://{weights.hf_hub_id}" if weights.hf_hub_id else weights.url or "",
+        "papers": ", ".join(weights.paper_ids),
+    }
+
+
+def _by(shape: Any) -> str:
+    return "×".join(map(str, shape))
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(set(values)) == 1 else ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,214 @@
+"""What cannot be residualized is refused with the reason, in full."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import keras
+import pytest
+from keras import layers
+
+from keras_residual.surgery.residualize import residualize
+from surgery.plain_nets import dense_net, nested_net, two_towers
+
+pytestmark = pytest.mark.any_backend
+
+RULE = "residualize: `model` must be a built Sequential or Functional model"
+
+
+class Subclassed(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+
+class OwnStep(keras.Model):
+    def train_step(self, *args: Any) -> Any:
+        return super().train_step(*args)
+
+
+def own_step() -> keras.Model:
+    inputs = keras.Input((3,))
+    return OwnStep(inputs, layers.Dense(3)(inputs), name="own")
+
+
+@pytest.mark.parametrize(
+    ("make", "begins", "ends"),
+    [
+        (lambda: 3, RULE + ", but received 3 (int).", ""),
+        (
+            lambda: layers.Dense(3, name="dense"),
+            RULE + ", but received <Dense name=dense, built=False> (Dense).",
+            "",
+        ),
+        (
+            Subclassed,
+            RULE + ", not one of a class of its own, but received <Subclassed",
+            "What its call does is Python, of which there is no graph. Put kr.Residual into its code instead.",
+        ),
+        (
+            own_step,
+            RULE + ", not one of a class of its own, but received <OwnStep name=own, built=True> (OwnStep). ",
+            "Methods of its own would be lost. For the graph alone pass keras.Model(model.inputs, model.outputs).",
+        ),
+        (
+            lambda: keras.Sequential([layers.Dense(3)], name="unbuilt"),
+            RULE + ", but received <Sequential name=unbuilt, built=False> (Sequential). ",
+            "Begin it with keras.Input(shape), or call model.build(shape).",
+        ),
+    ],
+)
+def test_models(make: Any, begins: str, ends: str) -> None:
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
+        residualize(make())
+    assert str(error.value).startswith(begins)
+    assert str(error.value).endswith(ends)
+
+
+def test_a_model_without_a_place() -> None:
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(3, name="a"), layers.Dense(3, name="b")], name="small")
+    reason = (
+        "residualize: 'small' has no place for a shortcut. a: the first layer; b: the last layer. Name the layers "
+        "yourself with `groups=` where you see one."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        residualize(model)
+
+
+def test_a_quantised_layer() -> None:
+    model = dense_net()
+    model.get_layer("stem").quantize("int8")
+    reason = (
+        "residualize: 'stem' is quantised, and its copy would not train. Put the shortcuts in first, train, and "
+        "quantise then."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        residualize(model)
+
+
+def test_weights_in_two_places() -> None:
+    inner = layers.Dense(3, name="dense")
+    inputs = keras.Input((3,))
+    nested = keras.Model(inputs, inner(inputs), name="nested")
+    outer = keras.Input((3,))
+    model = keras.Model(outer, inner(nested(outer)))
+    reason = (
+        "residualize: 'dense' and 'nested/dense' share the weight 'dense/kernel'. Copies of them would have one each. "
+        "Use the layer in one place, or build the model with kr.Residual by hand."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        residualize(model)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NoConfig(layers.Layer):
+    def __init__(self, table: object, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+def test_a_layer_that_cannot_be_copied() -> None:
+    body = [layers.Dense(3), layers.Dense(3), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((3,)), *body, NoConfig(object(), name="mine")])
+    begins = "residualize: 'mine' (NoConfig) cannot be copied by its get_config and from_config: "
+    with pytest.raises(ValueError, match=f"^{re.escape(begins)}"):
+        residualize(model)
+
+
+def branching() -> keras.Model:
+    x = inputs = keras.Input((4,))
+    first = layers.Dense(4, name="first")(x)
+    second = layers.Dense(4, name="second")(first)
+    third = layers.Dense(4, name="third")(layers.Add(name="sum")([first, second]))
+    twice = layers.Dense(4, name="twice")
+    x = twice(twice(third))
+    x = layers.Dropout(0.5, name="always")(x, training=True)
+    x = keras.ops.relu(x)
+    x = layers.LSTM(4, stateful=True, return_sequences=True, name="loop")(keras.ops.reshape(x, (1, 1, 4)))
+    return keras.Model(inputs, x)
+
+
+def pooled() -> keras.Model:
+    rows = [layers.ReLU(name="relu"), layers.GlobalAveragePooling2D(name="pool")]
+    return keras.Sequential([keras.Input((8, 8, 1)), *rows])
+
+
+@pytest.mark.parametrize(
+    ("make", "groups", "reason"),
+    [
+        (branching, [["first", "second"]], "what 'first' makes goes elsewhere too, to 'sum'."),
+        (branching, [["first", "third"]], "'third' does not take what 'first' makes."),
+        (branching, [["sum"]], "'sum' takes 2 tensors and makes 1, and a branch has one way through."),
+        (branching, [["twice"]], "'twice' is called 2 times, and a branch has one place."),
+        (branching, [["always"]], "'always' is called with arguments beside its input."),
+        (branching, [["loop"]], "'loop' keeps its state from batch to batch."),
+        (branching, [["thrd"]], "there is no layer 'thrd'. Did you mean 'third'?"),
+        (dense_net, [["dense1", "dense1"]], "'dense1' is in it twice."),
+        (nested_net, [["encoder/e0", "decoder/d0"]], "its layers are in different models."),
+        (nested_net, [["coder/e0"]], "there is no model 'coder' in it that is a graph."),
+        (pooled, [["relu", "pool"]], "no shortcut leads from 4 axes to 2."),
+        (two_towers, [["a1"], ["a2"], ["c1", "up"]], "what 'c1' makes goes elsewhere too, to 'down'."),
+    ],
+)
+def test_groups(make: Any, groups: Any, reason: str) -> None:
+    begins = f"residualize: group {len(groups)} ({', '.join(groups[-1])}) cannot have a shortcut: {reason}"
+    with pytest.raises(ValueError) as error:  # noqa: PT011 - the text is compared below
+        residualize(make(), groups=groups)
+    assert str(error.value).startswith(begins)
+
+
+def test_an_operation() -> None:
+    model = branching()
+    (name,) = [operation.name for operation in model.operations if type(operation).__name__ == "Relu"]
+    reason = (
+        f"residualize: group 1 ({name}) cannot have a shortcut: {name!r} is an operation (Relu) and no layer, which a "
+        "branch consists of."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        residualize(model, groups=[[name]])
+
+
+def test_a_layer_in_two_groups() -> None:
+    reason = "residualize: group 2 (dense2, dense3) cannot have a shortcut: 'dense2' is in group 1 too."
+    with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
+        residualize(dense_net(), groups=[["dense1", "dense2"], ["dense2", "dense3"]])
+
+
+@pytest.mark.parametrize("groups", ["dense1", ["dense1"], [[]], [[3]], 3])
+def test_groups_of_the_wrong_type(groups: Any) -> None:
+    rule = "residualize: `groups` must be groups of suggest_groups, or sequences of names of layers in a row, but "
+    with pytest.raises(TypeError, match=f"^{re.escape(rule)}"):
+        residualize(dense_net(), groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"start": "same"}, ValueError, "residualize: unknown name for `start`: 'same'."),
+        ({"scale": "rezero"}, ValueError, "residualize: unknown name for `scale`: 'rezero'."),
+        (
+            {"every": 2.0},
+            TypeError,
+            "residualize: `every` must be a whole number of at least 1, but received 2.0 (float).",
+        ),
+        ({"verbose": 1}, TypeError, "residualize: `verbose` must be True or False, but received 1 (int)."),
+        (
+            {"every": 2, "groups": [["dense1"]]},
+            ValueError,
+            "residualize: `every` must be left out where groups are given, but received 2 (int).",
+        ),
+    ],
+)
+def test_arguments(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}"):
+        residualize(dense_net(), **arguments)
