@@ -101,8 +101,9 @@ def test_weights_of_another_library_are_found_by_its_name():
             "ResNet50",
             ValueError,
             "`name` must be the name of weights that this library has, but received 'ResNet50' (str). Its convolutions "
-            "have biases, its batch norms an epsilon of 1.001e-5, and its strides are in the first 1×1 convolution of "
-            "a bottleneck, where resnet50 has them in the 3×3 one. The nearest architecture here is 'resnet50'.",
+            "have biases and its batch norms an epsilon of 1.001e-5, which the statistics take up: pass the .h5 file "
+            "that keras.applications keeps in ~/.keras/models as weights. The nearest architecture here is "
+            "'keras_resnet50'.",
         ),
         (50, TypeError, "`name` must be the name of an architecture, but received 50 (int)."),
     ],
