@@ -59,6 +59,7 @@ from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
+from keras_residual.xray import XrayReport, xray
 
 if TYPE_CHECKING:
     from keras_residual.training.config import TrainConfig
@@ -107,6 +108,7 @@ __all__ = [
     "TrainResult",
     "ValueResidualAttention",
     "WeightedMerge",
+    "XrayReport",
     "ZeroPadShortcut",
     "__version__",
     "basic_block",
@@ -131,6 +133,7 @@ __all__ = [
     "tabular_block",
     "topologies",
     "train",
+    "xray",
 ]
 
 # Training needs its extra, so its names are imported when they are first asked for.

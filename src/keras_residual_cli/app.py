@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_residual_cli import compare, convert, evaluate, failure, models, predict, residualize, show, train
+from keras_residual_cli import compare, convert, evaluate, failure, models, predict, residualize, show, train, xray
 
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (
@@ -19,6 +19,7 @@ COMMANDS = (
     compare.compare,
     models.models,
     show.show,
+    xray.xray,
     convert.convert,
     residualize.residualize,
 )

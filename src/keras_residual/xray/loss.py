@@ -1,0 +1,92 @@
+"""The number whose gradient is followed: the user's loss, or one that looks into a random direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual._errors import bad_argument
+
+Loss = Callable[[Any, Any], Any]
+
+FIRST_LOSS_SCALE = 2.0**15
+"""What Keras's `LossScaleOptimizer` begins with."""
+
+
+DIRECTION_SEED = 0x5872_6179
+
+
+def loss_function(model: Any, y: Any, loss: Any) -> Loss:
+    """Returns `(y, outputs) -> mean loss`, a scalar in float32.
+
+    Args:
+        model: The model; the loss that it was compiled with is used where `loss` is None.
+        y: Targets, or None. Then the loss is the outputs' component in one random direction, so that the gradient is
+            that of a target about which nothing is known.
+        loss: A loss of Keras, its name, a function of targets and outputs, or None.
+    """
+    if y is None:
+        if loss is not None:
+            raise bad_argument("xray", "y", "the targets that the loss needs", y)
+        return lambda _, outputs: random_direction(outputs)
+    if loss is None:
+        loss = getattr(model, "loss", None)
+        if loss is None:
+            raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
+    if isinstance(loss, (dict, list, tuple)):
+        from keras.src.trainers.compile_utils import CompileLoss
+
+        names = getattr(model, "output_names", None)
+        compiled: Any = CompileLoss(loss, output_names=names)
+        return lambda y, outputs: ops.cast(compiled(y, outputs), "float32")
+    function: Any = keras.losses.get(loss)
+    return lambda y, outputs: ops.mean(ops.cast(function(y, _in_float32(outputs)), "float32"))
+
+
+def _in_float32(outputs: Any) -> Any:
+    """Returns the outputs as training would have them for the loss: Keras's own losses compute in float32."""
+
+    def convert(x: Any) -> Any:
+        half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
+        return ops.cast(x, "float32") if half else x
+
+    return keras.tree.map_structure(convert, outputs)
+
+
+def random_direction(outputs: Any) -> Any:
+    """Returns the mean over the samples of `<r, output> / sqrt(size)`, with `r` drawn once from a normal distribution.
+
+    Args:
+        outputs: Structure of tensors, the batch first.
+    """
+    # Not a seed that somebody draws a batch with: a norm takes out the direction of its own input.
+    rng = np.random.default_rng(DIRECTION_SEED)
+    total: Any = ops.zeros((), "float32")
+    for output in keras.tree.flatten(outputs):
+        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
+            continue
+        direction = rng.normal(size=tuple(output.shape)).astype("float32")
+        size = max(direction.size // max(direction.shape[0], 1), 1)
+        weighted: Any = ops.cast(output, "float32")
+        weighted = weighted * ops.convert_to_tensor(direction)
+        total = total + ops.sum(weighted) / (direction.shape[0] * size**0.5)
+    return total
+
+
+def loss_scale(model: Any, float16: bool) -> float:
+    """Returns the factor that training puts on the loss, so that float16 holds its gradients; 1 for none.
+
+    Args:
+        model: The model.
+        float16: Whether parts of it compute in float16.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        scale = optimizer.dynamic_scale
+        return float(np.asarray(ops.convert_to_numpy(scale))) if optimizer.built else float(optimizer.initial_scale)
+    policy = getattr(getattr(model, "dtype_policy", None), "name", "")
+    return FIRST_LOSS_SCALE if optimizer is None and float16 and policy == "mixed_float16" else 1.0

@@ -1,0 +1,76 @@
+"""Whether the gradient arrives: its size in the stream, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_residual.xray.quantities.scaled_norm import scaled_norm
+
+
+def gradient_norm(gradient: Any, batch_axis: int = 0) -> Any:
+    """Returns the mean over the samples of `||dL/dx||_F`, where `x` is the stream behind a block.
+
+    The loss is taken as the sum over the samples, so that the number does not depend on the size of the batch.
+    Range: 0 and above; only its course with depth has a meaning. Cost: a part of the one backward pass.
+
+    Args:
+        gradient: Gradient of the mean loss, with the batch at `batch_axis`; the axes before it, if any, stay.
+        batch_axis: Axis of the samples.
+
+    Reference:
+        Glorot & Bengio, Understanding the difficulty of training deep feedforward neural networks, 2010, section 4.2.
+    """
+    norms = scaled_norm(gradient, batch_axis + 1)
+    mean: Any = ops.mean(norms, axis=batch_axis)
+    return mean * gradient.shape[batch_axis]
+
+
+def gradient_spread(gradient: Any, batch_axis: int = 0) -> Any:
+    """Returns the standard deviation of `||dL/dx||_F` over the samples, divided by its mean; 0 where the mean is 0.
+
+    Range: 0 (each sample sends the same) and above; around 1 or more, few samples decide the step.
+
+    Args:
+        gradient: As in `gradient_norm`.
+        batch_axis: Axis of the samples.
+    """
+    norms = scaled_norm(gradient, batch_axis + 1)
+    mean: Any = ops.mean(norms, axis=batch_axis, keepdims=True)
+    safe = ops.where(mean > 0, mean, ops.ones_like(mean))
+    return ops.sqrt(ops.mean(ops.square(norms / safe - mean / safe), axis=batch_axis))
+
+
+def ratio_of_ends(norms: Sequence[float]) -> float:
+    """Returns the first over the last of the norms: 1 where the gradient arrives as it left.
+
+    Range: above 0. Healthy at initialisation: 0.1 to 10. Below, the gradient vanishes on its way to the input; above,
+    it explodes. Not a number where an end is zero or missing.
+
+    Args:
+        norms: Norm of the gradient in front of the first block, and behind each block.
+    """
+    if len(norms) < 2 or not norms[-1]:
+        return float("nan")
+    return float(norms[0] / norms[-1])
+
+
+def slope(norms: Sequence[float]) -> float:
+    """Returns by how much `ln(norm)` changes from one block to the next, by least squares.
+
+    Range: any number. Healthy: near 0; `s` means a factor of `exp(s)` a block. Zeros and what is not finite are left
+    out; not a number where fewer than two are left.
+
+    Args:
+        norms: Norms in order of depth.
+    """
+    values = np.asarray(norms, "float64")
+    kept = np.isfinite(values) & (values > 0)
+    if kept.sum() < 2:
+        return float("nan")
+    depth = np.flatnonzero(kept).astype("float64")
+    depth -= depth.mean()
+    return float((depth * np.log(values[kept])).sum() / (depth**2).sum())

@@ -1,0 +1,49 @@
+"""`keras-residual xray`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from keras_residual_cli.backend import start_keras
+from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.output import output, print_json
+
+
+def xray(
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    data: Annotated[
+        str | None,
+        typer.Option(metavar="DATA", help="As for evaluate.", show_default="that of the run"),
+    ] = None,
+    examples: Annotated[int, typer.Option(metavar="N", help="Examples of the batch it looks with.", min=2)] = 64,
+    suggest: Annotated[bool, typer.Option("--suggest", help="Name the groups that shortcuts would go around.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Show whether the gradient arrives in a model, block by block, and what to change."""
+    with output(as_json) as console:
+        with reading_the_call():
+            start_keras()
+            import keras
+
+            from keras_residual.surgery.suggest import suggest_groups
+            from keras_residual.training.evaluate import load_test_data
+            from keras_residual.training.saved import load_saved
+            from keras_residual.xray import xray as look
+            from keras_residual.xray.report import finite
+
+            saved = load_saved(run)
+            dataset = load_test_data(saved, data)
+            if len(dataset.y_test) < 2:
+                raise CallError("The data has fewer than two examples.")
+            plan = suggest_groups(saved.model) if suggest else None
+        x, y = dataset.x_test[:examples].astype("float32"), dataset.y_test[:examples]
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if dataset.classes else "mse"
+        report = look(saved.model, x, y if dataset.classes else y[:, None], loss)
+        console.print(str(report), markup=False)
+        if plan is not None:
+            console.print(str(plan), markup=False)
+        if as_json:
+            found = finite(report.to_dict())
+            print_json(found if plan is None else {**found, "suggested": plan.to_dict()})

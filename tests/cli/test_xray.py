@@ -1,0 +1,47 @@
+"""`keras-residual xray`: the table and the advice of a saved model, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_residual_cli.app import run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """Returns the file of a net of 16 layers whose gradient vanishes."""
+    small = keras.initializers.RandomNormal(stddev=0.02, seed=0)
+    blocks = [layers.Dense(16, "relu", kernel_initializer=small, name=f"dense{i}") for i in range(16)]
+    net = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), *blocks, layers.Dense(10, name="head")])
+    net.save(tmp_path / "plain.keras")
+    return str(tmp_path / "plain.keras")
+
+
+def test_it_shows_a_row_a_layer_and_what_to_change(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["xray", model, "--data", "digits", "--suggest"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"dense{i}" in told for i in range(16))
+    assert "kr.residualize(model)" in told.replace("\n", " ")
+    assert "dense2 → " in told or "dense1, dense2" in told
+
+
+def test_json_has_blocks_model_and_advice(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["xray", model, "--data", "digits", "--suggest", "--json"]) == 0
+    (line,) = capfd.readouterr().out.splitlines()
+    found = json.loads(line)
+    assert set(found) == {"blocks", "model", "advice", "suggested"}
+    gradients = [block["gradient_norm"] for block in found["blocks"]]
+    assert np.log10(gradients[-1] / gradients[0]) > 3
+    assert found["advice"]
+
+
+@pytest.mark.any_backend
+def test_a_model_that_is_no_runs_needs_data(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["xray", model]) == 2
+    assert "Name the data" in capsys.readouterr().err

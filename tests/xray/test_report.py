@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from keras_residual.xray.advice import Advice, advise
+from keras_residual.xray.checks import CHECKS
+from keras_residual.xray.report import XrayReport
+from keras_residual.xray.rules import RULES
+
+pytestmark = pytest.mark.any_backend
+
+BLOCK = {
+    "name": "block",
+    "kind": "residual",
+    "shape": [4],
+    "gradient_norm": 1.0,
+    "gradient_spread": 0.1,
+    "gradient_nan": 0.0,
+    "gradient_underflow": 0.0,
+    "power": 1.0,
+    "variance": 1.0,
+    "sample_cosine": 0.1,
+    "additive": True,
+    "nan": 0.0,
+    "inf": 0.0,
+    "update_ratio": None,
+    "weight_gradient_norm": 1.0,
+    "branch_ratio": 0.5,
+    "branch_cosine": 0.0,
+    "share": 1.0,
+    "dead_units": None,
+    "saturated_units": None,
+    "norm": ["pre"],
+    "norms": 1,
+    "maps": 2,
+    "activations": 1,
+    "skip_scale": None,
+    "projected": False,
+    "frozen": False,
+    "duplicate_of": None,
+}
+MODEL = {
+    "connections": 4,
+    "dtype": "float32",
+    "batch": 64,
+    "gradient_ratio": 1.0,
+    "gradient_norm_input": 1.0,
+    "sample_cosine_input": 0.0,
+    "signal_ratio": 1.0,
+}
+
+
+def blocks(count: int = 4, **changes: list) -> list[dict]:
+    made = [{**BLOCK, "name": f"block_{index}"} for index in range(count)]
+    for key, values in changes.items():
+        for block, value in zip(made, values, strict=True):
+            block[key] = value
+    return made
+
+
+def rules(made: list[dict], **model: object) -> list[tuple[str, str]]:
+    return [(entry.rule, entry.block) for entry in advise(made, {**MODEL, **model})]
+
+
+def test_nothing_wrong_no_advice() -> None:
+    assert rules(blocks()) == []
+    assert advise([], MODEL) == []
+
+
+def test_every_rule_has_a_check_and_fills_its_own_braces() -> None:
+    assert {rule.check for rule in RULES} == set(CHECKS)
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(name in {rule.name for rule in RULES} for rule in RULES for name in rule.unless)
+
+
+def test_nan_ends_the_advice_and_inf_comes_before_it() -> None:
+    assert rules(blocks(nan=[0, 0.5, 1, 1], frozen=[False, True, True, True])) == [("not_a_number", "block_1")]
+    assert rules(blocks(inf=[0, 0.1, 0, 0], nan=[0, 0, 1, 1])) == [("overflow", "block_1")]
+
+
+def test_growth_by_a_factor_is_told_from_growth_by_a_sum() -> None:
+    exponential = [10.0**i for i in range(8)]
+    assert rules(blocks(8, power=exponential))[0] == ("signal_grows", "block_3")
+    assert rules(blocks(2000, power=[1.0 + i for i in range(2000)])) == []
+
+
+def test_the_gradient_of_a_stage() -> None:
+    exponential = [2.0 ** (4 - i) for i in range(8)]
+    found = rules(blocks(8, gradient_norm=exponential), gradient_norm_input=32.0, gradient_ratio=256.0)
+    assert found == [("gradient_explodes", "block_0")]
+    # The same fall, but in three stages of maps of other sizes.
+    shapes = [[8, 8, 4]] * 3 + [[4, 4, 4]] * 3 + [[2, 2, 4]] * 2
+    assert (
+        rules(blocks(8, gradient_norm=exponential, shape=shapes), gradient_ratio=256.0, gradient_norm_input=None) == []
+    )
+    slow = [(i + 1) ** -0.5 for i in range(400)]
+    assert rules(blocks(400, gradient_norm=slow), gradient_norm_input=1.0) == []
+    slower = [(i + 1) ** -0.6 for i in range(400)]
+    assert rules(blocks(400, gradient_norm=slower)) == [("gradient_grows", "block_0")]
+    assert rules(blocks(gradient_norm=[0.1, 0.3, 0.6, 1]), gradient_ratio=0.05) == [("gradient_vanishes", "block_0")]
+    assert rules(blocks(gradient_norm=[0.0] * 4), gradient_ratio=math.nan) == [("no_gradient", "block_3")]
+
+
+def test_the_tail_of_unused_blocks() -> None:
+    ratios = [1.0, 0.5, *[0.005] * 4]
+    assert rules(blocks(6, branch_ratio=ratios)) == [("unused_depth", "block_2")]
+    assert rules(blocks(6, branch_ratio=[1e-5] * 6)) == [], "small everywhere is a small scale, not a tail"
+
+
+def test_samples_that_become_alike() -> None:
+    cosines = [0.5, 0.9, 0.96, 0.99]
+    assert rules(blocks(sample_cosine=cosines)) == [("samples_alike", "block_2")]
+    assert rules(blocks(sample_cosine=cosines), sample_cosine_input=0.95) == [], "they were alike before"
+    dead = [0.1, 0.1, 0.5, 0.5]
+    assert rules(blocks(sample_cosine=[0.1, 0.1, 0.1, 0.9], dead_units=dead)) == [("dead_units", "block_2")]
+
+
+def test_many_blocks_of_one_fault_are_one_entry() -> None:
+    entries = advise(blocks(10, dead_units=[0.5] * 10), MODEL)
+    assert [entry.block for entry in entries] == ["block_0"]
+    assert "9 more blocks" in entries[0].finding
+
+
+def test_a_first_frozen_part_is_how_one_fine_tunes() -> None:
+    gradients = [None, None, 1.0, 1.0]
+    assert rules(blocks(frozen=[True, True, False, False], weight_gradient_norm=gradients)) == []
+
+
+def test_the_report_as_dictionary_file_and_table(tmp_path) -> None:
+    report = XrayReport(blocks(60, gradient_norm=[math.inf, *[1.0] * 59], dead_units=[None] * 59 + [0.5]), MODEL)
+    assert set(report.to_dict()) == {"blocks", "model", "advice"}
+    assert set(report.to_dict()["advice"][0]) >= {"block", "finding", "change", "because"}
+    report.to_json(tmp_path / "report.json")
+    loaded = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert loaded["blocks"][0]["gradient_norm"] is None
+    assert loaded["blocks"][59]["dead_units"] == 0.5
+    text = str(report)
+    assert "block_0" in text
+    assert "block_59" in text
+    assert "block_30" not in text
+    assert "block_59: 50% of its ReLU units" in text
+    assert "Change:" in text
+    assert "Nothing to advise." in str(XrayReport(blocks(), MODEL))
+    assert isinstance(report.advice[0], Advice)
