@@ -107,7 +107,7 @@ class DropBlock2D(MapLayer):
         places = _as_float(height - rows + 1) * _as_float(width - columns + 1)
         positions = _as_float(height) * _as_float(width)
         gamma = self.gamma_scale * self.rate * positions / (_as_float(rows) * _as_float(columns) * places)
-        draws = keras.random.uniform((batch, height, width), dtype="float32", seed=self.seed_generator)
+        draws: Any = keras.random.uniform((batch, height, width), dtype="float32", seed=self.seed_generator)
         starts = ops.cast(draws < gamma, "float32")
         # As products of matrices, which need no more than one number a block and any size, known or not.
         covered = ops.matmul(ops.matmul(_reach(height, rows), starts), ops.transpose(_reach(width, columns)))

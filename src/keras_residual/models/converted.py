@@ -52,7 +52,7 @@ def convert_checkpoint(
     if family in ("other", "resnet3d"):
         raise bad_argument("convert_checkpoint", "name", "a network on pictures that others have too", name)
     size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
-    shape = input_shape or (*size, 3)
+    shape = input_shape or (size[0], size[1], 3)
     found = open_location(location)
     network = create_model(
         architecture,
