@@ -38,6 +38,8 @@ class Variant:
 
     Args:
         connection: Arguments of `kr.Residual`; None for a plain stack.
+        rule: The depth rule.
+        narrow: Depths whose anchors were measured at half the width and half the batch.
         anchors: For each depth the signal's growth and the gradient's ratio, or None where both overflow.
         advice: For each depth the rule of the X-ray that must speak, or None.
     """

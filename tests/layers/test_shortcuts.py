@@ -47,7 +47,7 @@ def test_dense_where_it_is_enough_and_a_convolution_where_it_is_not() -> None:
         shortcut = ProjectionShortcut(5, strides=strides)
         shortcut.build(shape)
         kinds[shape, strides] = type(shortcut.projection).__name__
-    assert list(kinds.values()) == ["Dense", "Dense", "Conv1D", "Conv2D"]
+    assert list(kinds.values()) == ["Dense", "Dense", "Conv1D", "SymmetricConv2D"]
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -29,9 +30,13 @@ __all__ = [
     "SCAN_FROM",
     "Body",
     "Reversible",
+    "as_tensor",
     "checkpoint",
     "input_gradient",
+    "keeping_random_state",
+    "probed_gradients",
     "reversible",
+    "run_compiled",
     "scale_with_other_gradient",
     "scan",
     "snapshot",
@@ -68,6 +73,47 @@ def input_gradient(function: Callable[[Any], Any], x: Any) -> Any:
         return _on.gradient(function, keras.ops.convert_to_tensor(x))
 
 
+def probed_gradients(
+    function: Callable[[Callable[..., Any], Any], tuple[Any, Any]],
+    finish: Callable[[Any, list[Any], list[Any]], Any],
+    variables: Sequence[keras.Variable],
+    others: Sequence[keras.Variable],
+    given: Any,
+) -> Any:
+    """Returns what `finish` makes of a forward pass and of the gradients at places within it, all of one program.
+
+    What the function assigns to variables, such as moving averages and the states of seeds, is dropped.
+
+    Args:
+        function: `(probe, given) -> (loss, outputs)`: a scalar, and a structure of tensors. `probe(shape, dtype)`
+            returns zeros, to be added to a tensor where the gradient with respect to it is asked for. It may be run
+            more than once, and must ask for the same probes each time.
+        finish: `(outputs, probe_gradients, variable_gradients) -> structure of tensors`; no other leaves the program.
+        variables: Float variables whose gradients are asked for.
+        others: The other variables that the function reads.
+        given: Structure of tensors that the function is called with.
+    """
+    return _on.probed_gradients(function, finish, list(variables), list(others), given)
+
+
+def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Any) -> Any:
+    """Returns `function(given)`, run once as one program where the backend compiles; what it assigns is dropped.
+
+    Args:
+        function: From a structure of tensors to a structure of tensors.
+        variables: The variables that it reads.
+        given: Structure of tensors.
+    """
+    return _on.run_compiled(function, list(variables), given)
+
+
+@contextmanager
+def keeping_random_state() -> Iterator[None]:
+    """Lets the backend's own generator of random numbers, where it has one, come out as it went in."""
+    with _on.keeping_random_state():
+        yield
+
+
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` once for each slice of `xs`, compiled once where the backend can.
 
@@ -91,6 +137,15 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool = False) -> Callab
         in_loop: Whether it is called in the body of a `scan`.
     """
     return _on.checkpoint(function, in_loop=in_loop)
+
+
+def as_tensor(array: Any) -> Any:
+    """Returns an array as a tensor of its dtype, without a program compiled for its shape.
+
+    Args:
+        array: A NumPy array that nobody writes to afterwards.
+    """
+    return _on.as_tensor(array)
 
 
 def snapshot(variable: keras.Variable) -> Any:

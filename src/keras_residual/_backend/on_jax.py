@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import jax
+import keras
 
 from keras_residual._backend.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, Reversible
@@ -36,6 +38,9 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return jax.grad(function)(x)
 
 
+as_tensor = jax.device_put  # `jax.numpy.asarray`, which Keras takes, compiles a program a shape
+
+
 def snapshot(variable: Any) -> Any:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return variable.value
@@ -44,6 +49,49 @@ def snapshot(variable: Any) -> Any:
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     return jax.vjp(function, *arguments)
+
+
+def probed_gradients(
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
+) -> Any:
+    """Returns what `finish` makes of the outputs and of the gradients of probes and variables, in one program."""
+    asked: list[Any] = []
+
+    def run(values: Any, probes: Any, rest: Any, given: Any) -> Any:
+        asked.clear()
+
+        def probe(shape: Any, dtype: str) -> Any:
+            asked.append(jax.ShapeDtypeStruct(tuple(shape), dtype))
+            return jax.numpy.zeros(shape, dtype) if probes is None else probes[len(asked) - 1]
+
+        pairs = [*zip(variables, values, strict=True), *zip(others, rest, strict=True)]
+        with keras.StatelessScope(state_mapping=pairs):
+            return function(probe, given)
+
+    def program(values: Any, rest: Any, given: Any) -> Any:
+        probes = [jax.numpy.zeros(one.shape, one.dtype) for one in places]
+        by_value, outputs = jax.grad(run, argnums=(0, 1), has_aux=True)(values, probes, rest, given)
+        return finish(outputs, by_value[1], by_value[0])
+
+    values, rest = ([variable.value for variable in part] for part in (variables, others))
+    # The shapes of the probes are those of tensors within the function: they are known once it has been traced.
+    jax.eval_shape(lambda values, rest, given: run(values, None, rest, given), values, rest, given)
+    places = list(asked)
+    return jax.jit(program)(values, rest, given)
+
+
+def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
+    """Returns what the function makes of what is given."""
+
+    @jax.jit
+    def program(values: Any, given: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(given)
+
+    return program([variable.value for variable in variables], given)
+
+
+keeping_random_state = nullcontext  # JAX has no generator besides Keras's own
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

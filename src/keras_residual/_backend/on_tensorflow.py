@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -31,6 +32,9 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return tape.gradient(y, x)
 
 
+as_tensor = keras.ops.convert_to_tensor
+
+
 def snapshot(variable: Any) -> Any:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return tf.convert_to_tensor(variable.value)
@@ -53,6 +57,49 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
         return keras.tree.pack_sequence_as(arguments, [tf.convert_to_tensor(g) for g in found])
 
     return outputs, pullback
+
+
+def probed_gradients(
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
+) -> Any:
+    """Returns what `finish` makes of the outputs and of the gradients of probes and variables, in one program."""
+    del others
+    values = [variable.value for variable in variables]
+
+    @tf.function(autograph=False)
+    def program(given: Any) -> Any:
+        probes: list[Any] = []
+        with tf.GradientTape() as tape:
+
+            def probe(shape: Any, dtype: str) -> Any:
+                zeros = tf.zeros(shape, dtype)
+                tape.watch(zeros)
+                probes.append(zeros)
+                return zeros
+
+            tape.watch(values)
+            with keras.StatelessScope():
+                loss, outputs = function(probe, given)
+        found = tape.gradient(loss, [*probes, *values], unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        found = [tf.convert_to_tensor(g) for g in found]
+        return finish(outputs, found[: len(probes)], found[len(probes) :])
+
+    return program(given)
+
+
+def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
+    """Returns what the function makes of what is given."""
+    del variables
+
+    @tf.function(autograph=False)
+    def program(given: Any) -> Any:
+        with keras.StatelessScope():
+            return function(given)
+
+    return program(given)
+
+
+keeping_random_state = nullcontext  # TensorFlow draws from Keras's own generators
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import keras
 import torch
@@ -37,6 +37,9 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return torch.autograd.grad(function(x), x)[0]
 
 
+as_tensor = keras.ops.convert_to_tensor
+
+
 def snapshot(variable: Any) -> Any:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return variable.value.detach().clone()
@@ -60,6 +63,38 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
         return keras.tree.pack_sequence_as(inputs, filled)
 
     return keras.tree.map_structure(lambda tensor: tensor.detach(), outputs), pullback
+
+
+def probed_gradients(
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
+) -> Any:
+    """Returns what `finish` makes of the outputs and of the gradients of probes and variables."""
+    del others
+    probes: list[Any] = []
+
+    def probe(shape: Any, dtype: str) -> Any:
+        zeros = keras.ops.zeros(tuple(shape), dtype)
+        probes.append(cast(Any, zeros).requires_grad_())
+        return probes[-1]
+
+    with torch.enable_grad(), keras.StatelessScope():
+        loss, outputs = function(probe, given)
+    targets = [*probes, *(variable.value for variable in variables)]
+    found: Any = torch.autograd.grad(loss, targets, allow_unused=True)
+    found = [torch.zeros_like(t) if g is None else g for t, g in zip(targets, found, strict=True)]
+    with torch.no_grad():
+        detached = keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)
+        return finish(detached, found[: len(probes)], found[len(probes) :])
+
+
+def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
+    """Returns what the function makes of what is given."""
+    del variables
+    with torch.no_grad(), keras.StatelessScope():
+        return function(given)
+
+
+keeping_random_state = torch.random.fork_rng
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_residual.layers import direct
 from keras_residual.layers.shapes import ATTENTION, Shape
 
 
@@ -35,6 +36,29 @@ def build(owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape
             )
         tensor = outputs
     return tuple(tensor.shape)
+
+
+def apply_all(
+    parts: Iterable[keras.Layer], tensor: Any, training: bool | None, mask: Any, inner: Any
+) -> tuple[Any, bool]:
+    """Applies layers one after another.
+
+    Args:
+        parts: The layers.
+        tensor: What the first gets.
+        training: Whether they act as in training.
+        mask: Mask that the first gets, or None.
+        inner: Mask that the others get, or None.
+
+    Returns:
+        What the last makes, and whether nothing else has that, so that it may be written over.
+    """
+    owned = False
+    for part in parts:
+        outputs, kept = (None, False) if mask is not None else direct.applied(part, tensor, training, owned=owned)
+        tensor, owned = (apply(part, tensor, training, mask), False) if outputs is None else (outputs, kept)
+        mask = inner
+    return tensor, owned
 
 
 def apply(part: keras.Layer | float | None, tensor: Any, training: bool | None, mask: Any) -> Any:

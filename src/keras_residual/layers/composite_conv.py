@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.layers._checks import owner_of, whole_number
-from keras_residual.layers.batch_norm import BatchNorm
+from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
 from keras_residual.layers.shapes import Shape, spatial_axes
 from keras_residual.layers.symmetric_conv import SymmetricConv2D, strided_shape
@@ -59,10 +59,10 @@ class CompositeConv2D(keras.layers.Layer):
             **{"use_bias": False, **arguments},
         )
 
-    def batch_norm(self, name: str) -> BatchNorm:
+    def batch_norm(self, name: str) -> BatchNormalization:
         """Returns a batch norm with the epsilon and the momentum of the published networks."""
         # PyTorch's momentum of 0.1 is Keras's 0.9.
-        return BatchNorm(
+        return BatchNormalization(
             axis=self.channel_axis, epsilon=1e-5, momentum=0.9, name=name, dtype=self.dtype_policy
         )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_residual.layers.batch_norm import BatchNormalization
+
 
 def _group_norm(channels: int, **kwargs: Any) -> keras.Layer:
     # 32 groups as in the paper, or as many as divide the channels.
@@ -17,7 +19,7 @@ def _group_norm(channels: int, **kwargs: Any) -> keras.Layer:
 
 NORMS: MappingProxyType[str, Callable[..., keras.Layer]] = MappingProxyType(
     {
-        "batch_norm": lambda channels, **kwargs: keras.layers.BatchNormalization(**kwargs),
+        "batch_norm": lambda channels, **kwargs: BatchNormalization(**kwargs),
         "layer_norm": lambda channels, **kwargs: keras.layers.LayerNormalization(**kwargs),
         "group_norm": _group_norm,
         "rms_norm": lambda channels, **kwargs: keras.layers.RMSNormalization(**kwargs),

@@ -9,16 +9,16 @@ import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument, shape_mismatch
-from keras_residual.layers import arguments, chain, recursion, shapes
+from keras_residual.layers import arguments, chain, direct, recursion, shapes
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
-from keras_residual.layers.merges import MERGES, Merge
+from keras_residual.layers.merges import MERGES, AddMerge, Merge
 from keras_residual.layers.norms import make_norm
 from keras_residual.layers.scales import NAMED_FACTORS, SCALES, LayerScale
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
-from keras_residual.layers.shortcuts import SHORTCUTS, Shortcut
+from keras_residual.layers.shortcuts import SHORTCUTS, ProjectionShortcut, Shortcut
 
 _NO_CONTEXT = DepthContext()
 
@@ -314,8 +314,8 @@ class Residual(keras.layers.Layer):
     ) -> Any:
         """Returns the merged paths; `depth_context` is what a stack gives its blocks."""
         inputs = self.preactivated(inputs, training, mask)
-        branch = self.branch_output(inputs, training, mask, depth_context)
-        return self.join(inputs, branch, training, mask, depth_context)
+        branch, owned = self._branch(inputs, training, mask, depth_context)
+        return self._join(inputs, branch, training, mask, depth_context, owned)
 
     def preactivated(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Returns what goes to both paths: what the preactivation makes of the input."""
@@ -334,16 +334,26 @@ class Residual(keras.layers.Layer):
             mask: Mask of a sequence, `(batch, time)`.
             depth_context: What a stack gives its blocks.
         """
+        return self._branch(inputs, training, mask, depth_context)[0]
+
+    def _branch(
+        self, inputs: Any, training: bool | None, mask: Any, depth_context: DepthContext | None
+    ) -> tuple[Any, bool]:
+        """Returns what the branch adds, and whether nothing else has it."""
         context = depth_context or _NO_CONTEXT
         # A branch that changes the time axis leaves the mask behind at its first layer.
         inner = mask if self._keeps_time else None
         branch = chain.apply(self.pre_norm, self._scaled(inputs, context.branch_input_scale), training, mask)
-        for index, part in enumerate((*self.branch, self.out_norm, self.branch_scale_layer)):
-            branch = chain.apply(part, branch, training, inner if index else mask)
+        branch, owned = chain.apply_all(self.branch, branch, training, mask, inner)
+        ends = (self.out_norm, self.branch_scale_layer, context.branch_scale, self.drop_path)
+        if all(end is None for end in ends):
+            return branch, owned
+        for part in (self.out_norm, self.branch_scale_layer):
+            branch = chain.apply(part, branch, training, inner)
         branch = self._scaled(branch, context.branch_scale)
         if context.drop_path_rate is None or self.drop_path is None:
-            return chain.apply(self.drop_path, branch, training, None)
-        return self.drop_path.drop(branch, context.drop_path_rate) if training else branch
+            return chain.apply(self.drop_path, branch, training, None), False
+        return self.drop_path.drop(branch, context.drop_path_rate) if training else branch, False
 
     def join(
         self,
@@ -354,20 +364,54 @@ class Residual(keras.layers.Layer):
         depth_context: DepthContext | None = None,
     ) -> Any:
         """Returns `activation(norm_post(merge(skip_scale * S(inputs), branch)))`; arguments as in `branch_output`."""
+        return self._join(inputs, branch, training, mask, depth_context, owned=False)
+
+    def _join(
+        self,
+        inputs: Any,
+        branch: Any,
+        training: bool | None,
+        mask: Any,
+        depth_context: DepthContext | None,
+        owned: bool,
+    ) -> Any:
         context = depth_context or _NO_CONTEXT
         inner = mask if self._keeps_time else None
-        skip = chain.apply(self.shortcut_layer, inputs, training, mask)
+        skip = self._shortcut(inputs, training, mask)
         skip = self._scaled(chain.apply(self.skip_scale_layer, skip, training, inner), context.skip_scale)
-        outputs = self._merged(skip, branch, training)
+        if owned and self._sums(skip, branch):
+            outputs = direct.added(skip, branch)
+        else:
+            outputs, owned = self._merged(skip, branch, training), False
         outputs = chain.apply(self.post_norm, outputs, training, inner)
         if isinstance(self.activation, keras.Layer) or self.activation is None:
             return chain.apply(self.activation, outputs, training, inner)
+        if owned and self.post_norm is None:
+            return direct.activated(self.activation, outputs)
         return self.activation(outputs)
 
     def _scaled(self, tensor: Any, factor: Any) -> Any:
         if factor is None or isinstance(factor, float):
             return chain.apply(factor, tensor, None, None)
         return tensor * ops.cast(factor, tensor.dtype)
+
+    def _shortcut(self, inputs: Any, training: bool | None, mask: Any) -> Any:
+        layer = self.shortcut_layer
+        if (
+            layer is not None
+            and type(layer) is ProjectionShortcut
+            and mask is None
+            and direct.is_plain(layer, inputs, training)
+        ):
+            return layer.call(inputs, training=training)
+        return chain.apply(layer, inputs, training, mask)
+
+    def _sums(self, skip: Any, branch: Any) -> bool:
+        """Returns whether the merge is the sum of the two as they are, and nobody watches it."""
+        if type(self.merge_layer) is not AddMerge or "call" in vars(self.merge_layer):
+            return False
+        same = branch.dtype == skip.dtype and branch.shape == skip.shape
+        return same and keras.backend.standardize_dtype(branch.dtype) == self.compute_dtype
 
     def _merged(self, skip: Any, branch: Any, training: bool | None) -> Any:
         if not self._merges_directly:

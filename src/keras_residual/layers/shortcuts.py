@@ -9,10 +9,12 @@ import keras
 from keras import ops
 
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers import chain
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape, data_format_of, spatial_axes
+from keras_residual.layers.symmetric_conv import SymmetricConv2D
 
 
 class Shortcut(keras.layers.Layer):
@@ -147,6 +149,10 @@ class _NormedProjection(Shortcut):
         # On vectors and sequences without strides Dense is the same map, and it passes masks on.
         if axis == -1 and (rank not in (4, 5)) and set(strides) <= {1}:
             self.projection = keras.layers.Dense(filters, **arguments)
+        elif rank == 4 and len(set(strides)) == 1:
+            self.projection = SymmetricConv2D(
+                filters, 1, strides=strides[0], data_format=data_format_of(axis), **arguments
+            )
         else:
             convolution = {3: keras.layers.Conv1D, 4: keras.layers.Conv2D, 5: keras.layers.Conv3D}[rank]
             self.projection = convolution(filters, 1, strides=strides, data_format=data_format_of(axis), **arguments)
@@ -159,12 +165,8 @@ class _NormedProjection(Shortcut):
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
     def _project(self, inputs: Any, training: bool | None) -> Any:
-        outputs = self.projection(inputs)
-        if self.projection_norm is None:
-            return outputs
-        if isinstance(self.projection_norm, keras.layers.BatchNormalization):
-            return self.projection_norm(outputs, training=training)
-        return self.projection_norm(outputs)
+        parts = [part for part in (self.projection, self.projection_norm) if part is not None]
+        return chain.apply_all(parts, inputs, training, None, None)[0]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""

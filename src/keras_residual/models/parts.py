@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.layers.batch_norm import BatchNorm
+from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.evonorm import EvoNormS0
 from keras_residual.layers.filter_response_norm import FilterResponseNorm
 from keras_residual.layers.standardized_conv import WSConv2D
@@ -148,12 +148,12 @@ class Parts:
         return _GLOBAL_AVERAGES[self.rank](name=name)
 
 
-def batch_norm(name: str, *, zero_init: bool = False) -> BatchNorm:
+def batch_norm(name: str, *, zero_init: bool = False) -> BatchNormalization:
     """Returns a batch norm with PyTorch's epsilon and momentum, on the channel axis of Keras's image data format."""
     axis = 1 if keras.config.image_data_format() == "channels_first" else -1
     gamma = "zeros" if zero_init else "ones"
     # PyTorch's momentum 0.1 is Keras's 0.9.
-    return BatchNorm(axis=axis, epsilon=1e-5, momentum=0.9, gamma_initializer=gamma, name=name)
+    return BatchNormalization(axis=axis, epsilon=1e-5, momentum=0.9, gamma_initializer=gamma, name=name)
 
 
 def _activation(activation: str, name: str) -> keras.layers.Activation:

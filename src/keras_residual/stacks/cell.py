@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras.src.backend.common.masking import set_keras_mask
 
-from keras_residual.layers import chain
+from keras_residual.layers import chain, direct
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shapes import Shape
@@ -112,6 +112,8 @@ class Cell(keras.layers.Layer):
             if watch is not None:
                 watch(x, y - x)
             return y
+        if watch is None and mask is None and direct.is_plain(connection, x, training):
+            return connection.call(x, training=training, depth_context=context)
         if watch is None:
             return connection(x, training=training, mask=mask, depth_context=context)
 

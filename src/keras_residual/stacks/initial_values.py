@@ -12,6 +12,7 @@ import numpy as np
 from keras import initializers, ops
 from keras.src.initializers.random_initializers import RandomInitializer, compute_fans
 
+from keras_residual._backend import as_tensor
 from keras_residual._errors import bad_argument
 
 Path = tuple[int, ...]
@@ -56,7 +57,7 @@ class _Wrapper(initializers.Initializer):
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """Returns the values as a tensor."""
         # Cast by NumPy: a cast on the device would be the very program for each shape that this file avoids.
-        return ops.convert_to_tensor(_cast(self.host(tuple(shape), dtype), dtype))
+        return as_tensor(_cast(self.host(tuple(shape), dtype), dtype))
 
     def host(self, shape: Path, dtype: Any, outer: Path = ()) -> np.ndarray:
         """Returns the values as an array, of a dtype that may be wider than `dtype`."""

@@ -283,7 +283,7 @@ class ResidualStack(keras.layers.Layer):
             for index, cell in enumerate(blocks.cells):
                 plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
                 contexts = self._contexts.of_block(index, None)
-                rows = (cell.call if plain else cell)(rows, contexts, training=training, sequence_mask=mask)
+                rows = (cell.call if plain else cell)(rows, contexts=contexts, training=training, sequence_mask=mask)
             return self.topology.end(rows)
 
         program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)

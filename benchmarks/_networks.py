@@ -1,0 +1,190 @@
+"""ResNets of this library and of others, each in a process of its own that does one thing when it is asked to.
+
+The processes of one comparison wait for their turn, so that each peer runs right after the others and a change of the
+machine's pace meets all of them. What counts is the time of the processor, on one core.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+BACKENDS = ("torch", "jax", "tensorflow")
+NETWORKS = ("resnet18", "resnet50")
+PEERS = ("ours", "keras_applications", "keras_hub", "timm")
+SIZE, CLASSES = 224, 1000
+
+
+def peers(network: str, backend: str) -> list[str]:
+    """Returns who has a network on a backend."""
+    without = set() if backend == "torch" else {"timm"}
+    without |= set() if network == "resnet50" else {"keras_applications"}
+    return [peer for peer in PEERS if peer not in without]
+
+
+def compared(
+    script: str, network: str, backend: str, *, batch: int, runs: int, core: int, limit: float
+) -> list[dict[str, Any]]:
+    """Returns a row a peer: the median of the processor's seconds, and the ratio of ours to it.
+
+    Args:
+        script: File whose `work` says what is timed.
+        network: A name of `NETWORKS`.
+        backend: Keras's backend.
+        batch: Number of pictures.
+        runs: Number of times that each peer is asked.
+        core: The core that all run on, one after another.
+        limit: Seconds after which a peer that is not ready is left out.
+    """
+    asked: list[_Peer] = []
+    try:
+        for name in peers(network, backend):
+            case = {"peer": name, "network": network, "backend": backend, "batch": batch, "core": core}
+            peer = _Peer(script, case)
+            print(f"{case}: {peer.start(limit)}", file=sys.stderr)
+            if peer.ready:
+                asked.append(peer)
+        for _ in range(runs):
+            for peer in asked:
+                peer.ask()
+    finally:
+        for peer in asked:
+            peer.stop()
+    medians = {peer.case["peer"]: statistics.median(peer.seconds) for peer in asked}
+    # Of pairs that ran next to each other, so that the pace of the machine cancels.
+    ours = next((peer for peer in asked if peer.case["peer"] == "ours"), None)
+    rows = []
+    for peer in asked:
+        pairs = zip(ours.seconds, peer.seconds, strict=True) if ours else ()
+        ratios = [mine / other for mine, other in pairs]
+        rows.append(
+            {
+                "network": network,
+                "backend": backend,
+                "batch": batch,
+                "peer": peer.case["peer"],
+                "cpu_ms": round(1000 * medians[peer.case["peer"]], 2),
+                "ours_over_it": round(statistics.median(ratios), 3) if ratios else None,
+            }
+        )
+    return rows
+
+
+@dataclass
+class _Peer:
+    script: str
+    case: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    ready: bool = False
+
+    def start(self, limit: float) -> str:
+        """Starts the process and waits until it has warmed up."""
+        environment = {
+            "KERAS_BACKEND": self.case["backend"],
+            "KERAS_RESIDUAL_COMPILATION_CACHE": "off",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "OMP_NUM_THREADS": "1",
+        }
+        command = ["timeout", str(limit), sys.executable, self.script, "--here", json.dumps(self.case)]
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=os.environ | environment, **pipes)
+        answer = self._answer()
+        self.ready = answer == "ready"
+        return answer or "failed"
+
+    def ask(self) -> None:
+        """Has it done once more."""
+        print(file=self.process.stdin, flush=True)
+        self.seconds.append(float(self._answer()))
+
+    def stop(self) -> None:
+        """Ends the process."""
+        self.process.communicate()  # which ends its input
+
+    def _answer(self) -> str:
+        for line in self.process.stdout or ():
+            if line.startswith("> "):
+                return line[2:].strip()
+        return ""
+
+
+def answer(case: dict[str, Any], work: Callable[..., Callable[[], Any]], warm_up: int = 3) -> None:
+    """Does what is timed each time that a line comes in; to be called in the process of a peer.
+
+    Args:
+        case: Peer, network, backend, batch and core.
+        work: Takes the peer, the network and the batch, and returns what is timed.
+        warm_up: Number of times that it is done before.
+    """
+    os.sched_setaffinity(0, {case["core"]})
+    try:
+        run = work(case["peer"], case["network"], case["batch"])
+    except ModuleNotFoundError as error:
+        print(f"> absent: {error}", flush=True)
+        return
+    for _ in range(warm_up):
+        run()
+    print("> ready", flush=True)
+    for _ in sys.stdin:
+        before = time.process_time()
+        run()
+        print(f"> {time.process_time() - before}", flush=True)
+
+
+def pictures(batch: int) -> tuple[Any, Any]:
+    """Returns noise in the place of standardised pictures, and classes."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(batch, SIZE, SIZE, 3)).astype("float32"), rng.integers(CLASSES, size=batch)
+
+
+def keras_model(peer: str, network: str) -> Any:
+    """Returns a model of a Keras library with logits and new weights."""
+    shape = (SIZE, SIZE, 3)
+    if peer == "ours":
+        import keras_residual as kr
+
+        return kr.create_model(network, input_shape=shape, num_classes=CLASSES)
+    if peer == "keras_applications":
+        import keras
+
+        return keras.applications.ResNet50(weights=None, classes=CLASSES, classifier_activation=None)
+    from keras_hub import models  # pyright: ignore
+
+    depths = {"resnet18": [2, 2, 2, 2], "resnet50": [3, 4, 6, 3]}[network]
+    backbone = models.ResNetBackbone(
+        input_conv_filters=[64],
+        input_conv_kernel_sizes=[7],
+        stackwise_num_filters=[64, 128, 256, 512],
+        stackwise_num_blocks=depths,
+        stackwise_num_strides=[1, 2, 2, 2],
+        block_type="basic_block" if network == "resnet18" else "bottleneck_block",
+        image_shape=shape,
+    )
+    return models.ResNetImageClassifier(backbone=backbone, num_classes=CLASSES)
+
+
+def timm_model(network: str) -> Any:
+    """Returns timm's model with new weights, in the channels-last memory that is quickest on a CPU."""
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")
+    # timm imports torchvision, whose operators the builds without a GPU may lack; it needs none of them here.
+    for schema in ("nms(Tensor d, Tensor s, float t) -> Tensor", "qnms(Tensor d, Tensor s, float t) -> Tensor"):
+        try:
+            library.define(schema)
+        except RuntimeError:
+            break
+    import timm
+
+    model = timm.create_model(network, num_classes=CLASSES)
+    model.library = library  # keeps the operators alive
+    return model.to(memory_format=torch.channels_last)
