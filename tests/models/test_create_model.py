@@ -152,3 +152,11 @@ def test_pictures_with_channels_first(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     answers = to_numpy(first(x.transpose(0, 3, 1, 2), training=False))
     np.testing.assert_allclose(answers, to_numpy(last(x, training=False)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("execution", ["scan", "unrolled"])
+@pytest.mark.parametrize("name", ["resnet18", "resnet26d", "resnetv2_50d_gn", "resnest14d", "cifar_resnet20"])
+def test_every_layer_is_built(name: str, execution: str) -> None:
+    # Keras calls a model with a layer that is not once more, operation by operation, at each predict_on_batch.
+    model = kr.create_model(name, input_shape=(32, 32, 3), num_classes=3, execution=execution)
+    assert [layer.name for layer in model._flatten_layers() if not layer.built] == []

@@ -108,9 +108,9 @@ class DropBlock2D(MapLayer):
         positions = _as_float(height) * _as_float(width)
         gamma = self.gamma_scale * self.rate * positions / (_as_float(rows) * _as_float(columns) * places)
         draws: Any = keras.random.uniform((batch, height, width), dtype="float32", seed=self.seed_generator)
-        starts = ops.cast(draws < gamma, "float32")
+        starts = ops.cast(ops.less(draws, gamma), "float32")
         # As products of matrices, which need no more than one number a block and any size, known or not.
-        covered = ops.matmul(ops.matmul(_reach(height, rows), starts), ops.transpose(_reach(width, columns)))
+        covered: Any = ops.matmul(ops.matmul(_reach(height, rows), starts), ops.transpose(_reach(width, columns)))
         return covered < 0.5
 
 

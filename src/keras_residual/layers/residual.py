@@ -19,6 +19,7 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES, LayerScale
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.shortcuts import SHORTCUTS, ProjectionShortcut, Shortcut
+from keras_residual.layers.untracked import Untracked
 
 _NO_CONTEXT = DepthContext()
 
@@ -134,11 +135,12 @@ class Residual(keras.layers.Layer):
             norm=norm,
             activation=activation,
         )
-        self.shortcut = shortcut
+        # Of a norm there are copies, and of two shortcuts the one that fits: Keras finds what is used by other names.
+        self._given_shortcut = Untracked(shortcut)
         self.merge = merge
         self.branch_scale = branch_scale
         self.skip_scale = skip_scale
-        self.norm = norm
+        self._given_norm = Untracked(norm)
         self.norm_position = norm_position if isinstance(norm_position, str) else tuple(norm_position)
         self.drop_path_rate = arguments.check_rate(owner, "drop_path_rate", drop_path_rate)
         self.activation = arguments.as_activation(owner, activation)
@@ -150,6 +152,16 @@ class Residual(keras.layers.Layer):
             DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy) if self.drop_path_rate else None
         )
         self.shortcut_layer = None
+
+    @property
+    def shortcut(self) -> str | keras.Layer:
+        """The shortcut as it was given; `shortcut_layer` is the one that is used."""
+        return self._given_shortcut.value
+
+    @property
+    def norm(self) -> str | keras.Layer | None:
+        """The norm as it was given; `pre_norm`, `out_norm` and `post_norm` are those that are used."""
+        return self._given_norm.value
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 

@@ -15,6 +15,7 @@ from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape, data_format_of, spatial_axes
 from keras_residual.layers.symmetric_conv import SymmetricConv2D
+from keras_residual.layers.untracked import Untracked
 
 
 class Shortcut(keras.layers.Layer):
@@ -132,9 +133,14 @@ class _NormedProjection(Shortcut):
         super().__init__(filters, strides, always=always, data_format=data_format, **kwargs)
         if isinstance(norm, str) and norm not in NORMS:
             raise unknown_name(type(self).__name__, "norm", norm, NORMS)
-        self.norm = norm
+        self._given_norm = Untracked(norm)
         self.use_bias = use_bias
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    @property
+    def norm(self) -> str | keras.Layer | None:
+        """The norm as it was given; `projection_norm` is its copy, which is used."""
+        return self._given_norm.value
 
     def _make_projection(self, input_shape: Shape, strides: tuple[int, ...]) -> None:
         rank = len(input_shape)

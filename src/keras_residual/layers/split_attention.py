@@ -15,6 +15,7 @@ from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.symmetric_conv import odd_width
+from keras_residual.layers.untracked import Untracked
 
 LEAST_REDUCED = 32
 
@@ -97,7 +98,7 @@ class SplitAttention2D(CompositeConv2D):
             raise unknown_name(owner, "norm", norm, NORMS)
         if not (norm is None or isinstance(norm, (str, keras.Layer))):
             raise wrong_type(owner, "norm", f"None, a Keras layer or one of {', '.join(NORMS)}", norm)
-        self.norm = norm
+        self._given_norm = Untracked(norm)
         self.drop_block = layer_or_none(owner, "drop_block", drop_block)
 
     def build(self, input_shape: Shape) -> None:
@@ -128,6 +129,11 @@ class SplitAttention2D(CompositeConv2D):
         self.reduce.build(self.pooled_shape(self.filters))
         self.norm1.build(self.pooled_shape(reduced))
         self.expand.build(self.pooled_shape(reduced))
+
+    @property
+    def norm(self) -> str | keras.Layer | None:
+        """The norm as it was given, of which there are copies."""
+        return self._given_norm.value
 
     def _norm(self, name: str, channels: int) -> keras.Layer:
         if self.norm is None:

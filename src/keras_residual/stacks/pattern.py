@@ -31,17 +31,6 @@ class GivenBlocks:
         return self.blocks[index]
 
 
-class Untracked:
-    """Holds what is no part of a layer, so that Keras neither counts nor saves it.
-
-    Args:
-        value: What is held.
-    """
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-
 def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
     """Returns the layers of the block that is repeated, or those of each block."""
     if isinstance(block, GivenBlocks):

@@ -18,6 +18,7 @@ from keras_residual.layers._checks import owner_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, register, serialize
 from keras_residual.layers.shapes import Shape
+from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell
@@ -28,7 +29,6 @@ from keras_residual.stacks.execution import Program
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.pattern import (
     GivenBlocks,
-    Untracked,
     as_pattern,
     check_connections,
     check_plain,
