@@ -49,7 +49,7 @@ class Parts:
     def __post_init__(self) -> None:
         """Checks the choices."""
         if self.rank not in _CONVOLUTIONS:
-            raise bad_argument("Parts", "rank", "1, 2 or 3 spatial dimensions", self.rank)
+            raise bad_argument("block", "rank", "1, 2 or 3 spatial dimensions", self.rank)
         if self.norm not in NORMS:
             raise unknown_name("Parts", "norm", self.norm, NORMS)
         if self.convolution not in CONVOLUTIONS:
