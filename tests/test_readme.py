@@ -48,6 +48,7 @@ def test_the_readme_shows_code_and_commands() -> None:
     assert any(line.id.startswith("README.md") for line in shell_lines())
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("code", blocks("python"))
 def test_code_runs(code: str, tmp_path: Path) -> None:
     done = subprocess.run(
