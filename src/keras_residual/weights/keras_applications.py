@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from keras_residual import _optional
 from keras_residual._errors import bad_checkpoint
 
 _EPSILON = 1.001e-5 - 1e-5
@@ -51,7 +50,8 @@ def read_keras_applications(path: Path) -> dict[str, np.ndarray]:
 
 def _layers(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Returns the arrays by layer and by their names in it; layers without any are left out."""
-    h5py: Any = _optional.require("h5py", extra="jax")
+    import h5py  # Keras brings it
+
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
