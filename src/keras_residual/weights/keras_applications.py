@@ -7,6 +7,7 @@ inference.
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,7 @@ def read_keras_applications(path: Path) -> dict[str, np.ndarray]:
 
 def _layers(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """Returns the arrays by layer and by their names in it; layers without any are left out."""
-    import h5py  # Keras brings it
-
+    h5py: Any = importlib.import_module("h5py")  # Keras brings it
     try:
         with h5py.File(path, "r") as file:
             group = file.get("model_weights", file)
