@@ -38,13 +38,11 @@ class Parts:
         norm: `"batch_norm"` (epsilon 1e-5, and PyTorch's momentum 0.1, which is Keras's 0.9), `"group_norm"` of 32
             groups, `"evonorm_s0"` or `"filter_response_norm"`; the last two are activations as well.
         convolution: `"plain"`, or `"standardized"` for weight standardisation as Big Transfer has it.
-        activation: Name of the activation behind the first two norms.
     """
 
     rank: int = 2
     norm: str = "batch_norm"
     convolution: str = "plain"
-    activation: str = "relu"
 
     def __post_init__(self) -> None:
         """Checks the choices."""
@@ -107,17 +105,17 @@ class Parts:
         return FilterResponseNorm(apply_threshold=False, name=name)
 
     def norm_and_activation(self, index: str | int, prefix: str = "") -> list[keras.Layer]:
-        """Returns `normN` and the activation after it, `reluN` by default, as one layer where the norm is both."""
+        """Returns `normN` and the activation after it, `reluN`, as one layer where the norm is both."""
         name = f"{prefix}norm{index}"
         if self.norm == "evonorm_s0":
             return [EvoNormS0(name=name)]
         if self.norm == "filter_response_norm":
             return [FilterResponseNorm(name=name)]
-        return [self.norm_layer(name), self.activation_layer(f"{prefix}{self.activation}{index}")]
+        return [self.norm_layer(name), self.activation_layer(f"{prefix}relu{index}")]
 
     def activation_layer(self, name: str) -> keras.Layer:
         """Returns the activation as a layer."""
-        return keras.layers.ReLU(name=name) if self.activation == "relu" else _activation(self.activation, name)
+        return keras.layers.ReLU(name=name)
 
     def max_pool(self, kind: str, name: str) -> list[keras.Layer]:
         """Returns max pooling 3 wide with stride 2.
@@ -132,9 +130,12 @@ class Parts:
         # In other ranks "max" gets the output of an activation, where zeros do not win. Behind an odd size the padded
         # position is not reached.
         before = 0 if kind == "max_ceil" else 1
-        padding = (before, 1) if self.rank == 1 else ((before, 1),) * self.rank
-        pad = _PADDINGS[self.rank](padding, name=f"{name}_pad")
-        return [pad, _MAXIMA[self.rank](3, strides=2, padding="valid", name=name)]
+        return [self.zero_pad(before, 1, f"{name}_pad"), _MAXIMA[self.rank](3, strides=2, padding="valid", name=name)]
+
+    def zero_pad(self, before: int, after: int, name: str) -> keras.Layer:
+        """Returns zeros at both ends of each spatial axis."""
+        margins = (before, after)
+        return _PADDINGS[self.rank](margins if self.rank == 1 else (margins,) * self.rank, name=name)
 
     def average_pool(self, width: int, strides: int, *, pad: int = 0, name: str) -> list[keras.Layer]:
         """Returns average pooling; zeros that pad it are averaged too."""
@@ -154,7 +155,3 @@ def batch_norm(name: str, *, zero_init: bool = False) -> BatchNormalization:
     gamma = "zeros" if zero_init else "ones"
     # PyTorch's momentum 0.1 is Keras's 0.9.
     return BatchNormalization(axis=axis, epsilon=1e-5, momentum=0.9, gamma_initializer=gamma, name=name)
-
-
-def _activation(activation: str, name: str) -> keras.layers.Activation:
-    return keras.layers.Activation(activation, name=name)

@@ -193,8 +193,7 @@ class BlockMaker:
         norm: dict[str, Any] = {"norm": parts.norm_layer("norm"), "always": False, "name": "shortcut"}
         if config.shortcut == "avg_pool" and place.dilation > 1 and place.strides == 1:
             # Where dilation stands for the stride, the average is over as many positions, one apart.
-            pad = ((0, 1),) * parts.rank if parts.rank > 1 else (0, 1)
-            pool = [_ZERO_PADDINGS[parts.rank](pad, name="pad"), *parts.average_pool(2, 1, name="pool")]
+            pool = [parts.zero_pad(0, 1, "pad"), *parts.average_pool(2, 1, name="pool")]
             return _in_order([*pool, *parts.conv(filters, 1, name="projection"), parts.norm_layer("norm")])
         if config.shortcut == "avg_pool":
             return AvgPoolShortcut(**norm)
@@ -209,9 +208,6 @@ class BlockMaker:
             )
             return _in_order([*projection, parts.norm_layer("norm")])
         return ProjectionShortcut(**norm)
-
-
-_ZERO_PADDINGS = {1: keras.layers.ZeroPadding1D, 2: keras.layers.ZeroPadding2D, 3: keras.layers.ZeroPadding3D}
 
 
 def _in_order(layers: list[keras.Layer]) -> keras.Layer:

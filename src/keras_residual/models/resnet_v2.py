@@ -208,7 +208,4 @@ class _BlockMaker:
             return []
         if place.strides > 1:
             return [keras.layers.AveragePooling2D(2, padding="same", name="pool")]
-        return [
-            keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad"),
-            keras.layers.AveragePooling2D(2, strides=1, name="pool"),
-        ]
+        return [self.parts.zero_pad(0, 1, "pad"), *self.parts.average_pool(2, 1, name="pool")]

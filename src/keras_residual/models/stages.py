@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -150,20 +150,10 @@ def apply_stage(
         return x
     rates = [place.drop_path_rate for place in rest]
     # The stack sets the rates, so that they may differ within one compiled block.
-    still = [_without_rate(place) for place in rest]
+    still = [replace(place, drop_path_rate=0.0) for place in rest]
     block: Any = make(still[0], "block") if alike else lambda index: make(still[index], "block")
     name = f"stage{stage}_blocks"
     return ResidualStack(block, len(rest), drop_path_rate=rates, execution=execution, remat=remat, name=name)(x)
-
-
-def _without_rate(place: Place) -> Place:
-    return Place(
-        stage=place.stage,
-        block=place.block,
-        strides=place.strides,
-        dilation=place.dilation,
-        first_dilation=place.first_dilation,
-    )
 
 
 def finish(inputs: Any, x: Any, features: dict[str, Any], choices: Choices, parts: Parts, head: Any) -> keras.Model:

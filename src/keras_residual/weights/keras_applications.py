@@ -15,20 +15,13 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import bad_checkpoint
+from keras_residual.weights.name_maps import LEAVES
 
 _EPSILON = 1.001e-5 - 1e-5
 """By how much its epsilon is larger than PyTorch's."""
 
 _BLOCK = re.compile(r"conv(\d)_block(\d+)_(\d)_(conv|bn)")
 _OTHERS = {"conv1_conv": "conv1", "conv1_bn": "bn1", "predictions": "fc"}
-_LEAVES = {
-    "kernel": "weight",
-    "bias": "bias",
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
 
 
 def read_keras_applications(path: Path) -> dict[str, np.ndarray]:
@@ -41,11 +34,11 @@ def read_keras_applications(path: Path) -> dict[str, np.ndarray]:
     for layer, weights in _layers(path).items():
         for leaf, value in weights.items():
             name = _name(layer)
-            if name is None or leaf not in _LEAVES:
+            if name is None or leaf not in LEAVES:
                 way_out = "Only ResNet50, ResNet101 and ResNet152 are read; other Keras models load with load_weights."
                 raise bad_checkpoint(path, f"it holds a layer {layer!r} with {leaf!r}, which they have not", way_out)
             kernel = leaf == "kernel"
-            tensors[f"{name}.{_LEAVES[leaf]}"] = value.transpose(-1, -2, *range(value.ndim - 2)) if kernel else value
+            tensors[f"{name}.{LEAVES[leaf]}"] = value.transpose(-1, -2, *range(value.ndim - 2)) if kernel else value
     return _without_biases(tensors)
 
 

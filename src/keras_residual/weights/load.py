@@ -13,7 +13,7 @@ import numpy as np
 from keras_residual._errors import bad_checkpoint, unknown_name
 from keras_residual.weights.hub import open_location
 from keras_residual.weights.layout import to_ours
-from keras_residual.weights.name_maps import NAME_MAPS, NameMap, name_map
+from keras_residual.weights.name_maps import LEAVES, NAME_MAPS, NameMap, name_map
 from keras_residual.weights.slots import Slot, assign, slots
 
 _HEAD = "head/"
@@ -143,8 +143,7 @@ def best_map(places: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> NameM
 def _optional_paths(places: Iterable[Slot]) -> list[str]:
     """Returns paths behind the last stage that a model without a head, or for features, has not."""
     have = {slot.path for slot in places}
-    leaves = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance", "v", "tau")
-    return [path for part in _AFTER_STAGES for leaf in leaves if (path := f"{part}{leaf}") not in have]
+    return [path for part in _AFTER_STAGES for leaf in LEAVES if (path := f"{part}{leaf}") not in have]
 
 
 def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
