@@ -2,6 +2,10 @@
 
 The processes of one comparison wait for their turn, so that each peer runs right after the others and a change of the
 machine's pace meets all of them. What counts is the time of the processor, on one core.
+
+All run with the same thresholds of the allocator. By default glibc moves them by what a process happened to free before,
+and a process that never freed a large array returns its pages after each call and faults them in again for the next:
+ResNet-18 on JAX then takes 9 ms of the system's time a picture, whoever built it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ BACKENDS = ("torch", "jax", "tensorflow")
 NETWORKS = ("resnet18", "resnet50")
 PEERS = ("ours", "keras_applications", "keras_hub", "timm")
 SIZE, CLASSES = 224, 1000
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
 
 
 def peers(network: str, backend: str) -> list[str]:
@@ -92,6 +97,7 @@ class _Peer:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "OMP_NUM_THREADS": "1",
         }
+        environment |= ALLOCATOR
         command = ["timeout", str(limit), sys.executable, self.script, "--here", json.dumps(self.case)]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=os.environ | environment, **pipes)
