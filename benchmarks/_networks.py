@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BACKENDS = ("torch", "jax", "tensorflow")
-NETWORKS = ("resnet18", "resnet50")
+NETWORKS = ("resnet18", "resnet50", "keras_resnet50")
 PEERS = ("ours", "keras_applications", "keras_hub", "timm")
 SIZE, CLASSES = 224, 1000
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
@@ -29,6 +29,8 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str
 
 def peers(network: str, backend: str) -> list[str]:
     """Returns who has a network on a backend."""
+    if network == "keras_resnet50":  # the net of keras.applications under our name for it
+        return ["ours", "keras_applications"]
     without = set() if backend == "torch" else {"timm"}
     without |= set() if network == "resnet50" else {"keras_applications"}
     return [peer for peer in PEERS if peer not in without]

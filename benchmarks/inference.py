@@ -6,7 +6,7 @@
 KerasHub is left out where it is not installed. On PyTorch a model is called without gradients; on JAX and TensorFlow
 it is `predict_on_batch`, compiled as Keras does by default. `ours_over_it` is the median of the ratios of runs that
 followed one another. keras.applications has ResNet-50 in its first form, whose strides lie in the 1×1 convolutions, and
-which takes 6 % fewer multiplications.
+which takes 6 % fewer multiplications: `keras_resnet50` is that net, of ours and of theirs.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from typing import Any
 
 import _networks as networks
 
-MOST = {"resnet18": 32, "resnet50": 8}
+MOST = {"resnet18": 32, "resnet50": 8, "keras_resnet50": 8}
 
 
 def main() -> None:
