@@ -90,6 +90,18 @@ def test_the_gradient_is_that_of_a_stack_that_keeps_everything(topology: Any, ex
 
 
 @pytest.mark.parametrize("execution", ["scan", "unrolled"])
+@pytest.mark.parametrize("topology", ["reversible", "momentum"])
+@pytest.mark.parametrize("remat", ["full", "sqrt"])
+def test_blocks_that_are_computed_again_rather_than_undone(topology: str, remat: str, execution: str) -> None:
+    stack = made(topology, execution=execution)
+    other = stack.with_execution(execution, remat=remat)
+    expected_x, expected = gradients(lambda x: stack(x, training=True), [X], stack.trainable_variables)
+    found_x, found = gradients(lambda x: other(x, training=True), [X], other.trainable_variables)
+    for one, two in zip([*found_x, *found], [*expected_x, *expected], strict=True):
+        assert_close(one, two, 1e-5)
+
+
+@pytest.mark.parametrize("execution", ["scan", "unrolled"])
 def test_statistics_and_seeds_move_once_a_call(execution: str) -> None:
     stack = made("reversible", execution=execution)
     other = made("reversible", execution="unrolled")
@@ -159,7 +171,8 @@ def test_memory_does_not_grow_with_depth() -> None:
     assert many <= 1.05 * few
     everything, groups = (temporary(1000, "single", remat) for remat in (False, "sqrt"))
     assert many <= everything / 100
-    assert groups <= everything / 20
+    assert many <= temporary(1000, "reversible", "full") / 40
+    assert groups <= everything / 50
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "float16"])

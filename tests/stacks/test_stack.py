@@ -229,8 +229,6 @@ class Penalised(layers.Layer):
 @pytest.mark.parametrize(("execution", "remat"), [("unrolled", False), *WAYS])
 @pytest.mark.parametrize("topology", ["single", "reversible"])
 def test_losses_of_the_blocks(execution: str, remat: Any, topology: str) -> None:
-    if topology == "reversible" and remat:
-        pytest.skip("a reversible stack keeps nothing that remat could drop")
     block = Residual([layers.Dense(6, kernel_regularizer=keras.regularizers.L2(0.1), name="d"), Penalised()])
     keras.utils.set_random_seed(0)
     stack = ResidualStack(block, 4, execution=execution, remat=remat, topology=topology)
@@ -420,7 +418,6 @@ def test_depth_must_be_a_positive_whole_number(wrong: Any) -> None:
             {"drop_path_rate": [0.1, 0.2, 0.3]},
             "`drop_path_rate` must be one rate, a pair (first, last), or one for each",
         ),
-        ({"topology": "reversible", "remat": "full"}, "`remat` must be False for a reversible topology"),
         ({"topology": "momentum", "depth": 2000}, "`momentum` must be a number whose power"),
         ({"block": layers.Dense(6), "topology": "reversible"}, "Wrap it: Residual(layer)."),
         ({"block": layers.Dense(6), "drop_path_rate": 0.1}, "blocks that are keras_residual.Residual"),

@@ -94,7 +94,7 @@ class Program:
 
     def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
         """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""
-        size = math.isqrt(length - 1) + 1
+        size = group_size(length)
         body = self._recomputed(self.block)
         if not self.scanned:
             parts = [tuple(x[start : start + size] for x in xs) for start in range(0, length, size)]
@@ -106,7 +106,9 @@ class Program:
             return rows, tuple([item for part in kind for item in part] for kind in zip(*given_off, strict=True))
 
         whole = length - length % size
-        groups = _map(lambda x: ops.reshape(x[:whole], (whole // size, size, *x.shape[1:])), xs)
+        # A slice of the weights, and of their gradients, would be a copy.
+        first = xs if whole == length else _map(lambda x: x[:whole], xs)
+        groups = _map(lambda x: ops.reshape(x, (whole // size, size, *x.shape[1:])), first)
         rows, ys = _backend.scan(self._recomputed(lambda rows, x, _: _backend.scan(body, rows, x)), rows, groups)
         ys = _map(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
         if whole < length:
@@ -162,6 +164,16 @@ class Program:
         for part in sublayers(cell):
             part._loss_ids.clear()
         return cast(Any, sum)(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
+
+
+def group_size(length: int) -> int:
+    """Returns the number of blocks in a group: a divisor of the length near its square root, or else the root itself.
+
+    Of two divisors equally near the smaller is taken, since the weights of one group at a time are held twice.
+    """
+    root = math.sqrt(length)
+    divisors = [size for size in range(2, length) if length % size == 0 and root / 2 <= size <= 2 * root]
+    return min(divisors, key=lambda size: (max(size / root, root / size), size), default=math.ceil(root))
 
 
 def is_trained(variable: keras.Variable) -> bool:

@@ -72,7 +72,10 @@ class ResidualStack(keras.layers.Layer):
             along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
             `execution_reason` why. It changes costs and never numbers.
         remat: Which activations are computed anew in the backward pass rather than kept: `False` none, `"full"`
-            (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these.
+            (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
+            without a divisor near its root, such as a prime, takes a copy of the weights and their gradients on top).
+            A reversible topology keeps none by itself; with `remat` its blocks are computed from kept inputs instead of
+            being undone, which takes the memory and has no drift.
         name: Name of the layer.
         **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The layers of the block keep their own
             dtype policies.
@@ -177,9 +180,6 @@ class ResidualStack(keras.layers.Layer):
                     raise bad_argument(owner, "drop_path_rate", rule, self.drop_path_rate, "Set it in one place.")
             if not isinstance(self.topology, Single):
                 check_plain(owner, layers, type(self.topology).__name__)
-        if isinstance(self.topology, ReversibleTopology) and self.remat:
-            rule = "False for a reversible topology, which keeps no activations"
-            raise bad_argument(owner, "remat", rule, self.remat)
 
     @property
     def pattern(self) -> Any:
@@ -277,9 +277,9 @@ class ResidualStack(keras.layers.Layer):
             mask = get_keras_mask(inputs)  # with two tensors, Keras does not look for it itself
         rows = self.topology.begin(inputs)
         blocks = self._blocks
-        reversibly = isinstance(self.topology, ReversibleTopology)
+        reversible = isinstance(self.topology, ReversibleTopology)
         watched = observation is not None or block_mask is not None
-        if not (blocks.scanned or self.remat or reversibly or watched):
+        if not (blocks.scanned or self.remat or reversible or watched):
             for index, cell in enumerate(blocks.cells):
                 plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
                 contexts = self._contexts.of_block(index, None)
@@ -288,11 +288,11 @@ class ResidualStack(keras.layers.Layer):
 
         program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
-        if reversibly and not watched:
+        if reversible and not (watched or self.remat):
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
         else:
-            link = blocks.cells[0].links[0] if reversibly else None
-            rows = link.enter(rows) if isinstance(link, ReversibleLink) else rows
+            link = blocks.cells[0].links[0] if reversible else None
+            rows = link.enter(rows, undone=not self.remat) if isinstance(link, ReversibleLink) else rows
             rows, (losses, updates, seen) = program.run(rows, xs, self.remat)
             rows = link.leave(rows) if isinstance(link, ReversibleLink) else rows
         blocks.assign(updates)

@@ -57,10 +57,10 @@ class ReversibleLink(Link):
     def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
         """Returns the cotangents of the rows with that of what the branch received."""
 
-    def enter(self, rows: Rows) -> Rows:
-        """Returns the state that holds the rows."""
+    def enter(self, rows: Rows, undone: bool = True) -> Rows:
+        """Returns the state that holds the rows; of one part where no connection will be undone."""
         rows = tuple(ops.cast(row, "float32") for row in rows)
-        if self.precision == "single":
+        if self.precision == "single" or not undone:
             return rows
         return tuple(part for row in rows for part in (row, ops.zeros_like(row)))
 
@@ -69,9 +69,9 @@ class ReversibleLink(Link):
         return tuple(value(stream) for stream in self.streams(state))
 
     def streams(self, state: Rows) -> list[Rows]:
-        """Returns the state stream by stream, each of one part or two."""
-        parts = 1 if self.precision == "single" else 2
-        return [state[i : i + parts] for i in range(0, len(state), parts)]
+        """Returns the state as its two streams, each of one part or two."""
+        parts = len(state) // 2
+        return [state[:parts], state[parts:]]
 
 
 @register
