@@ -5,6 +5,8 @@
 The plain net is trained and fails. `kr.residualize` puts a shortcut around each of its blocks, with the weights that
 the failed training left, and the result is trained by the same optimizer for as many steps.
 
+The X-ray of each, after its training, shows what the difference is; docs/surgery.md explains the two.
+
 `start="identity"` is what makes it work: at first the blocks are switched off and the shortcuts are all there is, so
 that the gradient reaches every layer, and each block comes in as training finds a use for it. The default,
 `start="unchanged"`, keeps the outputs, and with them all that keeps the plain net from learning: it is for nets that
@@ -15,6 +17,7 @@ import argparse
 import time
 
 import keras
+import numpy as np
 from keras.layers import Dense, ReLU
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -33,15 +36,23 @@ def plain_net() -> keras.Model:
     return model
 
 
-def trained_accuracy(model: keras.Model) -> float:
+def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     x, y = load_digits(return_X_y=True)
-    x = (x / 16).astype("float32")
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=360, random_state=0, stratify=y)
+    return train_test_split((x / 16).astype("float32"), y, test_size=360, random_state=0, stratify=y)
+
+
+def trained_accuracy(model: keras.Model) -> float:
+    x_train, x_test, y_train, y_test = digits()
     schedule = keras.optimizers.schedules.CosineDecay(0.03, EPOCHS * 23)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(schedule, momentum=0.9, weight_decay=0.03), loss, metrics=["accuracy"])
     model.fit(x_train, y_train, batch_size=64, epochs=EPOCHS, verbose=0)
     return float(model.evaluate(x_test, y_test, verbose=0)[1])
+
+
+def look(title: str, model: keras.Model) -> None:
+    x_train, _, y_train, _ = digits()
+    print(f"{title}:\n{kr.xray(model, x_train[:256], y_train[:256])}")
 
 
 def factor_of(block: kr.Residual) -> float:
@@ -58,11 +69,13 @@ def main() -> None:
     plain = plain_net()
     before = trained_accuracy(plain)
     print(f"plain:    {BLOCKS} blocks, {100 * before:.1f} % of the test digits, {time.perf_counter() - start:.0f} s")
+    look("X-ray of the plain net", plain)
 
     start = time.perf_counter()
     residual = kr.residualize(plain, start=arguments.start, verbose=False)
     after = trained_accuracy(residual)
     print(f"residual: {BLOCKS} blocks, {100 * after:.1f} % of the test digits, {time.perf_counter() - start:.0f} s")
+    look("X-ray of the residual net", residual)
 
     blocks = [layer for layer in residual.layers if isinstance(layer, kr.Residual)]
     factors = [factor_of(block) for block in blocks]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -33,3 +35,24 @@ def test_the_deep_resnet_learns_at_little_depth() -> None:
     if not pictures.exists():
         pytest.skip(f"needs {pictures}; KERAS_RESIDUAL_TEST_DATA names the folder that holds it")
     assert "peak memory" in run("resnet1202.py", str(pictures), "--depth", "20", "--steps", "20")
+
+
+def names_and_change(report: str) -> tuple[list[str], list[str], list[str]]:
+    """Returns the columns of a report, its blocks, and the first change that it advises: what no rounding moves."""
+    lines = report.splitlines()
+    columns = next(re.split("┃", line)[1:-1] for line in lines if line.startswith("┃"))
+    blocks = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+    changes = re.findall(r"Change: (.*?)\. Because", " ".join(report.split()))
+    return [column.strip() for column in columns], blocks, changes[:1]
+
+
+@pytest.mark.any_backend
+def test_a_plain_net_learns_once_it_has_shortcuts_and_the_page_shows_both_reports() -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "surgery_reports.py"))
+    told = run("residualize_digits.py")
+    assert told.startswith("plain:    40 blocks")
+    text = (ROOT / "docs" / "surgery.md").read_text(encoding="utf-8")
+    shown = re.findall(r"```text\n(X-ray of .*?)```", text, flags=re.DOTALL)
+    made = [tool["shortened"](report) for report in tool["reports"](told)]
+    assert len(made) == 2
+    assert [names_and_change(r) for r in shown] == [names_and_change(r) for r in made], "run tools/surgery_reports.py"

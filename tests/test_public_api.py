@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 SCREEN = 160  # lines
 OPTIONAL = {
     *("sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"),
-    *("safetensors", "huggingface_hub"),
+    *("safetensors", "huggingface_hub", "tensorboardX"),
 }
 FRAMEWORKS = {"jax", "torch", "tensorflow"}
 # The names of the contract that belong to the layer, the models and training.

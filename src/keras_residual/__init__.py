@@ -59,7 +59,7 @@ from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
-from keras_residual.xray import XrayReport, xray
+from keras_residual.xray import XrayCallback, XrayReport, xray
 
 if TYPE_CHECKING:
     from keras_residual.training.config import TrainConfig
@@ -108,6 +108,7 @@ __all__ = [
     "TrainResult",
     "ValueResidualAttention",
     "WeightedMerge",
+    "XrayCallback",
     "XrayReport",
     "ZeroPadShortcut",
     "__version__",

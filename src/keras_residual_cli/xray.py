@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,32 +19,58 @@ def xray(
         typer.Option(metavar="DATA", help="As for evaluate.", show_default="that of the run"),
     ] = None,
     examples: Annotated[int, typer.Option(metavar="N", help="Examples of the batch it looks with.", min=2)] = 64,
+    quantities: Annotated[
+        str | None,
+        typer.Option(metavar="NAMES", help="What to measure beside, such as lesion,loss_slice; what it costs is said."),
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with pictures and plain words; it must not exist.")
+    ] = None,
     suggest: Annotated[bool, typer.Option("--suggest", help="Name the groups that shortcuts would go around.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Show whether the gradient arrives in a model, block by block, and what to change."""
     with output(as_json) as console:
         with reading_the_call():
+            if html is not None:
+                _check_free(html)
             start_keras()
             import keras
 
+            from keras_residual._optional import require
             from keras_residual.surgery.suggest import suggest_groups
             from keras_residual.training.evaluate import load_test_data
             from keras_residual.training.saved import load_saved
             from keras_residual.xray import xray as look
             from keras_residual.xray.report import finite
+            from keras_residual.xray.requested import check_quantities
 
+            if html is not None:
+                require("vl_convert", extra="plot")  # before the model is looked at, not after
+                require("jinja2", extra="plot")
             saved = load_saved(run)
             dataset = load_test_data(saved, data)
             if len(dataset.y_test) < 2:
                 raise CallError("The data has fewer than two examples.")
             plan = suggest_groups(saved.model) if suggest else None
+            asked = [name.strip() for name in (quantities or "").split(",") if name.strip()]
+            check_quantities(asked, dataset.y_test[:examples])
         x, y = dataset.x_test[:examples].astype("float32"), dataset.y_test[:examples]
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if dataset.classes else "mse"
-        report = look(saved.model, x, y if dataset.classes else y[:, None], loss)
+        report = look(saved.model, x, y if dataset.classes else y[:, None], loss, quantities=asked)
         console.print(str(report), markup=False)
         if plan is not None:
             console.print(str(plan), markup=False)
+        if html is not None:
+            report.to_html(html)
+            console.print(f"Wrote {html}", markup=False, soft_wrap=True)
         if as_json:
             found = finite(report.to_dict())
             print_json(found if plan is None else {**found, "suggested": plan.to_dict()})
+
+
+def _check_free(path: Path) -> None:
+    if path.exists():
+        raise CallError(f"{path} is there already and is not overwritten. Choose another: --html FILE")
+    if not path.parent.is_dir():
+        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")

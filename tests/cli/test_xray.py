@@ -45,3 +45,33 @@ def test_json_has_blocks_model_and_advice(model: str, capfd: pytest.CaptureFixtu
 def test_a_model_that_is_no_runs_needs_data(model: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["xray", model]) == 2
     assert "Name the data" in capsys.readouterr().err
+
+
+def test_quantities_on_request_are_measured_once_their_cost_is_said(
+    model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["xray", model, "--data", "digits", "--quantities", "cka, loss_slice", "--json"]) == 0
+    said = capfd.readouterr()
+    assert "loss_slice: 51 forward" in said.err
+    found = json.loads(said.out)["model"]
+    assert len(found["cka"]) == 17
+    assert found["loss_slice"]["loss"][25] == pytest.approx(found["loss"], rel=1e-3)
+
+
+def test_a_quantity_that_there_is_not_is_a_wrong_call(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["xray", model, "--data", "digits", "--quantities", "lesions"]) == 2
+    assert "Did you mean 'lesion'?" in capsys.readouterr().err
+
+
+def test_it_writes_a_page_and_never_over_a_file(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert run(["xray", model, "--data", "digits", "--examples", "16", "--html", str(page)]) == 0
+    assert f"Wrote {page}" in capsys.readouterr().out.replace("\n", "")
+    assert "dense15" in page.read_text(encoding="utf-8")
+
+    page.write_text("mine", encoding="utf-8")
+    assert run(["xray", model, "--data", "digits", "--html", str(page)]) == 2
+    assert "is there already and is not overwritten" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == "mine"
+    assert run(["xray", model, "--data", "digits", "--html", str(tmp_path / "none" / "page.html")]) == 2
+    assert "There is no folder" in capsys.readouterr().err

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from keras_residual import Residual
+from keras_residual._backend import input_gradient
 from keras_residual.data import load_dataset
 from keras_residual.training import compare as compare_module
 from keras_residual.training.compare import compare
+from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles
 from keras_residual.training.compare_nets import plain_net, residual_net
 from keras_residual.training.compare_settings import Settings, parse_depths
@@ -47,6 +49,24 @@ def test_a_residual_net_whose_branches_give_zero_hands_its_stem_on():
     np.testing.assert_array_equal(stem.predict(x, verbose=0), last.predict(x, verbose=0))
 
 
+@pytest.mark.parametrize("make", [plain_net, residual_net])
+def test_gradient_and_signal_are_those_between_the_blocks(make):
+    net, rng = make(**SHAPE, seed=3), np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 5)).astype("float32"), rng.integers(3, size=8)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    found = by_depth(net, x, y, loss, "start")
+
+    assert [len(numbers) for numbers in found.values()] == [4, 4]
+    for index, name in enumerate(["stem_relu", "block1_relu2", "block2_relu2", "block3_relu2"]):
+        tensor = net.get_layer(name).output
+        stream = keras.ops.convert_to_numpy(keras.Model(net.input, tensor)(x, training=True))
+        rest = keras.Model(tensor, net.output)
+        gradient = input_gradient(lambda h, rest=rest: loss(y, rest(h, training=True)), stream)
+        norms = np.linalg.norm(keras.ops.convert_to_numpy(gradient), axis=1)
+        assert found["gradient_by_depth_start"][index] == pytest.approx(norms.sum(), rel=1e-4)
+        assert found["signal_by_depth_start"][index] == pytest.approx((stream**2).mean(), rel=1e-4)
+
+
 @pytest.mark.any_backend
 def test_depth_raises_the_training_loss_of_plain_nets_and_not_of_residual_ones(tmp_path):
     settings = Settings(depths=(6, 40), width=32, epochs=25)
@@ -58,6 +78,10 @@ def test_depth_raises_the_training_loss_of_plain_nets_and_not_of_residual_ones(t
     assert found["residual", 40]["train_loss"] < 0.2
     assert found["residual", 40]["test_accuracy"] > 0.9
     assert found["plain", 40]["gradient_start"] > 10 * found["residual", 40]["gradient_start"]
+    ratio = {
+        net: np.divide(*np.array(found[net, 40]["gradient_by_depth_start"])[[0, -1]]) for net in ("plain", "residual")
+    }
+    assert ratio["plain"] > 10 * ratio["residual"]  # batch norm makes it grow on its way to the input
 
 
 @pytest.mark.parametrize(("data", "score"), [("wine", "test_accuracy"), ("diabetes", "test_rmse")])
@@ -81,6 +105,11 @@ def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
     for row in seen:
         assert row["gradient_start"] > 0
         assert row["gradient_end"] > 0
+        for key in ("gradient_by_depth", "signal_by_depth"):
+            start, end = row[f"{key}_start"], row[f"{key}_end"]
+            assert len(start) == len(end) == row["depth"] // 2 + 1
+            assert all(0 < number < 1e4 for number in start + end)
+            assert start != end
     scores = [row[score] for row in seen]
     assert max(scores) > 0.8 if data == "wine" else max(scores) < 80  # 80 is about the deviation of the target
 
@@ -110,11 +139,14 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
 def test_a_loss_that_is_no_number_is_none_in_the_files_and_not_drawn(tmp_path):
     facts = {"data": "wine", "task": "classification", "width": 8}
     row = {"net": "plain", "depth": 2, "train_loss": float("nan"), "test_accuracy": 0.5, "gradient_start": 1.0}
-    ComparisonFiles(tmp_path, facts).add({**row, "gradient_end": float("inf")})
+    files = ComparisonFiles(tmp_path, facts)
+    files.add({**row, "gradient_end": float("inf"), "signal_by_depth_end": [1.0, float("nan"), float("inf")]})
 
     kept = json.loads((tmp_path / "results.json").read_text())["rows"][0]
     assert kept["train_loss"] is None
     assert kept["gradient_end"] is None
+    assert kept["signal_by_depth_end"] == [1.0, None, None]
+    assert "signal_by_depth_end" not in (tmp_path / "results.csv").read_text()
 
 
 @pytest.mark.any_backend

@@ -16,7 +16,7 @@ WRONG = {
     "optimizer.learnig_rate=0.1": "Unknown key 'learnig_rate' in [optimizer]. Did you mean 'learning_rate'?",
     "optimiser.learning_rate=0.1": "Unknown key 'optimiser'. Did you mean 'optimizer'?",
     "learning_rate=0.1": "Unknown key 'learning_rate'. Did you mean 'optimizer.learning_rate'?",
-    "qqq=1": "Unknown key 'qqq'. Known: data, model, optimizer, augment, epochs, batch_size, seed, out.",
+    "qqq=1": "Unknown key 'qqq'. Known: data, model, optimizer, augment, epochs, batch_size, seed, out, xray.",
     "epochs": "A setting must be written key=value, but received 'epochs'. Example: epochs=20",
     "epochs=0": "TrainConfig: `epochs` must be greater than or equal to 1 or 'auto', but received 0 (int).",
     "epochs=abc": "TrainConfig: `epochs` must be a valid integer or 'auto', but received 'abc' (str).",

@@ -91,13 +91,38 @@ def test_branches_side_by_side_are_none() -> None:
     assert [target.places[0].kind for target in discover(parallel())] == ["layer", "layer"]
 
 
+# Counted from the papers: blocks with stride 1 and as many channels behind as in front, or with a projection where the
+# architecture has one, and in DenseNet each layer of a dense block.
+OF_OTHERS = {
+    "ResNet50": ("add", 3 + 4 + 6 + 3),
+    "DenseNet121": ("concatenate", 6 + 12 + 24 + 16),
+    "ConvNeXtTiny": ("add", 3 + 3 + 9 + 3),
+    "EfficientNetV2B0": ("add", 0 + 1 + 1 + 2 + 4 + 7),
+    "MobileNetV3Small": ("add", 1 + 2 + 1 + 2),
+    "MobileNetV3Large": ("add", 1 + 1 + 2 + 3 + 1 + 2),
+}
+
+
+def of_others(name: str) -> keras.Model:
+    return getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=3)
+
+
 @pytest.mark.any_backend
-@pytest.mark.parametrize(
-    ("name", "count"), [("ResNet50", 16), ("DenseNet121", 58), ("ConvNeXtTiny", 18), ("MobileNetV3Small", 6)]
-)
-def test_nets_of_others(name: str, count: int) -> None:
-    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=3)
-    assert len(discover(model)) == count
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_nets_of_others(name: str) -> None:
+    kinds = [place.kind for target in discover(of_others(name)) for place in target.places]
+    kind, count = OF_OTHERS[name]
+    assert kinds == [kind] * count
+
+
+@pytest.mark.rotated
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_nets_of_others_run(name: str) -> None:
+    report = xray(of_others(name), np.random.default_rng(0).uniform(size=(2, 32, 32, 3)))
+    assert len(report.blocks) == OF_OTHERS[name][1]
+    assert report.model["gradient_norm_input"] > 0
+    for block in report.blocks:
+        assert np.isfinite([block[key] for key in ("gradient_norm", "branch_ratio", "weight_gradient_norm")]).all()
 
 
 @pytest.mark.parametrize("topology", ["hyper_connections", "reversible", "dense_former"])

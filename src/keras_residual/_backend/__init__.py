@@ -78,11 +78,12 @@ def probed_gradients(
     finish: Callable[[Any, list[Any], list[Any]], Any],
     variables: Sequence[keras.Variable],
     others: Sequence[keras.Variable],
-    given: Any,
-) -> Any:
-    """Returns what `finish` makes of a forward pass and of the gradients at places within it, all of one program.
+) -> Callable[[Any], Any]:
+    """Returns a program of a forward pass and of the gradients at places within it: `given` to what `finish` makes.
 
-    What the function assigns to variables, such as moving averages and the states of seeds, is dropped.
+    It is compiled when it is first called, and reads the values that the variables have at each call. What the function
+    assigns to variables, such as moving averages and the states of seeds, is dropped. What is given must have the same
+    structure, shapes and dtypes at each call.
 
     Args:
         function: `(probe, given) -> (loss, outputs)`: a scalar, and a structure of tensors. `probe(shape, dtype)`
@@ -91,9 +92,8 @@ def probed_gradients(
         finish: `(outputs, probe_gradients, variable_gradients) -> structure of tensors`; no other leaves the program.
         variables: Float variables whose gradients are asked for.
         others: The other variables that the function reads.
-        given: Structure of tensors that the function is called with.
     """
-    return _on.probed_gradients(function, finish, list(variables), list(others), given)
+    return _on.probed_gradients(function, finish, list(variables), list(others))
 
 
 def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Any) -> Any:

@@ -52,10 +52,11 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 
 
 def probed_gradients(
-    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
-) -> Any:
-    """Returns what `finish` makes of the outputs and of the gradients of probes and variables, in one program."""
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
+) -> Callable[[Any], Any]:
+    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
     asked: list[Any] = []
+    places: list[Any] | None = None
 
     def run(values: Any, probes: Any, rest: Any, given: Any) -> Any:
         asked.clear()
@@ -68,16 +69,22 @@ def probed_gradients(
         with keras.StatelessScope(state_mapping=pairs):
             return function(probe, given)
 
+    @jax.jit
     def program(values: Any, rest: Any, given: Any) -> Any:
-        probes = [jax.numpy.zeros(one.shape, one.dtype) for one in places]
+        probes = [jax.numpy.zeros(one.shape, one.dtype) for one in places or ()]
         by_value, outputs = jax.grad(run, argnums=(0, 1), has_aux=True)(values, probes, rest, given)
         return finish(outputs, by_value[1], by_value[0])
 
-    values, rest = ([variable.value for variable in part] for part in (variables, others))
-    # The shapes of the probes are those of tensors within the function: they are known once it has been traced.
-    jax.eval_shape(lambda values, rest, given: run(values, None, rest, given), values, rest, given)
-    places = list(asked)
-    return jax.jit(program)(values, rest, given)
+    def call(given: Any) -> Any:
+        nonlocal places
+        values, rest = ([variable.value for variable in part] for part in (variables, others))
+        if places is None:
+            # The shapes of the probes are those of tensors within the function: known once it has been traced.
+            jax.eval_shape(lambda values, rest, given: run(values, None, rest, given), values, rest, given)
+            places = list(asked)
+        return program(values, rest, given)
+
+    return call
 
 
 def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:

@@ -60,9 +60,9 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 
 
 def probed_gradients(
-    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
-) -> Any:
-    """Returns what `finish` makes of the outputs and of the gradients of probes and variables, in one program."""
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
+) -> Callable[[Any], Any]:
+    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
     del others
     values = [variable.value for variable in variables]
 
@@ -84,7 +84,7 @@ def probed_gradients(
         found = [tf.convert_to_tensor(g) for g in found]
         return finish(outputs, found[: len(probes)], found[len(probes) :])
 
-    return program(given)
+    return program
 
 
 def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:

@@ -66,25 +66,29 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 
 
 def probed_gradients(
-    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any], given: Any
-) -> Any:
-    """Returns what `finish` makes of the outputs and of the gradients of probes and variables."""
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
+) -> Callable[[Any], Any]:
+    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
     del others
-    probes: list[Any] = []
 
-    def probe(shape: Any, dtype: str) -> Any:
-        zeros = keras.ops.zeros(tuple(shape), dtype)
-        probes.append(cast(Any, zeros).requires_grad_())
-        return probes[-1]
+    def program(given: Any) -> Any:
+        probes: list[Any] = []
 
-    with torch.enable_grad(), keras.StatelessScope():
-        loss, outputs = function(probe, given)
-    targets = [*probes, *(variable.value for variable in variables)]
-    found: Any = torch.autograd.grad(loss, targets, allow_unused=True)
-    found = [torch.zeros_like(t) if g is None else g for t, g in zip(targets, found, strict=True)]
-    with torch.no_grad():
-        detached = keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)
-        return finish(detached, found[: len(probes)], found[len(probes) :])
+        def probe(shape: Any, dtype: str) -> Any:
+            zeros = keras.ops.zeros(tuple(shape), dtype)
+            probes.append(cast(Any, zeros).requires_grad_())
+            return probes[-1]
+
+        with torch.enable_grad(), keras.StatelessScope():
+            loss, outputs = function(probe, given)
+        targets = [*probes, *(variable.value for variable in variables)]
+        found: Any = torch.autograd.grad(loss, targets, allow_unused=True)
+        found = [torch.zeros_like(t) if g is None else g for t, g in zip(targets, found, strict=True)]
+        with torch.no_grad():
+            detached = keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)
+            return finish(detached, found[: len(probes)], found[len(probes) :])
+
+    return program
 
 
 def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:

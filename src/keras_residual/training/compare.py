@@ -14,6 +14,7 @@ import numpy as np
 from keras_residual._backend import input_gradient
 from keras_residual.data import Batches, Dataset
 from keras_residual.training.assemble import moments
+from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles, Row
 from keras_residual.training.compare_nets import plain_net, residual_net
 from keras_residual.training.compare_settings import Settings
@@ -58,6 +59,9 @@ def compare(
     - `test_accuracy`, or `test_rmse` in the target's units.
     - `gradient_start`, `gradient_end`: norm of the gradient of the first test batch's mean loss with respect to its
       standardised inputs, before and after training, with batch norm as in a training step.
+    - `gradient_by_depth_start`, `gradient_by_depth_end`: mean over the same examples of the norm of the gradient of the
+      loss with respect to the stream, a list with a number behind the stem and behind each block.
+    - `signal_by_depth_start`, `signal_by_depth_end`: mean square of the stream there.
 
     Args:
         dataset: The data; a picture becomes a vector of numbers.
@@ -153,7 +157,9 @@ def _measure(name: str, depth: int, examples: _Examples, settings: Settings, *, 
     steps = epochs * len(batches)
     schedule: Any = keras.optimizers.schedules.CosineDecay(rate, steps)
     net.compile(keras.optimizers.SGD(schedule, momentum=0.9), examples.loss())
-    gradient_start = gradient_norm(net, examples)
+    rows = slice(0, examples.batch_size)
+    batch = (examples.x_test[rows], examples.target(examples.y_test[rows]), examples.loss())
+    gradient_start, start = gradient_norm(net, examples), by_depth(net, *batch, "start")
     net.fit(batches, epochs=epochs, shuffle=False, verbose=0)
     on_test = examples.score(net, examples.x_test, examples.y_test)
     key = "test_accuracy" if examples.classes else "test_rmse"
@@ -166,6 +172,8 @@ def _measure(name: str, depth: int, examples: _Examples, settings: Settings, *, 
         key: on_test[key],
         "gradient_start": gradient_start,
         "gradient_end": gradient_norm(net, examples),
+        **start,
+        **by_depth(net, *batch, "end"),
         "seconds": round(time.perf_counter() - started, 2),
     }
 

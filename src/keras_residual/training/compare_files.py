@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from keras_residual import _atomic
 from keras_residual.training.compare_picture import draw
+from keras_residual.xray.report import finite
 
 Row = dict[str, Any]
 
@@ -35,15 +35,14 @@ class ComparisonFiles:
         return {**self._facts, "run_directory": str(self.path), "rows": self.rows}
 
     def add(self, row: Row) -> None:
-        """Writes one row more. A number that is not finite, as of a net that diverged, becomes None."""
-        self.rows.append(
-            {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in row.items()
-            }
-        )
+        """Writes one row more. A number that is not finite, as of a net that diverged, becomes None.
+
+        Lists, with a number a block, are for the JSON alone.
+        """
+        self.rows.append(finite(row))
         table = io.StringIO()
-        writer = csv.DictWriter(table, fieldnames=list(row), lineterminator="\n")
+        columns = [key for key, value in row.items() if not isinstance(value, list)]
+        writer = csv.DictWriter(table, fieldnames=columns, lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(self.rows)
         _atomic.write_text(self.path / "results.csv", table.getvalue())

@@ -105,6 +105,8 @@ class TrainConfig(_Section):
         batch_size: Examples per step.
         seed: The one number from which every random choice follows.
         out: Run directory; `None` makes a fresh `runs/NAME-N`.
+        xray: Whether `report.html` shows the network block by block, before and after training. It costs two steps of
+            training, and some seconds of compilation where programs are compiled.
 
     Raises:
         ConfigError: From `parse` and `with_overrides`, for an unknown key or a value that breaks a rule.
@@ -122,6 +124,7 @@ class TrainConfig(_Section):
     batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: str | None = None
+    xray: bool = True
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:

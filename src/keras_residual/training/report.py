@@ -15,6 +15,8 @@ from keras_residual.data import Dataset
 from keras_residual.training.figures import curves, predicted_against_true
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.scores import confusion
+from keras_residual.xray.page.render import head, section
+from keras_residual.xray.report import XrayReport
 
 # More classes make a table that no screen holds; the report then lists the commonest confusions.
 MOST_CLASSES_IN_TABLE = 20
@@ -29,6 +31,7 @@ def write_report(
     metrics: Mapping[str, Any],
     *,
     best_epoch: int,
+    xrays: tuple[XrayReport | None, XrayReport | None] = (None, None),
 ) -> None:
     """Replaces `report.html`.
 
@@ -39,6 +42,7 @@ def write_report(
         history: A row an epoch.
         metrics: What `metrics.json` holds.
         best_epoch: The epoch whose model was kept.
+        xrays: That of the network before training, and that of the model that was kept; None for none.
     """
     jinja2 = require("jinja2", extra="train")
     environment = jinja2.Environment(
@@ -60,12 +64,18 @@ def write_report(
         "matrix": None,
         "mistakes": [],
         "mistake_count": 0,
+        "xray": None,
+        "xray_head": "",
     }
     if dataset.task == "classification":
         content |= _about_classes(dataset, outputs)
         content["accuracy_curve"] = curves(history, "accuracy", best_epoch=best_epoch, name="accuracy")
     else:
         content["scatter"] = predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter")
+    untrained, trained = xrays
+    if trained is not None:
+        content["xray"] = section(trained, untrained, "before training", folded=True)
+        content["xray_head"] = head()
     _atomic.write_text(run.report, environment.get_template("report.html.j2").render(content))
 
 

@@ -14,12 +14,14 @@ import keras
 import numpy as np
 
 from keras_residual import _atomic
+from keras_residual._optional import require
 from keras_residual.data import Batches, Dataset, FollowEpoch, load_dataset, shift_and_flip
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import Record, compile_learner, make_optimizer
+from keras_residual.training.look_through import LookThrough
 from keras_residual.training.report import write_report
 from keras_residual.training.run_directory import RunDirectory, check_free
 from keras_residual.training.saved import load_model, raw_outputs
@@ -81,6 +83,8 @@ def prepare(config: TrainConfig) -> Prepared:
     """
     if config.out is not None:
         check_free(Path(config.out))
+    if config.xray:
+        require("vl_convert", extra="train")  # now, and not when the training is over
     settings = config.data
     dataset = load_dataset(
         settings.source,
@@ -126,12 +130,15 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
         run.log(
             f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {keras.backend.backend()}"
         )
+        look = _look_through(run, prepared)
+        untrained = look.now() if look else None
         record = Record(run, prepared.assembled)
         started = time.perf_counter()
         _fit(prepared, [record, *callbacks])
         seconds = time.perf_counter() - started
         model = load_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
+        trained = look.now(model.get_weights()) if look else None
         metrics = {
             "data": dataset.name,
             "model": config.model.name,
@@ -144,7 +151,9 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             "versions": _versions(),
             "seed": config.seed,
         }
-        write_report(run, dataset, outputs, record.rows, metrics, best_epoch=record.best_epoch)
+        write_report(
+            run, dataset, outputs, record.rows, metrics, best_epoch=record.best_epoch, xrays=(untrained, trained)
+        )
         run.save_metrics(metrics)
         run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
     return TrainResult(run.path, metrics, record.rows, record.best_epoch)
@@ -172,6 +181,14 @@ def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
         verbose=quiet,
         callbacks=[FollowEpoch(batches), *callbacks],
     )
+
+
+def _look_through(run: RunDirectory, prepared: Prepared) -> LookThrough | None:
+    if not prepared.config.xray:
+        return None
+    dataset, learn = prepared.dataset, prepared.learn
+    x, y = dataset.x_train[learn], dataset.y_train[learn]
+    return LookThrough(run, prepared.config.model.name, prepared.assembled, x, y, classes=len(dataset.classes))
 
 
 def _versions() -> dict[str, str]:

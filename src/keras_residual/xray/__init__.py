@@ -1,7 +1,8 @@
 """A model and a batch become a report: whether the gradient arrives, what each block does, and what to change."""
 
 from keras_residual.xray.advice import Advice
+from keras_residual.xray.callback import XrayCallback
 from keras_residual.xray.collect import xray
 from keras_residual.xray.report import XrayReport
 
-__all__ = ["Advice", "XrayReport", "xray"]
+__all__ = ["Advice", "XrayCallback", "XrayReport", "xray"]

@@ -14,7 +14,7 @@ from keras_residual.stacks.state import rank_in_block
 from keras_residual.xray.place import Place
 from keras_residual.xray.quantities.branch import shares
 from keras_residual.xray.quantities.stream_gradient import ratio_of_ends, slope
-from keras_residual.xray.quantities.update_ratio import update_ratio
+from keras_residual.xray.quantities.update_ratio import measured_update_ratio, update_ratio
 from keras_residual.xray.recorder import Recorder
 
 Numbers = dict[str, Any]
@@ -36,7 +36,7 @@ def assemble(
         weights: The variables of the places.
         trained: Those of them whose gradients were asked for.
         found: What came out of the program, as arrays.
-        facts: What else is known of the run.
+        facts: What else is known of the run; `update_steps` is the number of steps over which the weights have moved.
     """
     gradients = _gradients(recorder, found["streams"])
     by_variable = _by_variable(weights, trained, found)
@@ -47,9 +47,10 @@ def assemble(
             own = _of_place(numbers, position, len(places))
             inputs.append(own["in"])
             depth = place.index if len(places) > 1 or place.stack is not None else None
-            block = _block(place, own, _at(gradients["blocks"].get(entry), depth))
+            gradient = _gradient_at(gradients["blocks"].get(entry), depth, last=position == len(places) - 1)
+            block = _block(place, own, gradient)
             block["shape"] = list(recorder.shapes[entry][1:])
-            block |= _weights_of(place, by_variable, optimizer)
+            block |= _weights_of(place, by_variable, optimizer, facts.get("update_steps"))
             blocks.append(block)
     _add_shares(recorder, found["seen"], blocks)
     _mark_duplicates(blocks)
@@ -89,6 +90,9 @@ def _block(place: Place, own: dict[str, Numbers], gradient: Numbers | None) -> N
         "variance": _number(behind.get("variance")),
         "power": _number(behind.get("power")),
         "sample_cosine": _number(behind.get("sample_cosine")),
+        "stream_collapse": _number(behind.get("stream_collapse")),
+        "transport_gain": of_branch("transport_gain"),
+        "double_stochasticity": of_branch("double_stochasticity"),
         "branch_variance": of_branch("branch_variance"),
         "branch_ratio": of_branch("branch_ratio"),
         "branch_cosine": None if place.kind == "concatenate" else of_branch("branch_cosine"),
@@ -108,6 +112,7 @@ def _block(place: Place, own: dict[str, Numbers], gradient: Numbers | None) -> N
         "additive": place.additive,
         "projected": place.shape_changes,
         "multi_stream": place.multi_stream,
+        "topology": None if place.stack is None else type(place.stack.topology).__name__,
         "frozen": place.frozen,
         "duplicate_of": None,
     }
@@ -130,6 +135,8 @@ def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
     for (kind, entry), numbers in zip(recorder.probes, streams, strict=True):
         if kind == "input":
             first = numbers
+        elif kind == "unused":
+            continue
         elif entry not in blocks:
             blocks[entry] = numbers
         else:  # one more row of a stack of several
@@ -139,6 +146,13 @@ def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
                 "norm": np.hypot(before["norm"], numbers["norm"]),
             }
     return {"input": first, "blocks": blocks}
+
+
+def _gradient_at(numbers: Numbers | None, index: int | None, *, last: bool) -> Numbers | None:
+    """Returns the numbers of one block; None where only the gradient behind the last of a stack is known."""
+    if numbers is not None and index is not None and not np.ndim(numbers["norm"]):
+        return numbers if last else None
+    return _at(numbers, index)
 
 
 def _at(numbers: Numbers | None, index: int | None) -> Numbers | None:
@@ -156,11 +170,13 @@ def _by_variable(
     numbers = {id(v): dict(n) for v, n in zip(weights, found["weights"], strict=True)}
     for variable, gradient in zip(trained, found["weight_gradients"], strict=True):
         numbers[id(variable)]["gradient"] = gradient
+    for variable, moved in zip(trained, found["moved"], strict=bool(found["moved"])):
+        numbers[id(variable)] |= moved
     return numbers
 
 
-def _weights_of(place: Place, by_variable: dict[int, Numbers], optimizer: Numbers | None) -> Numbers:
-    squares = gradient_squares = size = 0.0
+def _weights_of(place: Place, by_variable: dict[int, Numbers], optimizer: Numbers | None, steps: int | None) -> Numbers:
+    squares = gradient_squares = moved_squares = before_squares = size = 0.0
     trained = False
     fingerprint = []
     for variable, index in place.weights:
@@ -175,10 +191,14 @@ def _weights_of(place: Place, by_variable: dict[int, Numbers], optimizer: Number
             trained = True
             squares += float(own["norm"]) ** 2
             gradient_squares += float(own["gradient"]) ** 2
+            moved_squares += float(own.get("by", 0.0)) ** 2
+            before_squares += float(own.get("from", 0.0)) ** 2
             size += entries
     norm, gradient = math.sqrt(squares), math.sqrt(gradient_squares)
     step = None
-    if trained and optimizer is not None:
+    if steps:
+        step = measured_update_ratio(math.sqrt(moved_squares), math.sqrt(before_squares), steps) if trained else None
+    elif trained and optimizer is not None:
         step = update_ratio(gradient_norm=gradient, weight_norm=norm, size=int(size), **optimizer)
     return {
         "weight_norm": norm if trained else None,
@@ -205,6 +225,12 @@ def _optimizer(model: Any) -> Numbers | None:
         "learning_rate": rate,
         "momentum": momentum if isinstance(momentum, float) and 0 <= momentum < 1 else 0.0,
     }
+
+
+def _is_scheduled(model: Any) -> bool:
+    optimizer = getattr(model, "optimizer", None)
+    rate = getattr(getattr(optimizer, "inner_optimizer", optimizer), "_learning_rate", None)
+    return isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
 
 
 def _mark_duplicates(blocks: list[Numbers]) -> None:
@@ -258,9 +284,11 @@ def _whole(
         "gradient_ratio": ratio_of_ends(profile),
         "gradient_slope": slope(profile),
         "weight_gradient_ratio": ratio_of_ends(weights),
+        "weight_gradient_slope": slope(weights),
         "signal_ratio": ratio_of_ends(signal[::-1]),
         "signal_slope": slope(signal),
         "learning_rate": None if optimizer is None else optimizer["learning_rate"],
+        "learning_rate_scheduled": _is_scheduled(model),
         "optimizer": None if optimizer is None else optimizer["optimizer"],
         **facts,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,11 +13,12 @@ from keras_residual.layers.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.xray.discover import Target
+from keras_residual.xray.replay import Run
 
 BlockFunction = Callable[[Any], Any]
 
 
-def block_functions(target: Target, training: bool) -> list[BlockFunction | None]:
+def block_functions(target: Target, training: bool, runs: Mapping[int, Run]) -> list[BlockFunction | None]:
     """Returns a function of a tensor for each place of a target; None where there is no such function.
 
     There is none for a block of several streams, and for one whose branch depends on more than what the block receives.
@@ -25,10 +26,14 @@ def block_functions(target: Target, training: bool) -> list[BlockFunction | None
     Args:
         target: What is watched.
         training: Whether the layers act as in training.
+        runs: The run that each place in a layer of others was part of, by its identity.
     """
     operation = target.operation
     if isinstance(operation, ResidualStack):
         return _of_stack(operation, training)
+    if target.calls:
+        pairs = zip(target.places, target.merges, strict=True)
+        return [_of_run(runs.get(id(place)), merge, training) for place, merge in pairs]
     if target.merges:
         return [_of_merge(merge, training) if not merge.shortcut else None for merge in target.merges]
     return [functools.partial(_call, operation, training)]
@@ -59,7 +64,13 @@ def _of_merge(merge: Any, training: bool) -> BlockFunction | None:
     return apply
 
 
-def _call(operation: Any, training: bool, *args: Any, **kwargs: Any) -> Any:
+def _of_run(run: Run | None, merge: Any, training: bool) -> BlockFunction | None:
+    if run is None or merge.shortcut:
+        return None
+    return run.block_of(merge, lambda operation, *args, **kwargs: _call(operation, training, *args, **kwargs))
+
+
+def _call(operation: Any, training: bool, /, *args: Any, **kwargs: Any) -> Any:
     if isinstance(operation, keras.Layer) and operation._call_has_training_arg:
         kwargs = {**kwargs, "training": training}
     return operation(*args, **kwargs)

@@ -7,20 +7,29 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from keras_residual.xray.setup_checks import LEAST_SAMPLES, SETUP_CHECKS
+from keras_residual.xray.stream_checks import STREAM_CHECKS
+
 Block = Mapping[str, Any]
 Found = tuple[str, dict[str, Any]]
 """The name of a block, and what fills the braces of the rule."""
 
 Check = Callable[[Sequence[Block], Block, float], Iterator[Found]]
 
-LEAST_SAMPLES = 16
-"""Units that are 0 for fewer samples than this may be rare and not dead."""
-
 MOST_LIKENESS_LEFT = 0.1
 """Part of the difference between samples below which it counts as lost."""
 
 MOST_COSINE = 0.8
 """Where samples are more alike than this, a unit that is 0 for all of a batch may be on for another one."""
+
+MOST_FACTOR = 1.5
+"""Where each layer of a plain net changes the mean square by more than this, its weights are too large or too small."""
+
+MOST_BRANCH = 8.0
+"""Where the first branch adds more than this many times what it gets, its weights are too large."""
+
+LARGE_VARIANCE = 10.0
+"""Variance above which what a branch adds is not of the usual size."""
 
 MOST_OTHERS = 0.75
 """Part of the blocks that must have an activation for one without to count as an oversight."""
@@ -32,6 +41,10 @@ SCALE_BRANCHES = (
 SHORTCUTS = (
     "put shortcuts around groups of layers: `kr.Residual([…])` for a few layers each, or `kr.residualize(model)`; a "
     "norm between the layers holds the signal meanwhile"
+)
+WEIGHTS = (
+    "other initial weights, that keep the size of the signal: kernel_initializer='he_normal' in front of a ReLU, "
+    "'lecun_normal' in front of a SELU, 'glorot_uniform' in front of a tanh"
 )
 DEPTH_SCALED = (
     "depth_rule='inverse_sqrt_depth' or 'layer_norm_scaling' of `kr.ResidualStack`, or branch_scale='skip_init'"
@@ -137,16 +150,28 @@ def skip_scaled(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
 
 
 def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[Found]:
-    """Finds the last block where not even that one gets a gradient."""
+    """Finds the last block where not even that one gets a gradient, but for a head that begins with zeros."""
     last = blocks[-1]
+    if _begins_with_zeros(model):
+        return
     if last["gradient_norm"] is not None and last["gradient_norm"] <= threshold:
         yield last["name"], {}
 
 
 def gradient_vanishes(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[Found]:
-    """Finds the first block where the gradient has shrunk on its way to the input."""
+    """Finds the first block where the gradient has shrunk on its way to the input.
+
+    Without shortcuts the head is left out, whose outputs have a gradient of their own size, and layers of unlike shapes
+    may differ by more.
+    """
     ratio = model["gradient_ratio"]
-    if ratio < threshold:
+    if not _connections(blocks):
+        hidden = blocks[:-1]
+        norms = [model["gradient_norm_input"], *(block["gradient_norm"] for block in hidden)]
+        norms = [norm for norm in norms if norm is not None]
+        ratio = norms[0] / norms[-1] if len(norms) > 1 and norms[-1] else math.nan
+        threshold = threshold if len({tuple(block["shape"]) for block in hidden}) == 1 else threshold / 10
+    if ratio < threshold and not _begins_with_zeros(model):
         yield blocks[0]["name"], {"ratio": ratio, "cure": _cure_of_vanishing(blocks)}
 
 
@@ -179,9 +204,9 @@ def _worst_stage(blocks: Sequence[Block], model: Block) -> list[tuple[str, list[
         norm = block["gradient_norm"]
         if not norm or not math.isfinite(norm):
             continue
-        if before is None or _begins_stage(block, before):
+        if before is None or begins_stage(block, before):
             at_input = model["gradient_norm_input"]
-            whole = before is None and at_input and not block["projected"]
+            whole = before is None and at_input and not block["projected"] and not _receives_little(block)
             stages.append((block["name"], [at_input] if whole else []))
         stages[-1][1].append(norm)
         before = block
@@ -189,7 +214,17 @@ def _worst_stage(blocks: Sequence[Block], model: Block) -> list[tuple[str, list[
     return sorted(stages, key=lambda stage: stage[1][0] / stage[1][-1])[-1:]
 
 
-def _begins_stage(block: Block, before: Block) -> bool:
+def _receives_little(block: Block) -> bool:
+    """Returns whether a branch of usual size outweighs what its block receives, as behind an embedding of small rows.
+
+    The norm in front of the branch then divides by that little, once.
+    """
+    ratio, added = block["branch_ratio"], block["branch_variance"]
+    return ratio is not None and ratio > 2 and added is not None and added < LARGE_VARIANCE
+
+
+def begins_stage(block: Block, before: Block) -> bool:
+    """Returns whether the stream has another shape behind a block than behind the one before it."""
     if block["kind"] in ("layer", "concatenate"):
         return False
     return block["projected"] or block["shape"] != before["shape"]
@@ -259,6 +294,11 @@ def duplicate(blocks: Sequence[Block], model: Block, threshold: float) -> Iterat
             yield block["name"], {"other": block["duplicate_of"]}
 
 
+def _begins_with_zeros(model: Block) -> bool:
+    """Returns whether the last linear map is still zero: no gradient passes it until the first step."""
+    return bool((model.get("ending") or {}).get("head_is_zero"))
+
+
 # --- What to change --------------------------------------------------------------------------------------------------
 
 
@@ -272,17 +312,29 @@ def _is_post_norm(connections: Sequence[Block]) -> bool:
     return len(behind) > len(connections) / 2
 
 
+def _cure_without_shortcuts(blocks: Sequence[Block]) -> str:
+    """Returns shortcuts, and before them other weights where each layer changes the signal's size by a factor."""
+    powers = [block["power"] for block in blocks if block["power"] is not None]
+    if len(powers) > 1 and powers[0] > 0 and not math.isnan(powers[-1]):
+        factor = (powers[-1] / powers[0]) ** (1 / (len(powers) - 1))
+        if not 1 / MOST_FACTOR < factor < MOST_FACTOR:
+            return f"{WEIGHTS}; or {SHORTCUTS}"
+    return SHORTCUTS
+
+
 def _cure_of_growth(blocks: Sequence[Block]) -> str:
     connections = _connections(blocks)
     if not connections:
-        return SHORTCUTS
-    return DEPTH_SCALED if all(block["norms"] or block["norm"] for block in connections) else SCALE_BRANCHES
+        return _cure_without_shortcuts(blocks)
+    cure = DEPTH_SCALED if all(block["norms"] or block["norm"] for block in connections) else SCALE_BRANCHES
+    ratios = [block["branch_ratio"] for block in connections if block["branch_ratio"] is not None]
+    return f"{WEIGHTS}; or {cure}" if ratios and ratios[0] > MOST_BRANCH else cure
 
 
 def _cure_of_vanishing(blocks: Sequence[Block]) -> str:
     connections = _connections(blocks)
     if not connections:
-        return SHORTCUTS
+        return _cure_without_shortcuts(blocks)
     if _is_post_norm(connections):
         return POST_NORM
     weak = any(block["skip_scale"] is not None and abs(block["skip_scale"]) < 1 for block in connections)
@@ -296,32 +348,36 @@ def _skips_are_sums(connections: Sequence[Block]) -> bool:
 def _cure_of_explosion(blocks: Sequence[Block]) -> str:
     connections = _connections(blocks)
     if not connections:
-        return SHORTCUTS
+        return _cure_without_shortcuts(blocks)
     return POST_NORM if _is_post_norm(connections) else _cure_of_growth(blocks)
 
 
-CHECKS: dict[str, Check] = {
-    check.__name__: check
-    for check in (
-        not_a_number,
-        overflow,
-        underflow,
-        learning_rate,
-        signal_grows,
-        post_norm,
-        samples_alike,
-        skip_scaled,
-        no_gradient,
-        gradient_vanishes,
-        gradient_explodes,
-        gradient_grows,
-        unused_branch,
-        unused_depth,
-        frozen,
-        dead_units,
-        saturated_units,
-        missing_activation,
-        duplicate,
-    )
-}
+CHECKS: dict[str, Check] = (
+    {
+        check.__name__: check
+        for check in (
+            not_a_number,
+            overflow,
+            underflow,
+            learning_rate,
+            signal_grows,
+            post_norm,
+            samples_alike,
+            skip_scaled,
+            no_gradient,
+            gradient_vanishes,
+            gradient_explodes,
+            gradient_grows,
+            unused_branch,
+            unused_depth,
+            frozen,
+            dead_units,
+            saturated_units,
+            missing_activation,
+            duplicate,
+        )
+    }
+    | SETUP_CHECKS
+    | STREAM_CHECKS
+)
 """The checks by name."""

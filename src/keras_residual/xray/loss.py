@@ -86,7 +86,7 @@ def loss_scale(model: Any, float16: bool) -> float:
     """
     optimizer = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        scale = optimizer.dynamic_scale
-        return float(np.asarray(ops.convert_to_numpy(scale))) if optimizer.built else float(optimizer.initial_scale)
+        scale = getattr(optimizer, "dynamic_scale", None)  # none before the first step
+        return float(optimizer.initial_scale if scale is None else np.asarray(ops.convert_to_numpy(scale)))
     policy = getattr(getattr(model, "dtype_policy", None), "name", "")
     return FIRST_LOSS_SCALE if optimizer is None and float16 and policy == "mixed_float16" else 1.0

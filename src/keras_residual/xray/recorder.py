@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_residual.layers.residual import Residual
 from keras_residual.stacks.observe import observe
@@ -15,8 +16,12 @@ from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.reversible import ReversibleLink
 from keras_residual.xray.discover import Target
 from keras_residual.xray.graph import Merge
+from keras_residual.xray.growing_rows import probing_rows
 from keras_residual.xray.measures import Numbers, of_activation, of_connection, of_signal, total
+from keras_residual.xray.patched import instead_of
 from keras_residual.xray.place import Place
+from keras_residual.xray.replay import Run, replay
+from keras_residual.xray.streams import watching_streams
 from keras_residual.xray.structure import (
     BOUNDED,
     RELU_LIKE,
@@ -25,8 +30,11 @@ from keras_residual.xray.structure import (
     distinct,
     leaves,
 )
+from keras_residual.xray.trace import traced
 
 Probe = Callable[[Any, Any], Any]
+
+_ACTIVATIONS = (*RELU_LIKE, *BOUNDED)
 
 
 class Recorder:
@@ -43,6 +51,7 @@ class Recorder:
         self.mask: Any = None
         """One number a place, by which its branch is multiplied; None for all as they are."""
         self.places = [place for target in targets for place in target.places]
+        self._tracing = False
         self._numbered = {id(place): index for index, place in enumerate(self.places)}
         self.probe: Probe = lambda shape, dtype: ops.zeros(shape, dtype)
         self.reset(self.probe)
@@ -55,27 +64,39 @@ class Recorder:
         self.seen: list[Numbers] = []
         """What was measured in each entry: numbers, or vectors with the connections of a stack."""
         self.probes: list[tuple[str, int]] = []
-        """For each probe what it is for, `"input"`, `"stream"` or `"rows"`, and the entry that it belongs to."""
+        """For each probe what it is for, `"input"`, `"stream"`, `"rows"` or `"unused"`, and its entry."""
         self.shapes: list[tuple[int, ...]] = []
+        self.runs: dict[int, Run] = {}
+        """The run that each place in a layer of others was part of, where all is kept."""
         self._calls: dict[int, int] = {}
         self._activations: dict[int, list[Numbers]] = {}
 
+    def forget(self) -> None:
+        """Drops the tensors of the last call; what they were taken of stays known."""
+        self.probe = lambda shape, dtype: ops.zeros(shape, dtype)
+        self.seen = []
+        self.runs = {}
+        self._activations = {}
+
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Within the scope, each call of a target or of an activation in one is recorded; afterwards all is as before.
-
-        An attribute of the object hides the method of its class, so that nothing of the class, and no other model, is
-        touched.
-        """
+        """Within the scope, each call of a target or of an activation in one is seen; afterwards all is as before."""
         with ExitStack() as patched:
             for operation in self._watched_activations():
-                patched.enter_context(_instead_of_call(operation, self._activation(operation)))
+                patched.enter_context(self._instead_of_call(operation, self._activation(operation)))
             for target in self.targets:
-                patched.enter_context(_instead_of_call(target.operation, self._wrapped(target)))
+                patched.enter_context(self._instead_of_call(target.operation, self._wrapped(target)))
             first = self.targets[0] if self.targets else None
-            if first is not None and first.merges:
-                patched.enter_context(_instead_of_call(*self._source_of(first.merges[0])))
+            if first is not None and first.merges and not first.calls:
+                patched.enter_context(self._instead_of_call(*self._source_of(first.merges[0])))
             yield
+
+    def _instead_of_call(self, operation: Any, wrapped: Callable[[Any], Any]) -> AbstractContextManager[None]:
+        def of(call: Any) -> Any:
+            watched = wrapped(call)
+            return lambda *args, **kwargs: (call if self._tracing else watched)(*args, **kwargs)
+
+        return instead_of(operation, "call", of)
 
     def _source_of(self, merge: Merge) -> tuple[Any, Callable[[Any], Any]]:
         """Returns what gives off the tensor from which the first connection starts, and its call with a probe."""
@@ -103,6 +124,8 @@ class Recorder:
             return lambda call: self._of_stack(target, call)
         if isinstance(target.operation, Residual):
             return lambda call: self._of_residual(target, call)
+        if target.calls:
+            return lambda call: self._of_inside(target, call)
         return lambda call: self._of_merge(target, call) if target.merges else self._of_layer(target, call)
 
     # --- The kinds of targets ----------------------------------------------------------------------------------------
@@ -124,26 +147,55 @@ class Recorder:
     def _of_merge(self, target: Target, call: Any) -> Any:
         def watched(*args: Any, **kwargs: Any) -> Any:
             place = self._place(target)
-            merge = target.merges[target.places.index(place)]
-            flat = keras.tree.flatten((args, kwargs))
-            tensors = [index for index, x in enumerate(flat) if hasattr(x, "shape")]
-            for index in tensors[: merge.skip] + tensors[merge.skip + 1 :]:
-                flat[index] = self._masked(flat[index], place)
-            args, kwargs = keras.tree.pack_sequence_as((args, kwargs), flat)
-            received = flat[tensors[merge.skip]]
-            others = [flat[index] for index in tensors if index != tensors[merge.skip]]
-            if merge.kind == "add":
-                added = others[0]
-                for other in others[1:]:
-                    added = added + other
-            else:
-                added = (
-                    others[0] if len(others) == 1 else ops.concatenate(others, getattr(target.operation, "axis", -1))
-                )
-            out = call(*args, **kwargs)
-            return self._entry(place, received, added, out, channel_axis_of(target.operation, len(out.shape)))
+            return self._merged(place, target.merges[target.places.index(place)], call, args, kwargs)
 
         return watched
+
+    def _merged(self, place: Place, merge: Merge, call: Any, args: Any, kwargs: Any) -> Any:
+        flat = keras.tree.flatten((args, kwargs))
+        branches = [position for index, position in enumerate(merge.positions) if index != merge.skip]
+        for position in branches:
+            flat[position] = self._masked(flat[position], place)
+        args, kwargs = keras.tree.pack_sequence_as((args, kwargs), flat)
+        added = flat[branches[0]]
+        if merge.kind == "add":
+            for position in branches[1:]:
+                added = added + flat[position]
+        elif len(branches) > 1:
+            added = ops.concatenate([flat[i] for i in branches], getattr(merge.operation, "axis", -1))
+        out = call(*args, **kwargs)
+        axis = channel_axis_of(merge.operation, len(out.shape))
+        return self._entry(place, flat[merge.positions[merge.skip]], added, out, axis)
+
+    def _of_inside(self, target: Target, call: Any) -> Any:
+        firsts = [sum(len(before.merges) for before in target.calls[:number]) for number in range(len(target.calls))]
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            number = self._number(target, len(target.calls))
+            known, places = target.calls[number], target.places[firsts[number] :]
+            with self._blind():
+                found = traced(target.operation, call, args, kwargs)
+            if found is None or not found[0].fits(known.trace):
+                return call(*args, **kwargs)
+
+            def merged(position: int, operation: Any, args: Any, kwargs: Any) -> Any:
+                return self._merged(places[position], known.merges[position], operation, args, kwargs)
+
+            out, run = replay(known, *found, merged=merged, first=self._first_of, counted=self._counted)
+            if self.keep:
+                self.runs |= {id(place): run for place in places[: len(known.merges)]}
+            return out
+
+        return watched
+
+    @contextmanager
+    def _blind(self) -> Iterator[None]:
+        """Within the scope, calls of layers are not recorded: they are made to see what a layer consists of."""
+        self._tracing = True
+        try:
+            yield
+        finally:
+            self._tracing = False
 
     def _masked(self, branch: Any, place: Place) -> Any:
         if self.mask is None:
@@ -186,13 +238,18 @@ class Recorder:
             def measure(received: Any, added: Any) -> Numbers:
                 found = of_connection(received, added, axis)
                 kept = {"kept": received} if self.keep else {}
-                return {**found, **kept, **self._drained(inside)}
+                return {**found, **kept, **streams.drained(), **self._drained(inside)}
 
-            probe = self._probe_rows(stack, inputs, len(self.seen))
-            with observe(stack, measure, probe=probe, block_mask=self._block_mask(target)) as seen:
-                out = call(inputs, *args, **kwargs)
-            self._record(target.places, dict(seen), out, axis)
-            if probe is None:
+            probe, entry = self._probe_rows(stack, inputs, len(self.seen)), len(self.probes)
+            written = self._probe_written(stack, inputs, len(self.seen))
+            with watching_streams(stack) as streams, probing_rows(stack, written) as rows:
+                with observe(stack, measure, probe=probe, block_mask=self._block_mask(target)) as seen:
+                    out = call(inputs, *args, **kwargs)
+                found = streams.finished(dict(seen))
+            self._record(target.places, found, out, axis)
+            if not rows.all_reached(stack.depth):
+                self.probes[entry], written = ("unused", len(self.seen) - 1), None
+            if probe is None and written is None:
                 out = out + self._probe("stream", out, len(self.seen) - 1)
             return out
 
@@ -212,28 +269,49 @@ class Recorder:
             self.probes.append(("rows", entry))
         return tuple(probes)
 
+    def _probe_written(self, stack: Any, inputs: Any, entry: int) -> Any:
+        """Returns a probe for what each block writes, in a stack whose rows grow with depth; None for other stacks.
+
+        Nor is there one where activations are computed anew: the gradient of what is no argument of the block may get
+        lost on the way. The gradient is then that behind the last block alone.
+        """
+        if stack.topology.fixed_shape or stack.remat:
+            return None
+        row = stack.topology.begin(inputs)[0]
+        self.probes.append(("rows", entry))
+        return self.probe((stack.depth, *row.shape), _dtype(row))
+
     # --- What is recorded --------------------------------------------------------------------------------------------
 
     def _place(self, target: Target) -> Place:
         """Returns the place of this call; one more call than is known of fills the last again."""
+        return target.places[self._number(target, len(target.places))]
+
+    def _number(self, target: Target, known: int) -> int:
         count = self._calls.get(id(target.operation), 0)
         self._calls[id(target.operation)] = count + 1
-        return target.places[min(count, len(target.places) - 1)]
+        return min(count, known - 1)
 
     def _first(self, x: Any) -> Any:
         """Returns the tensor with a probe, where it is what the first connection receives and can have a gradient."""
         if self.seen or any(kind == "input" for kind, _ in self.probes):
             return x
-        return x + self._probe("input", x, 0) if keras.backend.is_float_dtype(_dtype(x)) else x
+        return self._probed("input", x, 0) if keras.backend.is_float_dtype(_dtype(x)) else x
 
     def _probe(self, kind: str, x: Any, entry: int) -> Any:
         self.probes.append((kind, entry))
         return self.probe(tuple(x.shape), _dtype(x))
 
+    def _probed(self, kind: str, x: Any, entry: int) -> Any:
+        out, mask = x + self._probe(kind, x, entry), get_keras_mask(x)
+        if mask is not None:
+            set_keras_mask(out, mask)
+        return out
+
     def _entry(self, place: Place, received: Any, added: Any, out: Any, axis: int) -> Any:
         kept = {"kept": received} if self.keep and received is not None else {}
         self._record([place], {**of_connection(received, added, axis), **kept}, out, axis)
-        return out + self._probe("stream", out, len(self.seen) - 1)
+        return self._probed("stream", out, len(self.seen) - 1)
 
     def _record(self, places: list[Place], numbers: Numbers, out: Any, axis: int) -> None:
         if self.keep:
@@ -248,8 +326,7 @@ class Recorder:
         operations = [
             operation for target in self.targets for place in _running(target) for operation in leaves(place.operations)
         ]
-        wanted = (*RELU_LIKE, *BOUNDED)
-        return [operation for operation in distinct(operations) if activation_of(operation) in wanted]
+        return [operation for operation in distinct(operations) if activation_of(operation) in _ACTIVATIONS]
 
     def _activation(self, operation: Any) -> Callable[[Any], Any]:
         def wrapped(call: Any) -> Any:
@@ -261,6 +338,11 @@ class Recorder:
             return watched
 
         return wrapped
+
+    def _counted(self, operation: Any, out: Any) -> None:
+        """Counts in what an operation gave that is no layer: layers are watched one by one."""
+        if not isinstance(operation, keras.Layer) and activation_of(operation) in _ACTIVATIONS:
+            self._activations.setdefault(id(operation), []).append(of_activation(operation, out))
 
     def _drained(self, keys: list[int]) -> Numbers:
         """Returns the sums of what these activations counted since they were last asked."""
@@ -286,17 +368,3 @@ def _running(target: Target) -> list[Place]:
 
 def _dtype(x: Any) -> str:
     return keras.backend.standardize_dtype(x.dtype)
-
-
-@contextmanager
-def _instead_of_call(operation: Any, wrapped: Callable[[Any], Any]) -> Iterator[None]:
-    before = operation.__dict__.get("call")
-    call = operation.call
-    operation.__dict__["call"] = wrapped(call)
-    try:
-        yield
-    finally:
-        if before is None:
-            del operation.__dict__["call"]
-        else:
-            operation.__dict__["call"] = before

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from keras_residual import _atomic
 from keras_residual.xray.advice import Advice, advise
 
 COLUMNS = (
@@ -19,6 +20,8 @@ COLUMNS = (
     ("branch_ratio", "branch/skip"),
     ("branch_cosine", "cosine"),
     ("share", "share"),
+    ("stream_collapse", "streams"),
+    ("transport_gain", "transport"),
     ("dead_units", "dead"),
     ("saturated_units", "saturated"),
 )
@@ -68,6 +71,27 @@ class XrayReport:
         """
         text = json.dumps(finite(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
         Path(path).write_text(text + "\n", encoding="utf-8")
+
+    def to_html(self, path: str | Path, earlier: XrayReport | None = None) -> None:
+        """Writes a page to be opened in a browser: one file, no network, readable without prior knowledge.
+
+        The net is drawn block by block and coloured by health, each quantity by depth, with words under each picture.
+        A click on a block marks it in all of them and shows its numbers and its advice.
+
+        Args:
+            path: The file.
+            earlier: An earlier report of the same model, of before its training for example, drawn beside it.
+
+        Raises:
+            ImportError: Without the extra `plot`.
+
+        Example:
+            >>> report = XrayReport([], {"name": "empty"})
+            >>> report.to_html("xray.html")                                             # doctest: +SKIP
+        """
+        from keras_residual.xray.page.render import page
+
+        _atomic.write_text(Path(path), page(self, earlier))
 
     def __str__(self) -> str:
         """Returns a table of the blocks, and the advice below it."""

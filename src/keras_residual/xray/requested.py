@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual._errors import bad_argument
+from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.xray.block_functions import BlockFunction, block_functions
 from keras_residual.xray.loss import Loss, random_direction
 from keras_residual.xray.place import Place
@@ -18,11 +18,14 @@ from keras_residual.xray.quantities.chi import chi
 from keras_residual.xray.quantities.cka import gram
 from keras_residual.xray.quantities.early_exit import probe_accuracy
 from keras_residual.xray.quantities.lesion import lesion_effects
+from keras_residual.xray.quantities.loss_slice import curvature, slice_points, surface_points
 from keras_residual.xray.quantities.path_lengths import effective_depth, path_lengths
 from keras_residual.xray.quantities.shattering import curve, gradient_autocorrelation
 from keras_residual.xray.quantities.singular_value import largest_singular_value
 from keras_residual.xray.recorder import Recorder
+from keras_residual.xray.replay import Run
 from keras_residual.xray.report import XrayReport
+from keras_residual.xray.slices import losses_around, random_direction_of, sharpness_of
 from keras_residual.xray.structure import distinct
 
 MOST_WHOLE_NUMBER_LABELS = 10_000
@@ -48,6 +51,7 @@ class Request:
         self.places: list[Place] = [place for places in recorder.order for place in places]
         self._features: list[np.ndarray | None] | None = None
         self._received: list[Any] = []
+        self._runs: Mapping[int, Run] = {}
 
     def add(self, names: Sequence[str], report: XrayReport) -> None:
         """Adds the quantities to the blocks and to the whole of a report."""
@@ -135,14 +139,37 @@ class Request:
 
     def early_exit(self, blocks: Any, model: Any) -> None:
         """Adds `early_exit`, the accuracy of a linear classifier behind it, to each block."""
-        labels = None if len(self.given) < 2 else np.asarray(ops.convert_to_numpy(self.given[1]))
-        if labels is None or labels.ndim > 2 or not np.issubdtype(labels.dtype, np.integer):
-            rule = "labels, whole numbers of shape (batch,), for 'early_exit'"
-            raise bad_argument("xray", "y", rule, None if labels is None else labels.dtype)
+        labels = np.asarray(ops.convert_to_numpy(self.given[1]))
         for block, features in zip(blocks, self._behind(), strict=True):
             block["early_exit"] = None if features is None else probe_accuracy(_pooled(features), labels)
 
+    def loss_slice(self, blocks: Any, model: Any) -> None:
+        """Adds `loss_slice`, the loss at inference along one random direction of the weights."""
+        points = slice_points()
+        losses = self._losses_around(points, 1)
+        at = [float(point) for point in points[:, 0]]
+        model["loss_slice"] = {"at": at, "loss": losses.tolist(), "curvature": curvature(at, losses.tolist())}
+
+    def loss_surface(self, blocks: Any, model: Any) -> None:
+        """Adds `loss_surface`, the same over the plane of two: a row for each distance along the first."""
+        points = surface_points()
+        side = round(len(points) ** 0.5)
+        losses = self._losses_around(points, 2).reshape(side, side)
+        model["loss_surface"] = {"at": [float(point) for point in points[:side, 1]], "loss": losses.tolist()}
+
+    def sharpness(self, blocks: Any, model: Any) -> None:
+        """Adds `sharpness`, the largest eigenvalue of the Hessian of the loss at inference."""
+        model["sharpness"] = sharpness_of(self.model, self._loss_at_inference, self.given)
+
     # --- What they need -----------------------------------------------------------------------------------------------
+
+    def _loss_at_inference(self, given: Any) -> Any:
+        return self.loss(given[1] if len(given) > 1 else None, self._call(given[0], training=False))
+
+    def _losses_around(self, points: np.ndarray, count: int) -> np.ndarray:
+        # The first direction of the plane is that of the line.
+        directions = [random_direction_of(self.model, seed) for seed in range(count)]
+        return losses_around(self.model, self._loss_at_inference, directions, points, self.given)
 
     def _call(self, x: Any, training: bool) -> Any:
         return self.model(x, **({"training": training} if self.model._call_has_training_arg else {}))
@@ -160,6 +187,7 @@ class Request:
             seen = recorder.finished()
         finally:
             recorder.keep = False
+        self._runs = recorder.runs
         self._features = []
         for places, numbers in zip(recorder.order, seen, strict=True):
             kept = numbers.get("kept")
@@ -177,10 +205,15 @@ class Request:
         self._keep()
         functions = {}
         for target in self.recorder.targets:
-            made = block_functions(target, self.training)
+            made = block_functions(target, self.training, self._runs)
             functions |= dict(zip(map(id, target.places), made, strict=True))
         each = zip(blocks, self.places, self._received, strict=True)
-        return [(block, place, functions[id(place)], x) for block, place, x in each]
+        # No gradient goes to tokens and other whole numbers.
+        return [(block, place, functions[id(place)] if _is_float(x) else None, x) for block, place, x in each]
+
+
+def _is_float(x: Any) -> bool:
+    return x is not None and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
 
 
 def _pooled(features: np.ndarray) -> np.ndarray:
@@ -198,5 +231,28 @@ REQUESTED: dict[str, Callable[[Request, Any, Any], None]] = {
     "shattering": Request.shattering,
     "cka": Request.cka,
     "early_exit": Request.early_exit,
+    "loss_slice": Request.loss_slice,
+    "loss_surface": Request.loss_surface,
+    "sharpness": Request.sharpness,
 }
 """What adds each quantity to a report, by name."""
+
+
+def check_quantities(names: Sequence[str], y: Any) -> None:
+    """Raises where a quantity is unknown, or needs targets that there are not.
+
+    Args:
+        names: Names of quantities.
+        y: The targets as a tensor, a structure of tensors, or None.
+    """
+    for name in names:
+        if name not in REQUESTED:
+            raise unknown_name("xray", "quantities", name, REQUESTED)
+    for name in ("loss_slice", "loss_surface", "sharpness"):
+        if name in names and y is None:
+            raise bad_argument("xray", "y", f"the targets of the loss, for {name!r}", y)
+    if "early_exit" not in names:
+        return
+    dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else None
+    if dtype is None or len(y.shape) > 2 or not dtype.startswith(("int", "uint")):
+        raise bad_argument("xray", "y", "labels, whole numbers of shape (batch,), for 'early_exit'", dtype)

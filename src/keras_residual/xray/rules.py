@@ -63,12 +63,70 @@ RULES: tuple[Rule, ...] = (
         final=True,
     ),
     Rule(
+        name="softmax_twice",
+        check="softmax_twice",
+        threshold=1e-2,
+        finding="it ends with a {what}, and the loss applies one more",
+        change="from_logits=False of the loss, or no activation on the last layer",
+        because="what lies between 0 and 1 is nearly uniform once a softmax or a sigmoid has been put on it: the loss "
+        "cannot become small, and its gradient is weak (of 10 classes none gets more than 0.23)",
+    ),
+    Rule(
+        name="softmax_missing",
+        check="softmax_missing",
+        threshold=1e-2,
+        finding="its outputs go from {lowest:.2g} to {highest:.2g}, and the loss takes them for probabilities",
+        change="from_logits=True of the loss, or activation='{what}' on the last layer",
+        because="what is not between 0 and 1 is clipped, and what is clipped has no gradient",
+    ),
+    Rule(
+        name="dead_layer",
+        check="dead_layer",
+        threshold=0.999,
+        finding="all of its ReLU units are 0 for each of the {batch} samples: nothing of the input passes, and no "
+        "gradient comes back",
+        change="biases of 0 and kernel_initializer='he_normal', and a lower rate of learning where training did this; "
+        "activation='gelu' or 'leaky_relu' cannot die",
+        because="a unit that no sample activates gets no gradient and stays as it is (Lu et al. 2019, "
+        "https://arxiv.org/abs/1903.06733)",
+        final=True,
+    ),
+    Rule(
+        name="no_step",
+        check="no_step",
+        threshold=0.0,
+        finding="the rate of learning is 0: no step changes the weights",
+        change="`learning_rate` of the optimizer, 1e-3 for Adam for a start and 0.1 for SGD with momentum",
+        because="steps of about 0.1 % of the weights are usual",
+    ),
+    Rule(
         name="learning_rate",
         check="learning_rate",
         threshold=0.1,
         finding="one step of the optimizer changes the weights by {ratio:.0%} (half of the blocks or more)",
         change="divide `learning_rate` by {factor:.0f}: `optimizer.learning_rate` of the recipe, or of `compile`",
         because="steps of about 0.1 % of the weights are usual; from 10 % on what was learned is overwritten",
+    ),
+    Rule(
+        name="transport_gain",
+        check="transport_gain",
+        threshold=30.0,
+        finding="the matrices that carry the streams multiply to a gain of {gain:.2g} from the first block to here, "
+        "and of {last:.2g} to the last",
+        change="topology='mhc' of `kr.ResidualStack`, whose matrices are doubly stochastic, or "
+        "'identity_hyper_connections', which does not mix: either has a gain of about 1 at any depth",
+        because="a product of free matrices grows or dies by a factor a block, and all that passes the shortcuts with "
+        "it; it reached 3000 in Hyper-Connections, 1.6 in mHC (Xie et al. 2025, https://arxiv.org/abs/2512.24880)",
+    ),
+    Rule(
+        name="double_stochasticity",
+        check="double_stochasticity",
+        threshold=0.05,
+        finding="the rows and columns of the matrices that mix its streams miss the sum 1 by {error:.2g}",
+        change="topology='mhc_lite' of `kr.ResidualStack`, which is exact, for up to 5 streams; or "
+        "`kr.topologies.MHC(iterations=…)` with more iterations than it has",
+        because="for large logits Sinkhorn's iterations end before the matrix is doubly stochastic, and mixing adds to "
+        "the sum of the streams again (mHC-lite 2026, https://arxiv.org/abs/2601.05732)",
     ),
     Rule(
         name="signal_grows",
@@ -78,6 +136,7 @@ RULES: tuple[Rule, ...] = (
         change="{cure}",
         because="each sum of a stream and a branch of unit gain doubles the variance (Hayou et al. 2021, "
         "https://arxiv.org/abs/2010.12859; De & Smith 2020, https://arxiv.org/abs/2002.10444)",
+        unless=("transport_gain",),
     ),
     Rule(
         name="post_norm",
@@ -98,7 +157,7 @@ RULES: tuple[Rule, ...] = (
         change="{cure}",
         because="where all samples are mapped to one direction, the loss cannot tell them apart (Poole et al. 2016, "
         "https://arxiv.org/abs/1606.05340; Noci et al. 2022, https://arxiv.org/abs/2206.03126)",
-        unless=("signal_grows", "post_norm"),
+        unless=("transport_gain", "signal_grows", "post_norm"),
     ),
     Rule(
         name="skip_scaled",
@@ -118,6 +177,7 @@ RULES: tuple[Rule, ...] = (
         change="look at the loss: `from_logits=True` where the model ends without a softmax, targets of the right "
         "shape, and an output that depends on the blocks",
         because="a loss that clips or rounds what it is given has the derivative 0",
+        unless=("softmax_missing",),
         final=True,
     ),
     Rule(
@@ -128,7 +188,7 @@ RULES: tuple[Rule, ...] = (
         change="{cure}",
         because="a block that gets no gradient learns nothing (Glorot & Bengio 2010; He et al. 2016, "
         "https://arxiv.org/abs/1603.05027, eq. 5)",
-        unless=("post_norm", "samples_alike"),
+        unless=("transport_gain", "post_norm", "samples_alike"),
     ),
     Rule(
         name="gradient_explodes",
@@ -138,7 +198,7 @@ RULES: tuple[Rule, ...] = (
         change="{cure}",
         because="the first blocks decide the largest rate of learning that the whole can bear (Zhang et al. 2019, "
         "https://arxiv.org/abs/1901.09321)",
-        unless=("signal_grows", "post_norm"),
+        unless=("transport_gain", "signal_grows", "post_norm"),
     ),
     Rule(
         name="gradient_grows",
@@ -148,7 +208,7 @@ RULES: tuple[Rule, ...] = (
         change="{cure}",
         because="behind a norm the gradient is divided by the stream's size, which grows with each block (Sun et al. "
         "2025, https://arxiv.org/abs/2502.05795)",
-        unless=("signal_grows", "post_norm", "gradient_explodes"),
+        unless=("transport_gain", "signal_grows", "post_norm", "gradient_explodes"),
     ),
     Rule(
         name="unused_branch",
@@ -168,6 +228,18 @@ RULES: tuple[Rule, ...] = (
         change="depth_rule='layer_norm_scaling' or 'inverse_sqrt_depth' of `kr.ResidualStack`, or fewer blocks",
         because="behind a norm at its entry a branch stays as it is while the stream grows (Sun et al. 2025, "
         "https://arxiv.org/abs/2502.05795)",
+        unless=("transport_gain",),
+    ),
+    Rule(
+        name="streams_alike",
+        check="streams_alike",
+        threshold=0.99,
+        finding="from here on its streams are copies of one another ({count} blocks): their mean cosine is "
+        "{cosine:.4f}, and {before:.2f} before",
+        change="topology='identity_hyper_connections' of `kr.ResidualStack`, whose streams are never mixed, or fewer "
+        "of them: `streams=` of the topology",
+        because="the product of many doubly stochastic matrices is a plain mean; `n` streams then cost what they cost "
+        "and hold what one does (https://arxiv.org/abs/2606.03483)",
     ),
     Rule(
         name="frozen",
@@ -187,14 +259,22 @@ RULES: tuple[Rule, ...] = (
         "cannot die",
         because="a unit that no sample activates gets no gradient and stays as it is (Lu et al. 2019, "
         "https://arxiv.org/abs/1903.06733)",
-        unless=("signal_grows", "post_norm", "samples_alike", "gradient_vanishes", "gradient_explodes"),
+        unless=(
+            "transport_gain",
+            "signal_grows",
+            "post_norm",
+            "samples_alike",
+            "gradient_vanishes",
+            "gradient_explodes",
+        ),
     ),
     Rule(
         name="saturated_units",
         check="saturated_units",
         threshold=0.5,
         finding="{share:.0%} of its sigmoids or tanhs are at their flat ends",
-        change="norm='layer_norm' of `kr.Residual` in front of it, smaller initial weights, or activation='relu'",
+        change="norm='layer_norm' of `kr.Residual` in front of it, inputs of mean 0 and variance 1, smaller initial "
+        "weights, or activation='relu'",
         because="there the derivative is below a tenth of its greatest value (Glorot & Bengio 2010, section 3)",
     ),
     Rule(

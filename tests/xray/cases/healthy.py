@@ -26,9 +26,9 @@ def mlp() -> list[keras.Layer]:
     ]
 
 
-def stack(depth: int, rule: Any = None, **kwargs: Any) -> tuple[keras.Model, Any]:
+def stack(depth: int, rule: Any = None, topology: Any = "single", **kwargs: Any) -> tuple[keras.Model, Any]:
     inputs = keras.Input((WIDTH,))
-    x = ResidualStack(Residual(mlp(), **kwargs), depth, depth_rule=rule)(inputs)
+    x = ResidualStack(Residual(mlp(), **kwargs), depth, depth_rule=rule, topology=topology)(inputs)
     return keras.Model(inputs, layers.Dense(3)(x)), X
 
 
@@ -87,8 +87,31 @@ def plain_and_shallow() -> tuple[keras.Model, Any]:
     return keras.Sequential([keras.Input((WIDTH,)), *hidden, layers.Dense(3)]), X
 
 
+def hyper_connections() -> tuple[keras.Model, Any]:
+    return stack(12, topology="hyper_connections", norm="layer_norm")
+
+
+def mhc() -> tuple[keras.Model, Any]:
+    return stack(12, topology="mhc", norm="layer_norm")
+
+
+def dense_former() -> tuple[keras.Model, Any]:
+    return stack(6, topology="dense_former", norm="layer_norm")
+
+
+def attention_residuals() -> tuple[keras.Model, Any]:
+    return stack(6, topology="attention_residuals", norm="layer_norm")
+
+
 def trained() -> tuple[keras.Model, Any]:
     model, x = stack(8, norm="layer_norm")
+    model.compile(keras.optimizers.Adam(1e-3), LOSS)
+    model.fit(x, np.argmax(x[:, :3], axis=1), epochs=20, batch_size=32, verbose=0)
+    return model, x
+
+
+def trained_streams() -> tuple[keras.Model, Any]:
+    model, x = mhc()
     model.compile(keras.optimizers.Adam(1e-3), LOSS)
     model.fit(x, np.argmax(x[:, :3], axis=1), epochs=20, batch_size=32, verbose=0)
     return model, x
@@ -107,4 +130,9 @@ HEALTHY: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
     "concatenated": concatenated,
     "plain_and_shallow": plain_and_shallow,
     "trained": trained,
+    "hyper_connections": hyper_connections,
+    "mhc": mhc,
+    "dense_former": dense_former,
+    "attention_residuals": attention_residuals,
+    "trained_streams": trained_streams,
 }

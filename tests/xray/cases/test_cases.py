@@ -1,13 +1,15 @@
-"""Twelve planted faults are named where they are, and twelve healthy nets draw no advice."""
+"""Each planted fault is named where it is, and each healthy net draws no advice."""
 
 from __future__ import annotations
 
 import pytest
 
 from keras_residual.xray import xray
-from xray.cases import faults, healthy
+from xray.cases import architectures, faults, healthy
 
 
+# Keras says so itself on TensorFlow, where the last operation is the softmax.
+@pytest.mark.filterwarnings("ignore:.*received `from_logits=True`:UserWarning")
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_a_planted_fault_is_named_at_its_block(name: str) -> None:
     fault = faults.FAULTS[name]
@@ -26,3 +28,12 @@ def test_a_healthy_net_draws_no_advice(name: str) -> None:
     report = xray(model, x)
     assert report.advice == [], str(report)
     assert report.model["gradient_norm_input"] > 0
+
+
+@pytest.mark.rotated
+@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+def test_a_known_architecture_draws_no_advice(name: str) -> None:
+    model, x, y = architectures.ARCHITECTURES[name]()
+    report = xray(model, x, y)
+    assert report.advice == [], str(report)
+    assert all(block["weight_gradient_norm"] is not None for block in report.blocks)

@@ -102,3 +102,27 @@ def test_a_probe_finds_what_is_linear() -> None:
     labels = (X[:, 0] > 0).astype(int)
     assert probe_accuracy(X, labels) > 0.85
     assert probe_accuracy(X, RNG.integers(0, 2, size=64)) < 0.8
+
+
+@pytest.mark.any_backend
+def test_a_probe_is_least_squares_with_a_penalty() -> None:
+    labels = RNG.integers(0, 3, size=64)
+    seen, unseen = np.c_[X[::2], np.ones(32)].astype("float64"), np.c_[X[1::2], np.ones(32)]
+    weight = 0.3 * (seen**2).sum() / 6
+    # Each penalised weight is one more equation that asks it to be 0.
+    equations = np.concatenate([seen, weight**0.5 * np.eye(6)])
+    right = 0
+    scores = []
+    for label in range(3):
+        wanted = np.concatenate([(labels[::2] == label).astype("float64"), np.zeros(6)])
+        scores.append(unseen @ np.linalg.lstsq(equations, wanted, rcond=None)[0])
+    for sample, label in enumerate(labels[1::2]):
+        right += max(range(3), key=lambda k: scores[k][sample]) == label
+    assert probe_accuracy(X, labels, ridge=0.3) == right / 32
+
+
+@pytest.mark.any_backend
+def test_the_curve_is_an_arc_through_two_samples() -> None:
+    arc = curve(X, points=5)
+    for point, t in zip(arc, (-2, -1, 0, 1, 2), strict=True):
+        np.testing.assert_allclose(point, [a * math.cos(t) + b * math.sin(t) for a, b in X[:2].T], rtol=1e-4, atol=1e-6)

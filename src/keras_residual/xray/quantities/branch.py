@@ -55,4 +55,5 @@ def shares(powers: Sequence[float]) -> list[float]:
     """
     values = np.asarray(powers, "float64")
     total = values.sum()
-    return [float(value) for value in (values / total if total else values)]
+    with np.errstate(invalid="ignore"):  # what has overflowed is not a number of parts
+        return [float(value) for value in (values / total if total else values)]

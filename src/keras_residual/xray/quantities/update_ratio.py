@@ -31,3 +31,17 @@ def update_ratio(
     if optimizer in SIGN_LIKE:
         return learning_rate * math.sqrt(size) / weight_norm
     return None
+
+
+def measured_update_ratio(moved: float, weight_norm: float, steps: int = 1) -> float | None:
+    """Returns `||W' - W|| / (steps ||W||)`, the part of the weights that one step has changed; None where they were 0.
+
+    Range and healthy values as of `update_ratio`. Over several steps it is a lower bound of their mean, since steps in
+    different directions cancel.
+
+    Args:
+        moved: `||W' - W||` of the block's weights, before and after the steps.
+        weight_norm: `||W||` before.
+        steps: Number of steps, 1 or more.
+    """
+    return moved / (steps * weight_norm) if weight_norm else None

@@ -1,0 +1,69 @@
+"""The X-ray of a run for its report: one batch through the network before and after training, by one program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual import _backend
+from keras_residual.training.assemble import Assembled
+from keras_residual.training.run_directory import RunDirectory
+from keras_residual.xray.collection import Collection
+from keras_residual.xray.discover import discover
+from keras_residual.xray.report import XrayReport
+
+EXAMPLES = 64
+"""Examples of the batch: enough to tell dead units from rare ones, few enough to cost no more than a step or two."""
+
+
+class LookThrough:
+    """Looks through the network of a run, as often as it is asked.
+
+    Args:
+        run: Whose log says so where the network cannot be looked through: a run is worth more than its X-ray.
+        name: What the page calls the network.
+        assembled: The models of the run.
+        x: Raw inputs.
+        y: Labels, or targets in their own units.
+        classes: Number of classes; 0 for numbers.
+    """
+
+    def __init__(
+        self, run: RunDirectory, name: str, assembled: Assembled, x: np.ndarray, y: np.ndarray, *, classes: int
+    ) -> None:
+        self._run = run
+        self._name = name
+        self._assembled = assembled
+        self._x = x[:EXAMPLES].astype("float32")
+        self._y = y[:EXAMPLES] if classes else y[:EXAMPLES, None].astype("float32")
+        self._classes = classes
+        self._collection: Collection | None = None
+
+    def now(self, weights: Sequence[np.ndarray] | None = None) -> XrayReport | None:
+        """Returns an X-ray of the network; None where there can be none.
+
+        Args:
+            weights: What its weights are to be, and stay; by default they are what they are.
+        """
+        if weights is not None:
+            self._assembled.raw.set_weights(weights)
+        try:
+            with _backend.keeping_random_state():
+                self._collection = self._collection or self._new_collection()
+                return self._collection.report(name=self._name)
+        except Exception as error:
+            self._run.log(f"The report has no X-ray: {type(error).__name__}: {error}")
+            return None
+
+    def _new_collection(self) -> Collection:
+        model = self._assembled.raw
+        x, y = (keras.ops.convert_to_tensor(array) for array in (self._x, self._y))
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else self._squared_error
+        return Collection(model, discover(model), x, y, loss, True)
+
+    def _squared_error(self, targets: Any, outputs: Any) -> Any:
+        # In units of the target's deviation, as in training.
+        return keras.ops.mean(keras.ops.square((outputs - targets) / self._assembled.target_scale))

@@ -1,0 +1,137 @@
+"""The reports of a training as TensorBoard shows them: lines over the steps, and histograms."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_residual._optional import require
+from keras_residual.xray.report import XrayReport
+
+EXTRA = "tensorboard"
+
+OF_MODEL = (
+    "loss",
+    "learning_rate",
+    "gradient_ratio",
+    "gradient_slope",
+    "weight_gradient_ratio",
+    "signal_ratio",
+    "signal_slope",
+)
+"""Quantities of the whole that become a chart each, in the section `model`."""
+
+OF_BLOCK = (
+    "gradient_norm",
+    "weight_gradient_norm",
+    "update_ratio",
+    "variance",
+    "branch_ratio",
+    "branch_cosine",
+    "dead_units",
+    "saturated_units",
+)
+"""Quantities of the blocks that become a section each, with a chart a block, and a histogram over depth."""
+
+MOST_BLOCKS = 32
+"""Blocks that have charts of their own; of more, as many at equal distances, the first and the last among them."""
+
+BINS = 30
+
+_COUNT = itertools.count()
+
+
+class EventFiles:
+    """Writes the reports to an event file in a folder, all of one before the next.
+
+    Args:
+        path: The folder, which becomes a run of TensorBoard. Files that are there stay, and are shown with the new one.
+
+    Raises:
+        ImportError: If tensorboardX is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._writers = require("tensorboardX.event_file_writer", extra=EXTRA)
+        self._events = require("tensorboardX.proto.event_pb2", extra=EXTRA)
+        self._summaries = require("tensorboardX.proto.summary_pb2", extra=EXTRA)
+        self._path = path
+        self._writer: Any = None
+
+    def add(self, report: XrayReport, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
+        """Writes one report.
+
+        Args:
+            report: What an X-ray found.
+            entries: For each block some entries of its weights, and of their gradients.
+            step: Number of steps of training by then.
+        """
+        values = [self._scalar(f"model/{key}", report.model.get(key)) for key in OF_MODEL]
+        measured = [key for key in OF_BLOCK if key != "update_ratio" or report.model.get("update_steps")]
+        for key in measured:
+            column = [block.get(key) for block in report.blocks]
+            values += [self._scalar(f"{key}/{tag}", column[index]) for index, tag in _tags(report)]
+            if any(value is not None for value in column):
+                values.append(self._over_depth(f"over_depth/{key}", column))
+        for index, tag in _tags(report):
+            for name, numbers in zip(("weights", "gradients"), entries[index], strict=True):
+                values.append(self._histogram(f"{name}/{tag}", numbers))
+        summary = self._summaries.Summary(value=[value for value in values if value is not None])
+        if self._writer is None:
+            self._path.mkdir(parents=True, exist_ok=True)
+            # The name has the second in which it was made; another process or fit may begin in the same one.
+            self._writer = self._writers.EventsWriter(str(self._path / "events"), f".{os.getpid()}.{next(_COUNT)}")
+        self._writer.write_event(self._events.Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file; what is added later goes to another one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _scalar(self, tag: str, value: float | None) -> Any:
+        return None if value is None else self._summaries.Summary.Value(tag=tag, simple_value=value)
+
+    def _over_depth(self, tag: str, column: Sequence[float | None]) -> Any:
+        """Returns a histogram whose horizontal axis is the depth, and whose heights are the numbers."""
+        heights = [value if value is not None and math.isfinite(value) and value > 0 else 0.0 for value in column]
+        limits = [float(index + 1) for index in range(len(heights))]
+        return self._proto(tag, 0.0, limits, heights)
+
+    def _histogram(self, tag: str, numbers: np.ndarray) -> Any:
+        numbers = numbers[np.isfinite(numbers)].astype("float64")
+        if not numbers.size:
+            return None
+        counts, edges = np.histogram(numbers, BINS)
+        return self._proto(tag, float(edges[0]), edges[1:].tolist(), counts.astype("float64").tolist(), numbers)
+
+    def _proto(self, tag: str, least: float, limits: list[float], counts: list[float], numbers: Any = None) -> Any:
+        numbers = np.asarray(counts) if numbers is None else numbers
+        histogram = self._summaries.HistogramProto(
+            min=least,
+            max=limits[-1],
+            num=float(sum(counts)),
+            sum=float(numbers.sum()),
+            sum_squares=float((numbers**2).sum()),
+            bucket_limit=limits,
+            bucket=counts,
+        )
+        return self._summaries.Summary.Value(tag=tag, histo=histogram)
+
+
+def _tags(report: XrayReport) -> list[tuple[int, str]]:
+    """Returns the blocks that have charts, each with a name that sorts by depth."""
+    count = len(report.blocks)
+    shown = np.unique(np.linspace(0, count - 1, min(count, MOST_BLOCKS)).round().astype(int)) if count else []
+    digits = len(str(count - 1))
+    names = [re.sub(r"[^-\w.]", "_", str(block["name"])) for block in report.blocks]
+    return [(int(index), f"{int(index):0{digits}d}_{names[index]}") for index in shown]

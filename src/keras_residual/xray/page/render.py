@@ -1,0 +1,101 @@
+"""The page itself: a whole file, or what another page needs to hold X-rays among other things."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import Any
+
+from keras_residual._optional import require
+from keras_residual.xray.page.content import Content
+from keras_residual.xray.page.health import SIGNS
+from keras_residual.xray.page.library import drawing_library
+from keras_residual.xray.page.quantity import CHAPTERS
+from keras_residual.xray.page.rules_in_words import RULES_IN_WORDS
+from keras_residual.xray.report import XrayReport
+
+
+def page(report: XrayReport, earlier: XrayReport | None = None) -> str:
+    """Returns an HTML file that needs no other file and no network.
+
+    Args:
+        report: What is shown.
+        earlier: An earlier report of the same net, drawn beside it.
+
+    Raises:
+        ImportError: Without the extra `plot`.
+    """
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        title="X-ray of " + str(report.model.get("name", "the net")), head=head(), section=section(report, earlier)
+    )
+
+
+def head() -> Any:
+    """Returns style and scripts for the head of a page that holds sections; once a page, whatever their number."""
+    style, script = (_template(name) for name in ("xray.css", "xray.js"))
+    return _markup(f"<style>\n{style}</style>\n<script>{drawing_library()}</script>\n<script>\n{script}</script>\n")
+
+
+def section(
+    report: XrayReport, earlier: XrayReport | None = None, earlier_name: str = "earlier", *, folded: bool = False
+) -> Any:
+    """Returns the part of a page that shows an X-ray, with a heading of the second level.
+
+    Args:
+        report: What is shown.
+        earlier: An earlier report of the same net, drawn beside it.
+        earlier_name: What the page calls the earlier time, for example "before training".
+        folded: Whether all chapters of pictures but the first are closed at first.
+    """
+    content = Content(report, earlier, earlier_name)
+    pictures = content.pictures
+    chapters = [
+        (name, [picture for picture in pictures if picture.chapter == key])
+        for key, name in CHAPTERS.items()
+        if any(picture.chapter == key for picture in pictures)
+    ]
+    text = (
+        _environment()
+        .get_template("section.html.j2")
+        .render(
+            content=content,
+            data=content.data(pictures),
+            chapters=chapters,
+            folded=folded,
+            signs=SIGNS,
+            rules_in_words=RULES_IN_WORDS,
+        )
+    )
+    return _markup(text)
+
+
+# --- Parts -----------------------------------------------------------------------------------------------------------
+
+
+def _template(name: str) -> str:
+    return (files("keras_residual.xray.page") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _environment() -> Any:
+    jinja2 = require("jinja2", extra="plot")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_residual.xray.page"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["prose"] = _prose
+    return environment
+
+
+def _prose(text: str) -> Any:
+    """Returns a text with its code and its addresses marked as such, and all else escaped."""
+    escaped = str(require("markupsafe", extra="plot").escape(text))
+    linked = re.sub(r"(https?://[\w./-]*\w)", r'<a href="\1" rel="noreferrer">\1</a>', escaped)
+    return _markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", linked))
+
+
+def _markup(text: str) -> Any:
+    return require("markupsafe", extra="plot").Markup(text)

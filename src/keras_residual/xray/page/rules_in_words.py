@@ -1,0 +1,31 @@
+"""What each rule has found, for a reader without prior knowledge."""
+
+RULES_IN_WORDS = {
+    "not_a_number": "A calculation broke: some values are no numbers any more, and everything behind is lost",
+    "overflow": "The numbers have grown too large for the machine",
+    "underflow": "The learning signal is too small for the short numbers that this net computes with",
+    "softmax_twice": "The answers are squeezed twice, so that the net can never be sure of one",
+    "softmax_missing": "The loss takes the answers for probabilities, which they are not",
+    "no_step": "The learning rate is 0, so that nothing is learned",
+    "dead_layer": "A layer passes nothing on: all that follows sees the same for every example",
+    "learning_rate": "Each step of training throws away what was learned before",
+    "transport_gain": "The mixing of the streams makes the signal grow or shrink from block to block",
+    "double_stochasticity": "The mixing of the streams adds to the signal or takes from it, which it should not",
+    "streams_alike": "The parallel streams have become copies of one another",
+    "signal_grows": "The signal grows from block to block like compound interest",
+    "post_norm": "In a net this deep, the rescaling behind every sum wears the shortcuts down",
+    "samples_alike": "All examples look the same to the net from here on",
+    "skip_scaled": "The shortcut is weakened at every block, and the weakening multiplies",
+    "no_gradient": "No learning signal arrives at all, not even at the last block",
+    "gradient_vanishes": "The learning signal fades out before it reaches the first blocks",
+    "gradient_explodes": "The learning signal grows from block to block on its way to the input",
+    "gradient_grows": "The first blocks get far more of the learning signal than the last ones",
+    "unused_branch": "This block does nothing, and cannot learn to",
+    "unused_depth": "The last blocks do next to nothing",
+    "frozen": "This block is not being trained, though its neighbours are",
+    "dead_units": "Many units are switched off for good",
+    "saturated_units": "Most units are stuck at their limit",
+    "missing_activation": "This block lacks what lets a net bend: it can only compute straight lines",
+    "duplicate": "Two blocks are copies of one another",
+}
+"""By name of the rule."""
