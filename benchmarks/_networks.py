@@ -3,8 +3,8 @@
 The processes of one comparison wait for their turn, so that each peer runs right after the others and a change of the
 machine's pace meets all of them. What counts is the time of the processor, on one core.
 
-All run with the same thresholds of the allocator. By default glibc moves them by what a process happened to free before,
-and a process that never freed a large array returns its pages after each call and faults them in again for the next:
+All run with the same thresholds of the allocator. By default glibc moves them by what a process happened to free
+before, and one that never freed a large array returns its pages after each call and faults them in again for the next:
 ResNet-18 on JAX then takes 9 ms of the system's time a picture, whoever built it.
 """
 

@@ -42,8 +42,8 @@ def xray(
             from keras_residual.training.evaluate import load_test_data
             from keras_residual.training.saved import load_saved
             from keras_residual.xray import xray as look
+            from keras_residual.xray.measuring.requested import check_quantities
             from keras_residual.xray.report import finite
-            from keras_residual.xray.requested import check_quantities
 
             if html is not None:
                 require("vl_convert", extra="plot")  # before the model is looked at, not after

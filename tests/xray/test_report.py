@@ -6,9 +6,9 @@ import math
 import pytest
 
 from keras_residual.xray.advice import Advice, advise
-from keras_residual.xray.checks import CHECKS
 from keras_residual.xray.report import XrayReport
-from keras_residual.xray.rules import RULES
+from keras_residual.xray.rules.checks import CHECKS
+from keras_residual.xray.rules.rules import RULES
 
 pytestmark = pytest.mark.any_backend
 
@@ -29,6 +29,7 @@ BLOCK = {
     "update_ratio": None,
     "weight_gradient_norm": 1.0,
     "branch_ratio": 0.5,
+    "branch_variance": 1.0,
     "branch_cosine": 0.0,
     "share": 1.0,
     "dead_units": None,

@@ -11,8 +11,8 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.xray.collection import Collection
-from keras_residual.xray.discover import discover
+from keras_residual.xray.finding.discover import discover
+from keras_residual.xray.measuring.collection import Collection
 from keras_residual.xray.report import XrayReport
 
 EXAMPLES = 64

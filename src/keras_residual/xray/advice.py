@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from keras_residual.xray.checks import CHECKS
-from keras_residual.xray.rules import RULES, Rule
+from keras_residual.xray.rules.checks import CHECKS
+from keras_residual.xray.rules.rules import RULES, Rule
 
 MOST_BLOCKS = 4
 """Blocks that one rule names one by one; where it finds more, one entry speaks of all."""

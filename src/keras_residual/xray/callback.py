@@ -14,12 +14,12 @@ from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
-from keras_residual.xray.cadence import Clock, cadence_of
 from keras_residual.xray.collect import batch_tensors, is_built
-from keras_residual.xray.collection import Collection
-from keras_residual.xray.discover import discover
-from keras_residual.xray.event_files import EventFiles
-from keras_residual.xray.json_lines import JsonLines
+from keras_residual.xray.finding.discover import discover
+from keras_residual.xray.following.cadence import Clock, cadence_of
+from keras_residual.xray.following.event_files import EventFiles
+from keras_residual.xray.following.json_lines import JsonLines
+from keras_residual.xray.measuring.collection import Collection
 from keras_residual.xray.report import XrayReport
 
 ENTRIES = 256

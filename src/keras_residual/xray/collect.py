@@ -13,10 +13,10 @@ from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.xray.costs import costs_in_words
-from keras_residual.xray.kept import collection_for, keep
+from keras_residual.xray.measuring.costs import costs_in_words
+from keras_residual.xray.measuring.kept import collection_for, keep
+from keras_residual.xray.measuring.requested import Request, check_quantities
 from keras_residual.xray.report import XrayReport
-from keras_residual.xray.requested import Request, check_quantities
 
 
 def xray(

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 import keras_residual as kr
+from keras_residual.xray.measuring.requested import REQUESTED
 from keras_residual.xray.page.content import Content
 from keras_residual.xray.page.quantity import CHAPTERS
 from keras_residual.xray.page.rules_in_words import RULES_IN_WORDS
 from keras_residual.xray.page.whole import WHOLE
 from keras_residual.xray.page.words import QUANTITIES
 from keras_residual.xray.report import XrayReport
-from keras_residual.xray.requested import REQUESTED
-from keras_residual.xray.rules import RULES
+from keras_residual.xray.rules.rules import RULES
 from xray.page.reports import BLOCK, in_stages, of_everything, report, vanishing
 
 pytestmark = pytest.mark.any_backend

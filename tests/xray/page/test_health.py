@@ -8,7 +8,7 @@ import pytest
 
 from keras_residual.xray.page.health import REACHES, healths
 from keras_residual.xray.report import XrayReport
-from keras_residual.xray.rules import RULES
+from keras_residual.xray.rules.rules import RULES
 from xray.page.reports import in_stages, report, vanishing
 
 pytestmark = pytest.mark.any_backend

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from keras_residual.xray.advice import Advice
-from keras_residual.xray.checks import CHECKS
 from keras_residual.xray.page.stages import stages
-from keras_residual.xray.rules import RULES
+from keras_residual.xray.rules.checks import CHECKS
+from keras_residual.xray.rules.rules import RULES
 
 HEALTHY, AFFECTED, ILL = "healthy", "affected", "ill"
 SIGNS = {HEALTHY: "✓", AFFECTED: "!", ILL: "✕"}

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras_residual.xray.checks import begins_stage
+from keras_residual.xray.rules.checks import begins_stage
 
 
 @dataclass(frozen=True, slots=True)

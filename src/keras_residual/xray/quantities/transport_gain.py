@@ -44,7 +44,7 @@ def transport_gain(transports: Any) -> Any:
         product = product / largest[..., None, None]
         logarithm = logarithm + ops.log(largest)
         size: Any = ops.abs(product)
-        sums = ops.maximum(ops.max(ops.sum(size, axis=-1), axis=-1), ops.max(ops.sum(size, axis=-2), axis=-1))
+        sums: Any = ops.maximum(ops.max(ops.sum(size, axis=-1), axis=-1), ops.max(ops.sum(size, axis=-2), axis=-1))
         return (product, logarithm), (ops.mean(sums * ops.exp(logarithm)),)
 
     _, (gains,) = _backend.scan(body, (product, logarithm), (transports,))

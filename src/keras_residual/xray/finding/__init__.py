@@ -1,0 +1,1 @@
+"""Where the residual connections of a model are, and what stands for a block."""

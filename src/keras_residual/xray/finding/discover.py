@@ -1,0 +1,214 @@
+"""Where the residual connections of a model are, or its layers where it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.shapes import ATTENTION, sublayers
+from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.topologies.single import Single
+from keras_residual.xray.finding.graph import Graph, Merge
+from keras_residual.xray.finding.inside import Call, Insides, look_inside
+from keras_residual.xray.finding.place import Place, Weight
+from keras_residual.xray.finding.structure import (
+    activation_of,
+    is_functional,
+    is_norm,
+    norm_positions,
+    number_or_none,
+    structure_of,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A layer or operation whose calls are watched, and the places that these calls fill.
+
+    Args:
+        operation: The layer or operation.
+        places: A place for each call; for a stack, and for a layer with connections in its `call`, one for each
+            connection.
+        merges: What is known of a sum in a graph, one entry a place; empty for all else.
+        calls: The calls of a layer with connections in its `call`; empty for all else.
+    """
+
+    operation: Any
+    places: list[Place]
+    merges: list[Merge]
+    calls: list[Call] = field(default_factory=list)
+
+
+def discover(model: keras.Layer, x: Any = None, *, training: bool = True) -> list[Target]:
+    """Returns what is to be watched: the connections of the model, or its layers with weights where it has none.
+
+    Args:
+        model: A built model or layer.
+        x: A batch, with which the model is called once if it has layers whose `call` is code of others, to see the
+            connections in there. Without it such a layer counts as one function.
+        training: Whether the layers act as in training.
+    """
+    insides = Insides() if x is None else look_inside(model, x, training)
+    targets = list(_Walk(insides).connections(model, ()))
+    if not targets:
+        targets = [Target(layer, [_layer_place(layer, behind)], []) for layer, behind in _plain_layers(model)]
+    return targets
+
+
+class _Walk:
+    """The way through a model, that passes each layer once."""
+
+    def __init__(self, insides: Insides) -> None:
+        self.insides = insides
+        self._seen: set[int] = set()
+
+    def connections(self, layer: Any, path: tuple[str, ...]) -> Iterator[Target]:
+        """Yields what is to be watched in a layer, `path` being the names of the layers that lead to it."""
+        if id(layer) in self._seen:
+            return
+        self._seen.add(id(layer))
+        if isinstance(layer, Residual):
+            if type(layer).call is Residual.call:
+                yield Target(layer, [_residual_place(layer)], [])
+        elif isinstance(layer, ResidualStack):
+            yield Target(layer, _stack_places(layer), [])
+        elif is_functional(layer):
+            yield from self._in_graph(layer, path)
+        elif not isinstance(layer, ATTENTION):
+            if id(layer) in self.insides.calls:
+                yield _inside(layer, self.insides.calls[id(layer)], path)
+            inner = layer.layers if isinstance(layer, keras.Sequential) else layer._layers
+            for part in inner:
+                yield from self.connections(part, (*path, part.name))
+
+    def _in_graph(self, model: Any, path: tuple[str, ...]) -> Iterator[Target]:
+        graph = Graph.of_model(model, self.insides.value_free)
+        merges: dict[int, list[Merge]] = {}
+        for merge in graph.merges():
+            merges.setdefault(id(merge.operation), []).append(merge)
+        for node in graph.nodes:
+            operation = node.operation
+            if id(operation) in merges:
+                found = merges.pop(id(operation))
+                yield Target(operation, [_merge_place(merge, _name(merge)) for merge in found], found)
+            elif isinstance(operation, keras.Layer):
+                yield from self.connections(operation, (*path, operation.name))
+
+
+def _inside(layer: keras.Layer, calls: list[Call], path: tuple[str, ...]) -> Target:
+    places = []
+    for number, call in enumerate(calls, start=1):
+        counts: dict[str, int] = {}
+        for merge in call.merges:
+            name = _name(merge)
+            if not isinstance(merge.operation, keras.Layer):
+                counts[merge.kind] = counts.get(merge.kind, 0) + 1
+                name = f"{merge.kind}_{counts[merge.kind]}"
+            suffix = f":{number}" if number > 1 else ""
+            places.append(_merge_place(merge, "/".join((*path, name)) + suffix))
+    return Target(layer, places, [merge for call in calls for merge in call.merges], calls)
+
+
+def _name(merge: Merge) -> str:
+    return merge.operation.name + (f":{merge.call + 1}" if merge.call else "")
+
+
+# --- What is known of each -------------------------------------------------------------------------------------------
+
+
+def _residual_place(layer: Residual) -> Place:
+    facts = _facts(layer)
+    return Place(name=layer.name, kind="residual", weights=[(w, None) for w in layer.weights], **facts)
+
+
+def _facts(layer: Residual) -> dict[str, Any]:
+    scale = layer.branch_scale_layer
+    return {
+        "operations": [layer],
+        "structure": structure_of(layer.branch),
+        "norm": norm_positions(layer),
+        "skip_scale": number_or_none(layer.skip_scale_layer) if layer.merge == "add" else None,
+        "scaled": scale is not None,
+        "additive": layer.merge in ("add", "concat"),
+        "shape_changes": layer.shortcut_layer is not None,
+    }
+
+
+def _merge_place(merge: Merge, name: str) -> Place:
+    norms = [operation for operation in merge.operations if is_norm(operation)]
+    position = ("post",) if merge.post_norm else ("pre",) if norms else ()
+    return Place(
+        name=name,
+        kind=merge.kind,
+        operations=list(merge.operations),
+        weights=[(weight, None) for weight in merge.variables],
+        structure=structure_of(merge.operations),
+        norm=position,
+        shape_changes=bool(merge.shortcut),
+    )
+
+
+def _layer_place(layer: keras.Layer, behind: list[keras.Layer]) -> Place:
+    weights: list[Weight] = [(weight, None) for weight in layer.weights]
+    operations = [layer, *behind]
+    structure = structure_of(operations)
+    return Place(name=layer.name, kind="layer", operations=operations, weights=weights, structure=structure)
+
+
+def _stack_places(stack: ResidualStack) -> list[Place]:
+    blocks = stack._blocks
+    scales = stack._contexts.values
+    multi_stream = not isinstance(stack.topology, Single)
+    places = []
+    for index in range(stack.depth):
+        cell = blocks.cells[0 if blocks.scanned else index]
+        slices = dict(zip(map(id, cell.variables), blocks.stacked, strict=True)) if blocks.scanned else {}
+        for position, connection in enumerate(cell.connections):
+            weights: list[Weight] = [
+                (slices[id(w)], index) if blocks.scanned else (w, None) for w in connection.weights
+            ]
+            place: dict[str, Any] = {"operations": [connection], "structure": structure_of([connection])}
+            kind = "layer"
+            if isinstance(connection, Residual):
+                kind, place = "stack", _facts(connection)
+                for name, told in (("skip_scale", "skip_scale"), ("scaled", "branch_scale")):
+                    if told in scales:
+                        value = float(scales[told][index, position])
+                        place[name] = value * (place[name] or 1.0) if name == "skip_scale" else True
+            suffix = f".{position}" if len(cell.connections) > 1 else ""
+            places.append(
+                Place(
+                    name=f"{stack.name}.{index}{suffix}",
+                    kind=kind,
+                    weights=weights,
+                    multi_stream=multi_stream,
+                    stack=stack,
+                    index=index,
+                    **place,
+                )
+            )
+    return places
+
+
+def _plain_layers(model: keras.Layer) -> list[tuple[keras.Layer, list[keras.Layer]]]:
+    """Returns the layers that hold weights themselves, in order, each with the activations behind it.
+
+    Norms and activations of their own belong to the layer before them.
+    """
+    found: dict[int, tuple[keras.Layer, list[keras.Layer]]] = {}
+    inside: set[int] = set()
+    for layer in sublayers(model):
+        if id(layer) in inside or is_norm(layer):
+            continue
+        if isinstance(layer, (*ATTENTION, keras.layers.RNN, keras.layers.Bidirectional)):
+            inside |= {id(part) for part in sublayers(layer)}
+            found[id(layer)] = layer, []
+        elif layer._trainable_variables or layer._non_trainable_variables:
+            found[id(layer)] = layer, []
+        elif found and not layer._layers and activation_of(layer) is not None:
+            list(found.values())[-1][1].append(layer)
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""What `XrayCallback` consists of: when it looks, and where it writes."""

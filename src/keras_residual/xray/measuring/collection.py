@@ -1,0 +1,173 @@
+"""The program in which everything is measured: one forward and one backward pass, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual import _backend
+from keras_residual.stacks.state import is_float, rank_in_block
+from keras_residual.xray.finding.discover import Target
+from keras_residual.xray.finding.structure import distinct
+from keras_residual.xray.measuring.assemble import assemble
+from keras_residual.xray.measuring.ending import ending_facts, ending_numbers, head_of
+from keras_residual.xray.measuring.loss import loss_function, loss_scale
+from keras_residual.xray.measuring.recorder import Recorder
+from keras_residual.xray.measuring.some_entries import some_entries
+from keras_residual.xray.quantities.numerics import nan_share, underflow_share
+from keras_residual.xray.quantities.scaled_norm import scaled_norm
+from keras_residual.xray.quantities.stream_gradient import gradient_norm, gradient_spread
+from keras_residual.xray.report import XrayReport
+
+
+class Collection:
+    """The X-ray of a model as a program, which is compiled once: run again, it measures what the weights are by then.
+
+    Args:
+        model: A built model or layer.
+        targets: What is watched.
+        x: The batch.
+        y: Its targets, or None.
+        loss: As of `xray`.
+        training: Whether the layers act as in training.
+        entries: Number of entries of each weight and of its gradient that are kept for `entries`; 0 for none.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        targets: Sequence[Target],
+        x: Any,
+        y: Any,
+        loss: Any,
+        training: bool,
+        *,
+        entries: int = 0,
+    ) -> None:
+        self.model = model
+        self.given: tuple[Any, ...] = (x, y) if y is not None else (x,)
+        self.training = training
+        self.recorder = Recorder(targets)
+        self.loss = loss_function(model, y, loss)
+        self._followed = None if y is None else getattr(model, "loss", None) if loss is None else loss
+        self._head = head_of(model)
+        # The narrowest type that a layer computes in is where numbers are lost first.
+        policies = {layer.compute_dtype for layer in model._flatten_layers()}
+        self.dtype = "float16" if "float16" in policies else "bfloat16" if "bfloat16" in policies else "float32"
+        places = [place for target in targets for place in target.places]
+        self.weights = distinct(v for place in places for v, _ in place.weights if is_float(v))
+        self.trained = [variable for variable in self.weights if variable.trainable]
+        self._entries = entries
+        self._found: Any = None
+        asked = {id(variable) for variable in self.trained}
+        others = [variable for variable in distinct(model.variables) if id(variable) not in asked]
+        self._program = _backend.probed_gradients(self._forward, self._finish, self.trained, others)
+
+    def snapshot(self) -> list[Any]:
+        """Returns copies of the weights that are trained, which a later step of training leaves as they are."""
+        return [ops.copy(ops.stop_gradient(variable.value)) for variable in self.trained]
+
+    def report(self, before: Sequence[Any] = (), **facts: Any) -> XrayReport:
+        """Runs the program, and returns its report.
+
+        Args:
+            before: A snapshot, from which it is measured how far the weights have moved since. A program that was given
+                one at its first run gets one at each.
+            facts: What else is known of the moment, for the quantities of the whole.
+        """
+        scale = ops.convert_to_tensor(loss_scale(self.model, self.dtype == "float16"), "float32")
+        found = self._program((self.given, scale, list(before)))
+        numbers: Any = keras.tree.map_structure(lambda t: np.asarray(ops.convert_to_numpy(t)), found)
+        self._found = numbers
+        facts = {
+            "batch": int(keras.tree.flatten(self.given[0])[0].shape[0]),
+            "dtype": self.dtype,
+            "backend": keras.backend.backend(),
+            "training": self.training,
+            "ending": ending_facts(self.model, self._followed, numbers["ending"]),
+            **facts,
+        }
+        blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts)
+        return XrayReport(blocks, whole)
+
+    def entries(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Returns for each block some entries of its trained weights, and of their gradients, in the last run."""
+        kept = zip(self.trained, self._found["entries"], strict=True)
+        by_variable = {id(variable): pair for variable, pair in kept}
+        found = []
+        for place in (place for places in self.recorder.order for place in places):
+            pairs = [(by_variable[id(v)], index) for v, index in place.weights if id(v) in by_variable]
+            parts = [[part if index is None else part[index] for part in pair] for pair, index in pairs]
+            columns = zip(*parts, strict=True) if parts else ([], [])
+            weights, gradients = (np.concatenate([np.ravel(part) for part in [[], *column]]) for column in columns)
+            found.append((weights, gradients))
+        return found
+
+    def forget(self) -> None:
+        """Drops the batch and what was seen of it; the program stays."""
+        self.given = ()
+        self._found = None
+        self.recorder.forget()
+
+    def _forward(self, probe: Any, given: Any) -> tuple[Any, Any]:
+        data, scale, before = given
+        self.recorder.reset(probe)
+        arguments = {"training": self.training} if self.model._call_has_training_arg else {}
+        with self.recorder.watching():
+            outputs = self.model(data[0], **arguments)
+        loss = self.loss(data[1] if len(data) > 1 else None, outputs)
+        weights = [_weight_numbers(variable) for variable in self.weights]
+        moved = [_moved(variable, value) for variable, value in zip(self.trained, before, strict=bool(before))]
+        kept = [self._some_of(variable.value, variable) for variable in self.trained if self._entries]
+        found = {"seen": self.recorder.finished(), "loss": loss, "weights": weights, "moved": moved}
+        ending = ending_numbers(outputs, [variable.value for variable in self._head])
+        return loss * scale, {**found, "scale": scale, "entries": kept, "ending": ending}
+
+    def _finish(self, outputs: Any, probe_gradients: list[Any], weight_gradients: list[Any]) -> Any:
+        scale, kept = outputs["scale"], outputs["entries"]
+        streams = [
+            _stream_numbers(gradient, 1 if kind == "rows" else 0, scale)
+            for gradient, (kind, _) in zip(probe_gradients, self.recorder.probes, strict=True)
+        ]
+        pairs = list(zip(weight_gradients, self.trained, strict=True))
+        weights = [scaled_norm(gradient, _stacked_axes(variable)) / scale for gradient, variable in pairs]
+        if self._entries:
+            of_gradients = [self._some_of(gradient, variable) / scale for gradient, variable in pairs]
+            kept = list(zip(kept, of_gradients, strict=True))
+        return {**outputs, "streams": streams, "weight_gradients": weights, "entries": kept}
+
+    def _some_of(self, value: Any, variable: keras.Variable) -> Any:
+        return some_entries(ops.stop_gradient(value), _stacked_axes(variable), self._entries)
+
+
+def _stream_numbers(gradient: Any, batch_axis: int, scale: Any) -> dict[str, Any]:
+    return {
+        "norm": gradient_norm(gradient, batch_axis) / scale,
+        "spread": gradient_spread(gradient, batch_axis),
+        "nan": nan_share(gradient, batch_axis),
+        "underflow": underflow_share(gradient, batch_axis),
+    }
+
+
+def _weight_numbers(variable: keras.Variable) -> dict[str, Any]:
+    value: Any = ops.cast(variable.value, "float32")
+    first = _stacked_axes(variable)
+    return {
+        "norm": scaled_norm(value, first),
+        "sum": ops.sum(value, axis=tuple(range(first, len(value.shape)))),
+    }
+
+
+def _moved(variable: keras.Variable, before: Any) -> dict[str, Any]:
+    """Returns how far a weight is from what it was, and the norm that it had."""
+    before, first = ops.cast(before, "float32"), _stacked_axes(variable)
+    now: Any = ops.cast(variable.value, "float32")
+    return {"by": scaled_norm(ops.stop_gradient(now) - before, first), "from": scaled_norm(before, first)}
+
+
+def _stacked_axes(variable: keras.Variable) -> int:
+    return len(variable.shape) - rank_in_block(variable)

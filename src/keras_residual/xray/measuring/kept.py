@@ -1,0 +1,89 @@
+"""The program of a model's last X-ray, kept with the model: the next one runs it again where only numbers are new."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual.xray.finding.discover import discover
+from keras_residual.xray.measuring.collection import Collection
+
+_NAME = "_keras_residual_xray"
+_PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
+_CHANGED_BY_TRAINING = ("stop_training",)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    state: Any
+    collection: Collection
+
+
+def collection_for(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Collection:
+    """Returns the collection of the last X-ray of a model for a new batch, or a new one where that would not do.
+
+    It would not where the batch has another shape, where loss or `training` is another one, and where the model has
+    changed in more than the values of its weights: in what is trained, or in a setting of a layer.
+
+    Args:
+        model: A built model or layer.
+        x: The batch.
+        y: Its targets, or None.
+        loss: As of `xray`.
+        training: Whether the layers act as in training.
+    """
+    kept = model.__dict__.get(_NAME)
+    if kept is None or kept.state != _state(model, x, y, loss, training):
+        return Collection(model, discover(model, x, training=training), x, y, loss, training)
+    kept.collection.given = (x, y) if y is not None else (x,)
+    return kept.collection
+
+
+def keep(collection: Collection, loss: Any) -> None:
+    """Keeps a collection that has run with its model, without what it has seen.
+
+    It is part of the model's `__dict__`, past Keras's bookkeeping: it goes when the model goes, and no file or copy of
+    the model has it.
+
+    Args:
+        collection: What has run.
+        loss: As it was given to `xray`.
+    """
+    x, y = collection.given if len(collection.given) > 1 else (*collection.given, None)
+    # Taken now, since a first call may change what layers note of it.
+    state = _state(collection.model, x, y, loss, collection.training)
+    collection.forget()
+    collection.model.__dict__[_NAME] = _Kept(state, collection)
+
+
+def _state(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Any:
+    """Returns all that a program depends on beside values of tensors, to be compared with another such state."""
+    given = x if y is None else (x, y)
+    batch = keras.tree.map_structure(lambda t: (tuple(t.shape), keras.backend.standardize_dtype(t.dtype)), given)
+    compiled = getattr(model, "loss", None) if loss is None else loss
+    trained = [(id(variable), variable.trainable) for variable in model.variables]
+    return batch, compiled, training, trained, [_settings(layer) for layer in model._flatten_layers()]
+
+
+def _settings(layer: Any) -> Any:
+    """Returns the plain attributes of a layer and its functions, such as a rate and an activation."""
+    own = {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in _of_any_model() and (_is_plain(value) or callable(value))
+    }
+    return id(layer), layer.trainable, layer.compute_dtype, own
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
+@functools.cache
+def _of_any_model() -> frozenset[str]:
+    """Returns the names of the attributes that Keras gives every model, for its own bookkeeping."""
+    return frozenset((*vars(keras.Sequential(name="any")), *_CHANGED_BY_TRAINING, _NAME))

@@ -1,0 +1,62 @@
+"""Which axes of a weight number the outputs that it makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_residual.layers.shapes import sublayers
+from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.state import rank_in_block
+from keras_residual.xray.finding.structure import is_norm
+
+
+def trained_weights(model: keras.Layer) -> list[tuple[keras.Variable, tuple[int, ...] | None]]:
+    """Returns each trainable weight of a model with the axes that number its filters; None for one without.
+
+    A filter is what makes one output: a column of a dense kernel, an output channel of a convolution, the row of an
+    embedding. Blocks that are stacked in one weight have filters of their own.
+
+    Args:
+        model: A built model or layer.
+    """
+    trained = {id(variable) for variable in model.trainable_variables}
+    found: dict[int, tuple[keras.Variable, tuple[int, ...] | None]] = {}
+    for layer, variable, made in _owned(model):
+        if id(made) in trained and keras.backend.is_float_dtype(made.dtype):
+            stacked = range(len(made.shape) - rank_in_block(made))
+            axes = filter_axes(layer, variable)
+            found.setdefault(id(made), (made, None if axes is None else (*stacked, *axes)))
+    return list(found.values())
+
+
+def filter_axes(layer: Any, variable: keras.Variable) -> tuple[int, ...] | None:
+    """Returns the axes of a layer's weight that number its filters, from the end; None for biases and those of norms.
+
+    Args:
+        layer: The layer that holds it.
+        variable: Its weight.
+    """
+    if len(variable.shape) < 2 or is_norm(layer) or variable is getattr(layer, "bias", None):
+        return None
+    if isinstance(layer, keras.layers.EinsumDense):
+        _, kernel, output = layer.equation.replace("->", ",").replace(".", "").split(",")
+        return tuple(place - len(kernel) for place, letter in enumerate(kernel) if letter in output)
+    if isinstance(layer, keras.layers.Embedding) or "Transpose" in type(layer).__name__:
+        return (-2,)
+    depthwise = "DepthwiseConv" in type(layer).__name__ or variable is getattr(layer, "depthwise_kernel", None)
+    return (-2, -1) if depthwise else (-1,)
+
+
+def _owned(model: keras.Layer) -> Iterator[tuple[keras.Layer, keras.Variable, keras.Variable]]:
+    """Yields each layer with each weight of its own, and what holds that: in a scanned stack a weight of all blocks."""
+    for layer in sublayers(model):
+        if isinstance(layer, ResidualStack) and layer._blocks.scanned:
+            (cell,) = layer._blocks.cells
+            made = dict(zip(map(id, cell.variables), layer._blocks.stacked, strict=True))
+            inner = ((part, v) for part in sublayers(cell) for v in part._trainable_variables)
+            yield from ((part, variable, made[id(variable)]) for part, variable in inner)
+        else:
+            yield from ((layer, variable, variable) for variable in layer._trainable_variables)

@@ -1,0 +1,1 @@
+"""The rules of advice, and the checks that they are made of."""

@@ -1,0 +1,89 @@
+"""What is known of a model's ending, and what the rules on nets that cannot learn make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_residual.xray import xray
+from keras_residual.xray.measuring.ending import head_of, last_layer, loss_takes
+from keras_residual.xray.rules.setup_checks import dead_layer, no_step, softmax_missing, softmax_twice
+
+X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+
+
+@pytest.mark.any_backend
+def test_what_a_loss_takes() -> None:
+    losses = keras.losses
+    assert loss_takes("sparse_categorical_crossentropy") == ("sparse_categorical_crossentropy", "probabilities")
+    assert loss_takes(losses.BinaryCrossentropy(from_logits=True)) == ("binary_crossentropy", "logits")
+    assert loss_takes(losses.CategoricalCrossentropy()) == ("categorical_crossentropy", "probabilities")
+    for other in (None, "mse", {"a": "mse"}, lambda y, outputs: outputs, losses.Huber()):
+        assert loss_takes(other) == (None, None)
+
+
+def test_the_ending_of_a_model() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, name="head")])
+    model.add(layers.Softmax(name="end"))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
+    assert last_layer(model).name == "end"
+    assert [variable is model.get_layer("head").kernel for variable in head_of(model)] == [True]
+    ending = xray(model, X, np.arange(16) % 2).model["ending"]
+    outputs = keras.ops.convert_to_numpy(model(X))
+    assert ending["output_lowest"] == pytest.approx(outputs.min(), rel=1e-5)
+    assert ending["output_highest"] == pytest.approx(outputs.max(), rel=1e-5)
+    assert ending["output_off_one"] < 1e-5
+    assert (ending["classes"], ending["last_layer"], ending["loss_takes"]) == (2, "end", "probabilities")
+    assert ending["head_is_zero"] is False
+    head = model.get_layer("head")
+    head.set_weights([np.zeros((3, 2)), np.ones(2)])
+    assert xray(model, X).model["ending"]["head_is_zero"] is True
+    head.trainable = False
+    assert xray(model, X).model["ending"]["head_is_zero"] is False, "it stays zero"
+
+
+def ending(**different: Any) -> dict[str, Any]:
+    known = {"loss_takes": "logits", "cross_entropy": "categorical_crossentropy", "last_activation": None}
+    known |= {"classes": 3, "output_lowest": 0.1, "output_highest": 0.9, "output_off_one": 1e-6, "last_layer": "end"}
+    return {"ending": {**known, **different}}
+
+
+def names(check: Any, model: dict[str, Any], threshold: float, blocks: Any = ()) -> list[str]:
+    return [name for name, _ in check(list(blocks), model, threshold)]
+
+
+@pytest.mark.any_backend
+def test_one_softmax_and_no_more() -> None:
+    assert names(softmax_twice, ending(), 1e-2) == ["end"]
+    assert names(softmax_twice, ending(loss_takes="probabilities"), 1e-2) == []
+    assert names(softmax_twice, ending(output_lowest=-0.1), 1e-2) == []
+    assert names(softmax_twice, ending(output_off_one=0.3), 1e-2) == []
+    binary = {"cross_entropy": "binary_crossentropy", "classes": 1}
+    assert names(softmax_twice, ending(**binary, last_activation="sigmoid"), 1e-2) == ["end"]
+    assert names(softmax_twice, ending(**binary), 1e-2) == [], "logits may happen to lie between 0 and 1"
+    assert names(softmax_missing, ending(loss_takes="probabilities", output_highest=3.0), 1e-2) == ["end"]
+    assert names(softmax_missing, ending(loss_takes="probabilities"), 1e-2) == []
+    assert names(softmax_missing, ending(output_highest=3.0), 1e-2) == []
+    for check in (softmax_twice, softmax_missing):
+        assert names(check, ending(loss_takes=None), 1e-2) == names(check, {}, 1e-2) == []
+
+
+@pytest.mark.any_backend
+def test_a_constant_rate_of_zero_and_no_schedule() -> None:
+    blocks = [{"name": "fixed", "weight_gradient_norm": None}, {"name": "moved", "weight_gradient_norm": 1.0}]
+    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": False}, 0.0, blocks) == ["moved"]
+    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": True}, 0.0, blocks) == []
+    assert names(no_step, {"learning_rate": 1e-9, "learning_rate_scheduled": False}, 0.0, blocks) == []
+    assert names(no_step, {"learning_rate": None}, 0.0, blocks) == []
+
+
+@pytest.mark.any_backend
+def test_a_layer_is_dead_where_nothing_passes() -> None:
+    blocks = [{"name": str(share), "kind": "layer", "dead_units": share} for share in (None, 0.9, 1.0, 1.0)]
+    assert names(dead_layer, {"batch": 64}, 0.999, blocks) == ["1.0"]
+    assert names(dead_layer, {"batch": 8}, 0.999, blocks) == [], "they may be rare"
+    assert names(dead_layer, {"batch": 64}, 0.999, [{**block, "kind": "residual"} for block in blocks]) == []
