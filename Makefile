@@ -29,7 +29,7 @@ test: .venv/test.stamp ## run every test on JAX, PyTorch and TensorFlow, two pro
 tests-on-%:
 	@echo "== tests on $*: started"; start=$$(date +%s); status=0; share='$*'; \
 	OMP_NUM_THREADS=1 KERAS_BACKEND=$(firstword $(subst -, ,$*)) KERAS_RESIDUAL_TEST_FILES=$${share#$(firstword $(subst -, ,$*))} \
-		$(BIN)/python -m pytest $(TESTS) >.venv/logs/$*.txt 2>&1 || status=$$?; \
+		$(BIN)/python -m pytest --durations=25 --durations-min=3 $(TESTS) >.venv/logs/$*.txt 2>&1 || status=$$?; \
 	if [ $$status -eq 5 ]; then status=0; fi; \
 	echo "== tests on $*: $$(($$(date +%s) - start)) s, status $$status"; cat .venv/logs/$*.txt; exit $$status
 
