@@ -277,6 +277,13 @@ def test_in_the_middle_of_a_residual_net_nothing_happens_twice() -> None:
         residualize(first, verbose=False)
 
 
+def test_no_groups_at_all_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match="`groups` must be at least one group of layers, or None for the suggested ones"
+    ):
+        residualize(dense_net(), groups=[], verbose=False)
+
+
 def test_connections_that_are_there_keep_their_weights() -> None:
     body = [layers.Dense(6, name="first"), layers.Dense(6, name="second"), layers.Dense(1, name="head")]
     block = Residual([layers.Dense(6, activation="relu"), layers.Dense(6)], norm="layer_norm", branch_scale="skip_init")

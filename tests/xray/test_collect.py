@@ -223,6 +223,12 @@ def test_bad_input_is_refused() -> None:
         xray(model, X, loss="mse")
     with pytest.raises(ValueError, match="`x` must be a batch of at least one sample"):
         xray(model, X[:0])
+    with pytest.raises(ValueError, match="`x` must be an array or a tensor with a batch axis.*Make an array of a list"):
+        xray(model, X.tolist())
+    with pytest.raises(ValueError, match=r"`x` must be arrays of one batch.*\[3, 4\]"):
+        xray(model, [X[:3], X[:4]])
+    with pytest.raises(ValueError, match="unknown quantity|'chii'"):
+        xray(model, X, quantities="chii")
 
 
 def test_half_precision() -> None:

@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+import re
+from pathlib import Path
 
 import pytest
 
+import keras_residual as kr
 from keras_residual.xray.advice import Advice, advise
 from keras_residual.xray.report import XrayReport
+from keras_residual.xray.rules import checks
 from keras_residual.xray.rules.checks import CHECKS
 from keras_residual.xray.rules.rules import RULES
 
@@ -75,6 +80,15 @@ def test_every_rule_has_a_check_and_fills_its_own_braces() -> None:
     assert {rule.check for rule in RULES} == set(CHECKS)
     assert len({rule.name for rule in RULES}) == len(RULES)
     assert all(name in {rule.name for rule in RULES} for rule in RULES for name in rule.unless)
+
+
+def test_what_the_advice_names_is_there() -> None:
+    texts = [entry for rule in RULES for entry in (rule.change, rule.because)]
+    texts.append("".join(path.read_text(encoding="utf-8") for path in Path(checks.__file__).parent.glob("*.py")))
+    names = {name for text in texts for name in re.findall(r"\bkr((?:\.\w+)+)", text)}
+    assert "residualize" in str(names)
+    for name in names:
+        operator.attrgetter(name.removeprefix("."))(kr)
 
 
 def test_nan_ends_the_advice_and_inf_comes_before_it() -> None:

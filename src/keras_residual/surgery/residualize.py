@@ -117,6 +117,8 @@ def _plan(owner: str, model: Any, groups: Any, every: int | None) -> ResidualPla
     if groups is not None:
         if every is not None:
             raise bad_argument(owner, "every", "left out where groups are given", every)
+        if not groups:
+            raise bad_argument(owner, "groups", "at least one group of layers, or None for the suggested ones", groups)
         plan = plan_of(model, groups)
     else:
         plan = suggest_groups(model, every=2 if every is None else whole_number(owner, "every", every))

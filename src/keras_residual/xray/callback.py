@@ -41,8 +41,9 @@ class XrayCallback(keras.callbacks.Callback):
     Args:
         x: A batch of inputs, as the model takes them, always the same; some of the validation data, for example.
         y: Its targets. Without them the gradient is that of a random direction of the output.
-        every: `"auto"` takes as many as cost `most_cost` of the time, and in a long training fewer, none within 5 % of
-            the steps up to the last one. `"epoch"` takes one after each epoch, a number one after every so many steps.
+        every: `"auto"` takes as many as cost `most_cost` of the time, and in a long training fewer: at least 5 % more
+            steps lie behind one than behind the one before. `"epoch"` takes one after each epoch, a number one after
+            every so many steps.
         loss: As of `kr.xray`; by default that of `compile`.
         most_cost: Seconds that X-rays may take for each second of training with `every="auto"`, above 0. What compiles
             the first one counts too, so that in a training of less than some minutes only the first and the last fit.

@@ -54,7 +54,7 @@ def xray(
 
     Raises:
         ValueError: For targets without a loss, a batch that is empty, an unknown quantity, or one that lacks targets.
-        TypeError: For a model that is none.
+        TypeError: If `model` is not a Keras layer.
 
     Example:
         >>> inputs = keras.Input((8,))
@@ -65,11 +65,12 @@ def xray(
         ['residual', 'add']
 
     Reference:
-        The docstring of each module in `keras_residual.xray.quantities` has its own.
+        Each file of the folder `keras_residual/xray/quantities` names its own.
     """
     if not isinstance(model, keras.Layer):
         raise wrong_type("xray", "model", "a model or a layer of Keras", model)
     x, y = batch_tensors("xray", "x", x), None if y is None else batch_tensors("xray", "y", y)
+    quantities = (quantities,) if isinstance(quantities, str) else quantities
     check_quantities(quantities, y)
     with _backend.keeping_random_state():
         if not is_built(model):
@@ -99,12 +100,20 @@ def batch_tensors(owner: str, argument: str, given: Any) -> Any:
         argument: Its name.
         given: An array, or a structure of arrays.
     """
+    lengths: set[int] = set()
 
     def convert(array: Any) -> Any:
         if not hasattr(array, "shape"):
             array = np.asarray(array)
-        if not len(array.shape) or not array.shape[0]:
+        if not len(array.shape):
+            rule = "an array or a tensor with a batch axis, or a structure of these"
+            way_out = "Make an array of a list of numbers, and take one batch of a data set."
+            raise bad_argument(owner, argument, rule, f"a {type(given).__name__}", way_out)
+        if not array.shape[0]:
             raise bad_argument(owner, argument, "a batch of at least one sample", tuple(array.shape))
+        lengths.add(int(array.shape[0]))
+        if len(lengths) > 1:
+            raise bad_argument(owner, argument, "arrays of one batch, all of the same length", sorted(lengths))
         tensor: Any = ops.convert_to_tensor(array)
         double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
         return ops.cast(tensor, keras.config.floatx()) if double else tensor

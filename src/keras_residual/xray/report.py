@@ -70,7 +70,7 @@ class XrayReport:
             path: The file.
         """
         text = json.dumps(finite(self.to_dict()), indent=2, ensure_ascii=False, allow_nan=False)
-        Path(path).write_text(text + "\n", encoding="utf-8")
+        _atomic.write_text(Path(path), text + "\n")
 
     def to_html(self, path: str | Path, earlier: XrayReport | None = None) -> None:
         """Writes a page to be opened in a browser: one file, no network, readable without prior knowledge.

@@ -16,7 +16,7 @@ from keras_residual.xray import xray
 from keras_residual.xray.measuring.costs import COSTS, Cost, costs_in_words
 from keras_residual.xray.measuring.requested import REQUESTED
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 X = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
 Y = np.random.default_rng(1).integers(0, 2, size=8)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -215,8 +215,7 @@ RULES: tuple[Rule, ...] = (
         check="unused_branch",
         threshold=1e-6,
         finding="its branch adds nothing and its weights get no gradient",
-        change="give it a scale that can grow, branch_scale='skip_init' of `kr.Residual`, or take the block out with "
-        "`kr.drop_blocks`",
+        change="give it a scale that can grow, branch_scale='skip_init' of `kr.Residual`, or leave the block out",
         because="a factor that is learned gets a gradient at zero, a fixed zero never lets the branch learn "
         "(Bachlechner et al. 2020, https://arxiv.org/abs/2003.04887)",
     ),
