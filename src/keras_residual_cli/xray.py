@@ -35,12 +35,11 @@ def xray(
             if html is not None:
                 _check_free(html)
             start_keras()
-            import keras
-
             from keras_residual._optional import require
             from keras_residual.surgery.suggest import suggest_groups
             from keras_residual.training.evaluate import load_test_data
             from keras_residual.training.saved import load_saved
+            from keras_residual.training.saved_loss import loss_for
             from keras_residual.xray import xray as look
             from keras_residual.xray.measuring.requested import check_quantities
             from keras_residual.xray.report import finite
@@ -56,7 +55,7 @@ def xray(
             asked = [name.strip() for name in (quantities or "").split(",") if name.strip()]
             check_quantities(asked, dataset.y_test[:examples])
         x, y = dataset.x_test[:examples].astype("float32"), dataset.y_test[:examples]
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if dataset.classes else "mse"
+        loss = loss_for(saved, x, classes=bool(dataset.classes))
         report = look(saved.model, x, y if dataset.classes else y[:, None], loss, quantities=asked)
         console.print(str(report), markup=False)
         if plan is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -75,3 +76,34 @@ def test_it_writes_a_page_and_never_over_a_file(model: str, tmp_path: Path, caps
     assert page.read_text(encoding="utf-8") == "mine"
     assert run(["xray", model, "--data", "digits", "--html", str(tmp_path / "none" / "page.html")]) == 2
     assert "There is no folder" in capsys.readouterr().err
+
+
+def rules_found(file: Path, capfd: pytest.CaptureFixture[str]) -> tuple[set[str], dict[str, Any]]:
+    assert run(["xray", str(file), "--data", "digits", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    return {advice["rule"] for advice in found["advice"]}, found["model"]["ending"]
+
+
+@pytest.mark.parametrize(
+    ("end", "loss", "takes", "rule"),
+    [
+        ("softmax", "sparse_categorical_crossentropy", "probabilities", None),
+        ("softmax", "categorical_crossentropy", "probabilities", None),
+        ("softmax", None, "probabilities", None),
+        ("softmax", "mse", "probabilities", None),
+        ("softmax", keras.losses.SparseCategoricalCrossentropy(from_logits=True), "logits", "softmax_twice"),
+        (None, keras.losses.CategoricalCrossentropy(from_logits=True), "logits", None),
+        (None, None, "logits", None),
+        (None, "sparse_categorical_crossentropy", "probabilities", "softmax_missing"),
+    ],
+)
+def test_the_loss_is_that_of_the_file_or_suits_what_the_model_gives(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], end: str | None, loss: Any, takes: str, rule: str | None
+) -> None:
+    net = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(10, end)])
+    if loss is not None:
+        net.compile("sgd", loss)
+    net.save(tmp_path / "net.keras")
+    rules, ending = rules_found(tmp_path / "net.keras", capfd)
+    assert ending["loss_takes"] == takes
+    assert rules & {"softmax_twice", "softmax_missing"} == ({rule} if rule else set())

@@ -213,6 +213,60 @@ def test_an_error_within_the_model_leaves_it_as_it_was() -> None:
     assert all("call" not in layer.__dict__ for layer in model._flatten_layers())
 
 
+class Counting(keras.Model):
+    """Counts its calls in a variable, and has a layer that no call reaches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = layers.Dense(6)
+        self.unreached = layers.Dense(6)
+        self.count = self.add_weight(shape=(), initializer="zeros", trainable=False, dtype="int32")
+
+    def build(self, shape: Any) -> None:
+        self.first.build(shape)
+
+    def call(self, inputs: Any) -> Any:
+        self.count.assign_add(1)
+        return self.first(inputs)
+
+
+def test_a_layer_that_no_call_reaches_lets_no_state_move() -> None:
+    model = Counting()
+    xray(model, X)
+    assert int(to_numpy(model.count.value)) == 1, "one call gives the weights"
+    for _ in range(2):
+        assert [block["kind"] for block in xray(model, X).blocks] == ["layer", "layer"]
+    assert int(to_numpy(model.count.value)) == 1
+
+
+def test_a_built_layer_whose_parts_lack_weights_gets_them() -> None:
+    class Bare(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = layers.Dense(6)
+
+        def call(self, inputs: Any) -> Any:
+            return self.part(inputs)
+
+    layer = Bare()
+    layer.built = True
+    assert xray(layer, X).blocks[0]["weight_gradient_norm"] > 0
+
+
+def test_a_program_that_fails_keeps_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = of_residuals()
+    xray(model, X)
+    kept = model.__dict__["_keras_residual_xray"].collection
+
+    def fail(given: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(kept, "_program", fail)
+    with pytest.raises(MemoryError):
+        xray(model, X)
+    assert kept.given == ()
+
+
 def test_bad_input_is_refused() -> None:
     model = of_residuals()
     with pytest.raises(TypeError, match="`model` must be a model or a layer of Keras"):
@@ -223,11 +277,11 @@ def test_bad_input_is_refused() -> None:
         xray(model, X, loss="mse")
     with pytest.raises(ValueError, match="`x` must be a batch of at least one sample"):
         xray(model, X[:0])
-    with pytest.raises(ValueError, match="`x` must be an array or a tensor with a batch axis.*Make an array of a list"):
+    with pytest.raises(ValueError, match=r"`x` must be an array or a tensor with a batch axis.*Make an array of a"):
         xray(model, X.tolist())
     with pytest.raises(ValueError, match=r"`x` must be arrays of one batch.*\[3, 4\]"):
         xray(model, [X[:3], X[:4]])
-    with pytest.raises(ValueError, match="unknown quantity|'chii'"):
+    with pytest.raises(ValueError, match=r"unknown quantity|'chii'"):
         xray(model, X, quantities="chii")
 
 

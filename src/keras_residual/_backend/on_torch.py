@@ -82,7 +82,9 @@ def probed_gradients(
         with torch.enable_grad(), keras.StatelessScope():
             loss, outputs = function(probe, given)
         targets = [*probes, *(variable.value for variable in variables)]
-        found: Any = torch.autograd.grad(loss, targets, allow_unused=True)
+        found: Any = [None] * len(targets)
+        if targets and loss.requires_grad:
+            found = torch.autograd.grad(loss, targets, allow_unused=True)
         found = [torch.zeros_like(t) if g is None else g for t, g in zip(targets, found, strict=True)]
         with torch.no_grad():
             detached = keras.tree.map_structure(lambda tensor: tensor.detach(), outputs)

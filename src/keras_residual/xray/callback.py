@@ -14,12 +14,14 @@ from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
-from keras_residual.xray.collect import batch_tensors, is_built
+from keras_residual.xray.collect import batch_tensors, make_weights
 from keras_residual.xray.finding.discover import discover
+from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.following.cadence import Clock, cadence_of
 from keras_residual.xray.following.event_files import EventFiles
 from keras_residual.xray.following.json_lines import JsonLines
 from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.measuring.loss import loss_of
 from keras_residual.xray.report import XrayReport
 
 ENTRIES = 256
@@ -186,7 +188,7 @@ class XrayCallback(keras.callbacks.Callback):
         _iterations(self.model)  # the steps that are on their way are none of the X-ray's time
         started, known = self._clock.now(), self._collection
         collection = self._collected()
-        with _backend.keeping_random_state():
+        with LOCK, _backend.keeping_random_state():
             before = watched.weights if watched else collection.snapshot()
             moved = step - watched.step if watched else 0
             report = collection.report(before, step=step, epoch=self._epoch, update_steps=moved)
@@ -199,12 +201,10 @@ class XrayCallback(keras.callbacks.Callback):
     def _collected(self) -> Collection:
         """Returns the program for the model as it is, which another model or loss, or what was frozen, makes anew."""
         model: Any = self.model
-        loss = getattr(model, "loss", None)
-        state = (model, loss, [(id(variable), variable.trainable) for variable in model.variables])
+        state = (model, loss_of(model, self.loss), [(id(variable), variable.trainable) for variable in model.variables])
         if self._collection is None or state != self._state:
-            with _backend.keeping_random_state():
-                if not is_built(model):
-                    model(self.x)
+            with LOCK, _backend.keeping_random_state():
+                make_weights(model, self.x)
                 entries = ENTRIES if self._events else 0
                 watched = discover(model, self.x, training=self.training)
                 self._collection = Collection(model, watched, self.x, self.y, self.loss, self.training, entries=entries)

@@ -13,6 +13,7 @@ from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, wrong_type
+from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.measuring.costs import costs_in_words
 from keras_residual.xray.measuring.kept import collection_for, keep
 from keras_residual.xray.measuring.requested import Request, check_quantities
@@ -31,21 +32,23 @@ def xray(
 ) -> XrayReport:
     """Looks through a model with one batch: whether the gradient arrives, what each block adds, and what to change.
 
-    It finds the residual connections by itself: each `kr.Residual`, each block of a `kr.ResidualStack`, and in a
-    Functional model, and in the `call` of a subclassed one or of a layer of others, each sum or concatenation of which
-    one input reaches the other. Where there is none it goes layer by layer. Nothing of the model changes: weights,
-    moving statistics, states of seeds, and what it was compiled with. Looking again, as after some training, compiles
-    nothing anew for batches of one shape.
+    It finds the residual connections by itself: each outermost `kr.Residual`, each block of a `kr.ResidualStack`, and
+    in a Functional model, and in the `call` of a subclassed one or of a layer of others, each sum or concatenation of
+    which one input reaches the other. Where there is none it goes layer by layer. Nothing of the model changes:
+    weights, moving statistics, states of seeds, and what it was compiled with. Looking again, as after some training,
+    compiles nothing anew for batches of one shape.
 
     Args:
         model: Any Keras model or layer. One that is not built yet is called once, which gives it its weights.
         x: A batch of inputs, as the model takes them; 32 samples and more tell dead units from rare ones.
         y: Targets of the batch. Without them the gradient is that of a random direction of the output.
-        loss: A loss of Keras, its name, or a function of targets and outputs; by default that of `compile`.
+        loss: A loss of Keras, its name, a function of targets and outputs, or for several outputs a structure of these,
+            as of `compile`; by default that of `compile`, with its `loss_weights`. Penalties of weights and of
+            `add_loss`, and weights of samples and classes, are left out.
         quantities: Names of what is to be measured beside the rest, at a cost of its own that is said before: of each
-            block `"chi"`, `"singular_value"`, `"lesion"` and `"early_exit"` (which takes `y` as labels); of the whole
-            `"path_lengths"`, `"shattering"`, `"cka"`, and with targets `"loss_slice"`, `"loss_surface"` and
-            `"sharpness"`, of the loss at inference.
+            block `"chi"`, `"singular_value"`, and with targets `"lesion"`, of the loss at inference, and `"early_exit"`
+            (which takes `y` as labels, 0 to 9999); of the whole `"path_lengths"`, `"shattering"`, `"cka"`, and with
+            targets `"loss_slice"`, `"loss_surface"` and `"sharpness"`, of the loss at inference.
         training: Whether the layers act as in training. A batch norm then takes the statistics of this batch.
         verbose: Whether it prints what the quantities cost before anything is measured.
 
@@ -72,24 +75,38 @@ def xray(
     x, y = batch_tensors("xray", "x", x), None if y is None else batch_tensors("xray", "y", y)
     quantities = (quantities,) if isinstance(quantities, str) else quantities
     check_quantities(quantities, y)
-    with _backend.keeping_random_state():
-        if not is_built(model):
-            model(x)
+    with LOCK, _backend.keeping_random_state():
+        make_weights(model, x)
         collection = collection_for(model, x, y, loss, training)
-        if quantities and verbose:
-            io_utils.print_msg(costs_in_words(quantities, len(collection.recorder.places)))
-        report = collection.report()
-        if quantities:
-            recorder = copy.copy(collection.recorder)
-            request = Request(model, recorder, collection.given, collection.loss, training)
-            request.add(quantities, report)
-        keep(collection, loss)
+        try:
+            if quantities and verbose:
+                io_utils.print_msg(costs_in_words(quantities, len(collection.recorder.places)))
+            report = collection.report()
+            if quantities:
+                recorder = copy.copy(collection.recorder)
+                request = Request(model, recorder, collection.given, collection.loss, training)
+                request.add(quantities, report)
+            keep(collection, loss)
+        finally:
+            collection.forget()
         return report
 
 
-def is_built(model: Any) -> bool:
-    """Returns whether every layer of a model has its weights."""
-    return model.built and all(layer.built for layer in model._flatten_layers())
+def make_weights(model: Any, x: Any) -> None:
+    """Calls a model that lacks weights, which gives it them.
+
+    One that is built may have layers that no call reaches, and stay without their weights: its variables are left as
+    they are.
+
+    Args:
+        model: A model or layer.
+        x: A batch.
+    """
+    if not model.built:
+        model(x)
+    elif not all(layer.built for layer in model._flatten_layers()):
+        with keras.StatelessScope():
+            model(x)
 
 
 def batch_tensors(owner: str, argument: str, given: Any) -> Any:

@@ -166,6 +166,7 @@ def test_what_grows_with_depth_is_not_scanned(name: str) -> None:
         stack(name, execution="scan")
 
 
+@pytest.mark.rotated
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("remat", ["full", "sqrt"])
 def test_what_is_computed_anew_is_the_same(name: str, remat: str) -> None:

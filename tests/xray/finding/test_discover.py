@@ -149,5 +149,71 @@ def test_a_layer_that_is_called_twice_is_two_blocks() -> None:
     inputs = keras.Input((6,))
     block = Residual(layers.Dense(6), name="shared")
     report = xray(keras.Model(inputs, block(block(inputs))), X)
-    assert [entry["name"] for entry in report.blocks] == ["shared", "shared"]
+    assert [entry["name"] for entry in report.blocks] == ["shared", "shared:2"]
     assert report.advice == []
+
+
+class Scaled(layers.Wrapper):
+    """A wrapper of others, which calls what it holds more than once."""
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(self.layer(inputs))
+
+
+SEQUENCE = np.random.default_rng(0).normal(size=(4, 5, 6)).astype("float32")
+CLOSED: dict[str, Callable[[], layers.Layer]] = {
+    "time_distributed": lambda: layers.TimeDistributed(layers.Dense(6, activation="relu"), name="closed"),
+    "connection": lambda: layers.TimeDistributed(Residual(layers.Dense(6), name="inner"), name="closed"),
+    "cells": lambda: layers.RNN([layers.GRUCell(6), layers.GRUCell(6)], return_sequences=True, name="closed"),
+    "of_others": lambda: Scaled(layers.Dense(6, activation="relu"), name="closed"),
+    "spectral": lambda: layers.SpectralNormalization(layers.Dense(6), name="closed"),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_layer_that_calls_others_in_a_loop_is_one_function(name: str) -> None:
+    report = xray(keras.Sequential([keras.Input((5, 6)), CLOSED[name](), layers.Dense(2, name="last")]), SEQUENCE)
+    assert [block["name"] for block in report.blocks] == ["closed", "last"]
+    assert all(block["weight_gradient_norm"] > 0 for block in report.blocks)
+
+
+def test_a_layer_that_calls_others_in_a_loop_within_a_branch() -> None:
+    branch = layers.TimeDistributed(layers.Dense(6, activation="relu"))
+    inputs = keras.Input((5, 6))
+    for model in (
+        keras.Model(inputs, inputs + branch(inputs)),
+        keras.Sequential([keras.Input((5, 6)), Residual(branch)]),
+    ):
+        (block,) = xray(model, SEQUENCE).blocks
+        assert block["branch_ratio"] > 0
+
+
+def test_a_wrapper_without_weights_is_none() -> None:
+    model = keras.Sequential([keras.Input((5, 6)), layers.TimeDistributed(layers.ReLU()), layers.Dense(2)])
+    assert len(discover(model)) == 1
+
+
+def test_a_norm_alone_is_a_layer() -> None:
+    report = xray(keras.Sequential([keras.Input((6,)), layers.BatchNormalization(name="alone")]), X)
+    assert [block["name"] for block in report.blocks] == ["alone"]
+    assert report.blocks[0]["weight_gradient_norm"] > 0
+
+
+def test_a_net_without_anything_to_look_at_is_refused() -> None:
+    model = keras.Sequential([keras.Input((5, 6)), layers.Flatten()])
+    with pytest.raises(ValueError, match="`model` must be a model with a residual connection or a layer with weights"):
+        xray(model, SEQUENCE)
+
+
+def test_where_nothing_is_trained_and_no_gradient_flows_the_rest_is_measured() -> None:
+    embedding = layers.Embedding(9, 4, name="frozen")
+    embedding.trainable = False
+    model = keras.Sequential(
+        [keras.Input((5,), dtype="int32"), embedding, layers.Lambda(lambda x: ops.cast(x, "int32"))]
+    )
+    (block,) = xray(model, np.ones((4, 5), "int32"), np.ones((4, 5, 4)), _number_of_errors).blocks
+    assert block["variance"] is not None
+
+
+def _number_of_errors(y: Any, outputs: Any) -> Any:
+    return ops.mean(ops.abs(y - ops.cast(outputs, "float32")))

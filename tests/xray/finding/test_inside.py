@@ -83,7 +83,8 @@ def built(net: keras.Model, x: Any = X) -> Any:
 def test_the_numbers_are_those_of_the_same_net_as_a_graph() -> None:
     net = built(Net())
     net.blocks[0].gain.assign(np.linspace(0.5, 2.0, 6))
-    inside, graph = (xray(model, X, quantities=QUANTITIES) for model in (net, as_graph(net)))
+    y = ops.ones_like(net(X))
+    inside, graph = (xray(model, X, y, "mse", quantities=QUANTITIES) for model in (net, as_graph(net)))
     assert [block["name"] for block in inside.blocks] == NAMES
     for one, other in zip(inside.blocks, graph.blocks, strict=True):
         assert one.keys() == other.keys()

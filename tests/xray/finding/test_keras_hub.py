@@ -56,13 +56,17 @@ def check(net: keras.Model, batch: Any, names: list[str], norm: list[str], **arg
 
 def test_bert() -> None:
     names = [f"transformer_layer_{i}/add_{part}" for i in range(3) for part in (1, 2)]
-    report = check(*bert(), names, ["post"], quantities=("chi", "lesion"))
+    net, batch = bert()
+    targets = {"loss": "mse", "y": {name: RNG.normal(size=output.shape) for name, output in net(batch).items()}}
+    report = check(net, batch, names, ["post"], quantities=("chi", "lesion"), **targets)
     assert all(block["chi"] > 0 and block["lesion"] != 0 for block in report.blocks)
 
 
 def test_vit() -> None:
     names = [f"vit_encoder/transformer_block_{i}/add_{part}" for i in (1, 2) for part in (1, 2)]
-    report = check(*vit(), names, ["pre"], quantities=("chi", "lesion"))
+    net, images = vit()
+    y = RNG.normal(size=net(images).shape)
+    report = check(net, images, names, ["pre"], quantities=("chi", "lesion"), y=y, loss="mse")
     assert all(block["chi"] > 0 and block["lesion"] != 0 for block in report.blocks)
     assert [block["maps"] for block in report.blocks] == [4, 2, 4, 2]
 

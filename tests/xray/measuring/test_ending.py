@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_residual.xray import xray
-from keras_residual.xray.measuring.ending import head_of, last_layer, loss_takes
+from keras_residual.xray.measuring.ending import loss_takes
 from keras_residual.xray.rules.setup_checks import dead_layer, no_step, softmax_missing, softmax_twice
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
@@ -22,7 +22,7 @@ def test_what_a_loss_takes() -> None:
     assert loss_takes("sparse_categorical_crossentropy") == ("sparse_categorical_crossentropy", "probabilities")
     assert loss_takes(losses.BinaryCrossentropy(from_logits=True)) == ("binary_crossentropy", "logits")
     assert loss_takes(losses.CategoricalCrossentropy()) == ("categorical_crossentropy", "probabilities")
-    for other in (None, "mse", {"a": "mse"}, lambda y, outputs: outputs, losses.Huber()):
+    for other in (None, "mse", {"a": "mse"}, "crossentropy", lambda y, outputs: outputs, losses.Huber()):
         assert loss_takes(other) == (None, None)
 
 
@@ -30,8 +30,6 @@ def test_the_ending_of_a_model() -> None:
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "relu"), layers.Dense(2, name="head")])
     model.add(layers.Softmax(name="end"))
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy())
-    assert last_layer(model).name == "end"
-    assert [variable is model.get_layer("head").kernel for variable in head_of(model)] == [True]
     ending = xray(model, X, np.arange(16) % 2).model["ending"]
     outputs = keras.ops.convert_to_numpy(model(X))
     assert ending["output_lowest"] == pytest.approx(outputs.min(), rel=1e-5)
@@ -44,6 +42,48 @@ def test_the_ending_of_a_model() -> None:
     assert xray(model, X).model["ending"]["head_is_zero"] is True
     head.trainable = False
     assert xray(model, X).model["ending"]["head_is_zero"] is False, "it stays zero"
+
+
+@keras.saving.register_keras_serializable(package="test_ending")
+class HeadFirst(keras.Model):
+    """Names its layers in another order than it calls them."""
+
+    def __init__(self, head: keras.Layer, end: keras.Layer, body: keras.Layer) -> None:
+        super().__init__()
+        self.end, self.head, self.body = end, head, body
+
+    def call(self, x: Any) -> Any:
+        return self.end(self.head(x + self.body(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*received `from_logits=True`")
+@pytest.mark.parametrize("inside", [False, True], ids=["model", "layer"])
+def test_the_last_layer_is_the_last_that_is_called(inside: bool) -> None:
+    end = layers.Activation("softmax", name="end")
+    net = HeadFirst(layers.Dense(2, name="head"), end, layers.Dense(4, "sigmoid", name="body"))
+    net(X)
+    net.body.kernel.assign(np.zeros((4, 4)))
+    model = keras.Sequential([keras.Input((4,)), net]) if inside else net
+    loss, y = keras.losses.SparseCategoricalCrossentropy(from_logits=True), np.arange(16) % 2
+    for _ in range(2):
+        report = xray(model, X, y, loss)
+        found = report.model["ending"]
+        assert (found["last_layer"], found["last_activation"], found["head_is_zero"]) == ("end", "softmax", False)
+        assert [one.block for one in report.advice if one.rule == "softmax_twice"] == ["end"]
+    net.head.set_weights([np.zeros((4, 2)), np.ones(2)])
+    assert xray(model, X, y, loss).model["ending"]["head_is_zero"] is True
+
+
+def test_a_layer_whose_parts_are_not_called_is_itself_the_last() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, "relu", name="first")])
+    last = xray(model, X).model["ending"]
+    assert (last["last_layer"], last["last_activation"]) == ("first", "relu")
+    model.add(layers.Dense(3, activation=layers.ReLU(name="inner"), name="outer"))
+    last = xray(model, X).model["ending"]
+    assert (last["last_layer"], last["last_activation"]) == ("inner", "relu")
+    model.add(layers.Reshape((3, 1)))
+    model.add(layers.LSTM(2, name="memory"))
+    assert xray(model, X).model["ending"]["last_layer"] in ("memory", "lstm_cell")
 
 
 def ending(**different: Any) -> dict[str, Any]:

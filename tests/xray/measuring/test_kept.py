@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from keras_residual import Residual
 from keras_residual.xray import xray
@@ -27,9 +27,14 @@ CALLS: list[int] = []
 class Noted(layers.Layer):
     """Notes each time that its Python runs."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.factors = {"of_all": [1.0]}
+        self.by_unit = np.ones(6, "float32")
+
     def call(self, inputs: Any) -> Any:
         CALLS.append(1)
-        return inputs
+        return inputs * self.factors["of_all"][0] * ops.convert_to_tensor(self.by_unit)
 
 
 def net() -> keras.Model:
@@ -87,6 +92,14 @@ def set_rate(model: Any) -> None:
     model.get_layer("one").branch[1].rate = 0.0
 
 
+def set_factor(model: Any) -> None:
+    model.get_layer("noted").factors["of_all"][0] = 3.0
+
+
+def set_array(model: Any) -> None:
+    model.get_layer("noted").by_unit[:3] = 0.0
+
+
 def set_activation(model: Any) -> None:
     model.get_layer("two").branch[0].activation = keras.activations.relu
 
@@ -99,7 +112,7 @@ def compile_again(model: Any) -> None:
     model.compile(keras.optimizers.SGD(0.5), "mae")
 
 
-@pytest.mark.parametrize("change", [set_rate, set_activation, freeze, compile_again])
+@pytest.mark.parametrize("change", [set_rate, set_factor, set_array, set_activation, freeze, compile_again])
 def test_a_change_of_the_model_is_seen(change: Callable[[Any], None]) -> None:
     model = net()
     before = xray(model, X, Y)

@@ -12,7 +12,7 @@ from keras import layers, ops
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack
 from keras_residual.xray import xray
-from keras_residual.xray.measuring.requested import REQUESTED
+from keras_residual.xray.measuring.requested import REQUESTED, check_quantities
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")
@@ -90,6 +90,18 @@ def test_it_is_refused_by_name() -> None:
         xray(model, X, quantities=["lesions"])
     with pytest.raises(ValueError, match="labels, whole numbers"):
         xray(model, X, quantities=["early_exit"])
+
+
+@pytest.mark.any_backend
+def test_labels_are_classes() -> None:
+    check_quantities(["early_exit"], np.array([0, 9999]))
+    check_quantities(["early_exit"], np.array([[0], [1]]))
+    for numbers in ([0, 10_000], [-1, 3]):
+        refusal = rf"`y` must be labels from 0 to 9999, for 'early_exit'.*\({numbers[0]}, {numbers[1]}\)"
+        with pytest.raises(ValueError, match=refusal):
+            check_quantities(["early_exit"], np.array(numbers))
+    with pytest.raises(ValueError, match=r"whole numbers of shape \(batch,\).*int64 of shape \(2, 3\)"):
+        check_quantities(["early_exit"], np.zeros((2, 3), "int64"))
 
 
 def test_a_block_without_a_function_of_its_own_has_no_chi() -> None:

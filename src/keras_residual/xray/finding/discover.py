@@ -9,13 +9,15 @@ from typing import Any
 import keras
 
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import ATTENTION, sublayers
+from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.xray.finding.graph import Graph, Merge
 from keras_residual.xray.finding.inside import Call, Insides, look_inside
+from keras_residual.xray.finding.one_at_a_time import one_at_a_time
 from keras_residual.xray.finding.place import Place, Weight
 from keras_residual.xray.finding.structure import (
+    CLOSED,
     activation_of,
     is_functional,
     is_norm,
@@ -43,6 +45,7 @@ class Target:
     calls: list[Call] = field(default_factory=list)
 
 
+@one_at_a_time
 def discover(model: keras.Layer, x: Any = None, *, training: bool = True) -> list[Target]:
     """Returns what is to be watched: the connections of the model, or its layers with weights where it has none.
 
@@ -78,7 +81,7 @@ class _Walk:
             yield Target(layer, _stack_places(layer), [])
         elif is_functional(layer):
             yield from self._in_graph(layer, path)
-        elif not isinstance(layer, ATTENTION):
+        elif not isinstance(layer, CLOSED):
             if id(layer) in self.insides.calls:
                 yield _inside(layer, self.insides.calls[id(layer)], path)
             inner = layer.layers if isinstance(layer, keras.Sequential) else layer._layers
@@ -197,16 +200,23 @@ def _stack_places(stack: ResidualStack) -> list[Place]:
 def _plain_layers(model: keras.Layer) -> list[tuple[keras.Layer, list[keras.Layer]]]:
     """Returns the layers that hold weights themselves, in order, each with the activations behind it.
 
-    Norms and activations of their own belong to the layer before them.
+    Norms and activations of their own belong to the layer before them. Norms are the layers where there are no others.
     """
+    return _weighted_layers(model, norms=False) or _weighted_layers(model, norms=True)
+
+
+def _weighted_layers(model: keras.Layer, *, norms: bool) -> list[tuple[keras.Layer, list[keras.Layer]]]:
     found: dict[int, tuple[keras.Layer, list[keras.Layer]]] = {}
     inside: set[int] = set()
     for layer in sublayers(model):
-        if id(layer) in inside or is_norm(layer):
+        if id(layer) in inside:
             continue
-        if isinstance(layer, (*ATTENTION, keras.layers.RNN, keras.layers.Bidirectional)):
+        if isinstance(layer, CLOSED):
             inside |= {id(part) for part in sublayers(layer)}
-            found[id(layer)] = layer, []
+            if layer.weights:
+                found[id(layer)] = layer, []
+        elif is_norm(layer) and not norms:
+            continue
         elif layer._trainable_variables or layer._non_trainable_variables:
             found[id(layer)] = layer, []
         elif found and not layer._layers and activation_of(layer) is not None:

@@ -14,16 +14,16 @@ from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_residual import _backend
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import ATTENTION
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.graph import Graph, Merge
 from keras_residual.xray.finding.patched import instead_of
+from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
+from keras_residual.xray.finding.structure import CLOSED
 from keras_residual.xray.finding.symbolic import leaving_untouched
 from keras_residual.xray.finding.trace import Trace, traced
 
 _KNOWN = ("keras.", "keras_residual.")
-_CLOSED = (*ATTENTION, keras.layers.RNN, keras.layers.Wrapper, Residual, ResidualStack)
-"""Layers that are not looked into: each is one function of what it receives, or calls its own in loops."""
+_CLOSED = (*CLOSED, Residual, ResidualStack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def look_inside(model: keras.Layer, x: Any, training: bool) -> Insides:
         return Insides()
     look = _Look()
     arguments = {"training": training} if model._call_has_training_arg else {}
-    with leaving_untouched(model), ExitStack() as patched:
+    with leaving_untouched(model), nothing_computed_anew(model), ExitStack() as patched:
         for layer in layers:
             patched.enter_context(instead_of(layer, "call", lambda call, layer=layer: look.watched(layer, call)))
         with keras.StatelessScope():
@@ -79,7 +79,7 @@ def look_inside(model: keras.Layer, x: Any, training: bool) -> Insides:
 def _of_others(layer: Any) -> Iterator[keras.Layer]:
     if isinstance(layer, _CLOSED):
         return
-    if not type(layer).call.__module__.startswith(_KNOWN) and not getattr(layer, "_remat_mode", None):
+    if not type(layer).call.__module__.startswith(_KNOWN):
         yield layer
     for part in layer._layers:
         yield from _of_others(part)
@@ -158,9 +158,11 @@ def _same_start(layer: keras.Layer, tensors: Iterable[Any]) -> Iterator[None]:
     values = [(variable, variable.value) for variable in layer.variables]
     masks = [(tensor, get_keras_mask(tensor)) for tensor in tensors]
     with _backend.keeping_random_state(), keras.StatelessScope(state_mapping=values):
-        yield
-    for tensor, mask in masks:
-        set_keras_mask(tensor, mask)
+        try:
+            yield
+        finally:
+            for tensor, mask in masks:
+                set_keras_mask(tensor, mask)
 
 
 def _alike(expected: Any, outputs: Any) -> bool:

@@ -10,10 +10,13 @@ import keras
 
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shapes import ATTENTION, sublayers
 
 RELU_LIKE = ("relu", "relu6")
 BOUNDED = ("sigmoid", "tanh")
+
+CLOSED = (*ATTENTION, keras.layers.RNN, keras.layers.Wrapper)
+"""Layers that are not looked into: each is one function of what it receives, and may call its own in loops."""
 
 _CONTAINERS = (Residual, keras.Model, keras.Sequential)
 _LINEAR = (
@@ -94,6 +97,14 @@ def leaves(operations: Iterable[Any]) -> Iterator[Any]:
                 yield from (op for op in layer.operations if not isinstance(op, keras.Layer))
             elif not isinstance(layer, _CONTAINERS):
                 yield layer
+
+
+def called_once(operations: Iterable[Any]) -> Iterator[Any]:
+    """Yields those of `leaves` that no closed layer holds, which may call them in a loop."""
+    operations = list(operations)
+    closed = [part for part in leaves(operations) if isinstance(part, CLOSED)]
+    held = {id(inner) for outer in closed for part in sublayers(outer) if part is not outer for inner in leaves([part])}
+    yield from (part for part in leaves(operations) if id(part) not in held)
 
 
 def is_functional(layer: Any) -> bool:

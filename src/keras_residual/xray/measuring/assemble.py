@@ -42,13 +42,16 @@ def assemble(
     by_variable = _by_variable(weights, trained, found)
     optimizer = _optimizer(model)
     blocks, inputs = [], []
+    calls: dict[int, int] = {}
     for entry, (places, numbers) in enumerate(zip(recorder.order, found["seen"], strict=True)):
         for position, place in enumerate(places):
             own = _of_place(numbers, position, len(places))
             inputs.append(own["in"])
             depth = place.index if len(places) > 1 or place.stack is not None else None
             gradient = _gradient_at(gradients["blocks"].get(entry), depth, last=position == len(places) - 1)
+            calls[id(place)] = calls.get(id(place), 0) + 1
             block = _block(place, own, gradient)
+            block["name"] += f":{calls[id(place)]}" if calls[id(place)] > 1 else ""
             block["shape"] = list(recorder.shapes[entry][1:])
             block |= _weights_of(place, by_variable, optimizer, facts.get("update_steps"))
             blocks.append(block)

@@ -10,12 +10,14 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual._errors import bad_argument
 from keras_residual.stacks.state import is_float, rank_in_block
 from keras_residual.xray.finding.discover import Target
+from keras_residual.xray.finding.one_at_a_time import one_at_a_time
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.assemble import assemble
-from keras_residual.xray.measuring.ending import ending_facts, ending_numbers, head_of
-from keras_residual.xray.measuring.loss import loss_function, loss_scale
+from keras_residual.xray.measuring.ending import Called, ending_facts, ending_numbers
+from keras_residual.xray.measuring.loss import loss_function, loss_of, loss_scale
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.measuring.some_entries import some_entries
 from keras_residual.xray.quantities.numerics import nan_share, underflow_share
@@ -35,6 +37,9 @@ class Collection:
         loss: As of `xray`.
         training: Whether the layers act as in training.
         entries: Number of entries of each weight and of its gradient that are kept for `entries`; 0 for none.
+
+    Raises:
+        ValueError: If there is nothing to be watched.
     """
 
     def __init__(
@@ -48,13 +53,15 @@ class Collection:
         *,
         entries: int = 0,
     ) -> None:
+        if not targets:
+            raise bad_argument("xray", "model", "a model with a residual connection or a layer with weights", model)
         self.model = model
         self.given: tuple[Any, ...] = (x, y) if y is not None else (x,)
         self.training = training
-        self.recorder = Recorder(targets)
+        self.recorder = Recorder(targets, model)
         self.loss = loss_function(model, y, loss)
-        self._followed = None if y is None else getattr(model, "loss", None) if loss is None else loss
-        self._head = head_of(model)
+        self._followed = None if y is None else loss_of(model, loss)[0]
+        self._called = Called(model)
         # The narrowest type that a layer computes in is where numbers are lost first.
         policies = {layer.compute_dtype for layer in model._flatten_layers()}
         self.dtype = "float16" if "float16" in policies else "bfloat16" if "bfloat16" in policies else "float32"
@@ -71,6 +78,7 @@ class Collection:
         """Returns copies of the weights that are trained, which a later step of training leaves as they are."""
         return [ops.copy(ops.stop_gradient(variable.value)) for variable in self.trained]
 
+    @one_at_a_time
     def report(self, before: Sequence[Any] = (), **facts: Any) -> XrayReport:
         """Runs the program, and returns its report.
 
@@ -88,7 +96,7 @@ class Collection:
             "dtype": self.dtype,
             "backend": keras.backend.backend(),
             "training": self.training,
-            "ending": ending_facts(self.model, self._followed, numbers["ending"]),
+            "ending": ending_facts(self._called.last, self._followed, numbers["ending"]),
             **facts,
         }
         blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts)
@@ -117,14 +125,14 @@ class Collection:
         data, scale, before = given
         self.recorder.reset(probe)
         arguments = {"training": self.training} if self.model._call_has_training_arg else {}
-        with self.recorder.watching():
+        with self.recorder.watching(), self._called.watching():
             outputs = self.model(data[0], **arguments)
         loss = self.loss(data[1] if len(data) > 1 else None, outputs)
         weights = [_weight_numbers(variable) for variable in self.weights]
         moved = [_moved(variable, value) for variable, value in zip(self.trained, before, strict=bool(before))]
         kept = [self._some_of(variable.value, variable) for variable in self.trained if self._entries]
         found = {"seen": self.recorder.finished(), "loss": loss, "weights": weights, "moved": moved}
-        ending = ending_numbers(outputs, [variable.value for variable in self._head])
+        ending = ending_numbers(outputs, [variable.value for variable in self._called.head()])
         return loss * scale, {**found, "scale": scale, "entries": kept, "ending": ending}
 
     def _finish(self, outputs: Any, probe_gradients: list[Any], weight_gradients: list[Any]) -> Any:

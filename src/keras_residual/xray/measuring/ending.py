@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.structure import activation_of, is_map
+from keras_residual.xray.measuring.loss import is_any_crossentropy
 
 CROSS_ENTROPIES = (
     "binary_crossentropy",
@@ -26,7 +30,7 @@ def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     Args:
         loss: A loss of Keras, its name, a function, or None.
     """
-    if loss is None or isinstance(loss, (dict, list, tuple)):
+    if loss is None or isinstance(loss, (dict, list, tuple)) or is_any_crossentropy(loss):
         return None, None
     found: Any = keras.losses.get(loss)
     name = getattr(getattr(found, "fn", found), "__name__", None)
@@ -35,16 +39,44 @@ def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     return name, "logits" if getattr(found, "from_logits", False) else "probabilities"
 
 
-def last_layer(model: Any) -> Any:
-    """Returns the last layer of a model that holds none itself; the model where it has none inside."""
-    inner = [layer for layer in model._flatten_layers() if not layer._layers]
-    return inner[-1] if inner else model
+class Called:
+    """The layers of a model in the order in which they are called, which need not be that of its attributes.
 
+    Args:
+        model: The model.
+    """
 
-def head_of(model: Any) -> list[keras.Variable]:
-    """Returns the matrix of the last linear map of a model, if it is trained."""
-    maps = [layer for layer in model._flatten_layers() if is_map(layer)]
-    return [v for v in maps[-1].trainable_variables if len(v.shape) > 1][:1] if maps else []
+    def __init__(self, model: Any) -> None:
+        self._layers = list(model._flatten_layers())
+        self.last: Any = None
+        """The last layer that was called and called none itself."""
+        self._last_map: Any = None
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within the scope, each call of a layer is noted; those of an earlier one are forgotten."""
+        self.last = self._last_map = None
+        with ExitStack() as patched:
+            for layer in self._layers:
+                patched.enter_context(instead_of(layer, "call", partial(self._noting, layer)))
+            yield
+
+    def _noting(self, layer: Any, call: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            self.last = None
+            out = call(*args, **kwargs)
+            if self.last is None:
+                self.last = layer
+            if is_map(layer):
+                self._last_map = layer
+            return out
+
+        return watched
+
+    def head(self) -> list[keras.Variable]:
+        """Returns the matrix of the last linear map that was called, if it is trained."""
+        variables = self._last_map.trainable_variables if self._last_map is not None else []
+        return [v for v in variables if len(v.shape) > 1][:1]
 
 
 def ending_numbers(outputs: Any, head: list[Any]) -> dict[str, Any]:
@@ -66,15 +98,14 @@ def ending_numbers(outputs: Any, head: list[Any]) -> dict[str, Any]:
     return found
 
 
-def ending_facts(model: Any, loss: Any, numbers: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def ending_facts(last: Any, loss: Any, numbers: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Returns what the rules ask of a model's ending.
 
     Args:
-        model: The model.
+        last: The last layer that was called.
         loss: The loss that was followed; None for none.
         numbers: What came of `ending_numbers`.
     """
-    last = last_layer(model)
     kind, takes = loss_takes(loss)
     return {
         "last_layer": last.name,

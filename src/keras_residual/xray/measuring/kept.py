@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_residual.xray.finding.discover import discover
 from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.measuring.loss import loss_of
+from keras_residual.xray.measuring.settings import is_setting, settled
 
 _NAME = "_keras_residual_xray"
-_PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
-_CHANGED_BY_TRAINING = ("stop_training",)
+_CHANGED_BY_TRAINING = ("stop_training", "_jax_state", "_jax_state_synced")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +64,16 @@ def _state(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Any:
     """Returns all that a program depends on beside values of tensors, to be compared with another such state."""
     given = x if y is None else (x, y)
     batch = keras.tree.map_structure(lambda t: (tuple(t.shape), keras.backend.standardize_dtype(t.dtype)), given)
-    compiled = getattr(model, "loss", None) if loss is None else loss
     trained = [(id(variable), variable.trainable) for variable in model.variables]
-    return batch, compiled, training, trained, [_settings(layer) for layer in model._flatten_layers()]
+    return batch, loss_of(model, loss), training, trained, [_settings(layer) for layer in model._flatten_layers()]
 
 
 def _settings(layer: Any) -> Any:
-    """Returns the plain attributes of a layer and its functions, such as a rate and an activation."""
+    """Returns the settings of a layer and its functions, such as a rate and an activation."""
     own = {
-        name: value
-        for name, value in vars(layer).items()
-        if name not in _of_any_model() and (_is_plain(value) or callable(value))
+        name: settled(value) for name, value in vars(layer).items() if name not in _of_any_model() and is_setting(value)
     }
     return id(layer), layer.trainable, layer.compute_dtype, own
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, _PLAIN) or (isinstance(value, tuple) and all(map(_is_plain, value)))
 
 
 @functools.cache

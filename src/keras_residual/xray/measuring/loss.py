@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.trainers.compile_utils import CompileLoss
 
 from keras_residual._errors import bad_argument
 
@@ -20,41 +21,63 @@ FIRST_LOSS_SCALE = 2.0**15
 DIRECTION_SEED = 0x5872_6179
 
 
+class _AsInTraining(CompileLoss):
+    """What `fit` minimises apart from penalties: the losses of the outputs, weighted and summed.
+
+    It keeps no mean of each loss over the batches, which is state that a program of several passes cannot have.
+    """
+
+    @property
+    def metrics(self) -> list[Any]:
+        """One for each loss, none of which is kept."""
+        return [None] * len(self._flat_losses or ())
+
+
+def loss_of(model: Any, loss: Any) -> tuple[Any, Any]:
+    """Returns the loss that is followed where there are targets, and the weights of its parts; Nones for none.
+
+    Args:
+        model: The model; what it was compiled with is taken where `loss` is None.
+        loss: As of `xray`.
+    """
+    if loss is not None:
+        return loss, None
+    compiled = getattr(model, "_compile_loss", None)
+    if compiled is None:
+        return getattr(model, "loss", None), None
+    return compiled._user_loss, compiled._user_loss_weights
+
+
 def loss_function(model: Any, y: Any, loss: Any) -> Loss:
     """Returns `(y, outputs) -> mean loss`, a scalar in float32.
+
+    It is what Keras makes of the loss in training: one for each output, summed with the weights of `compile`, without
+    what is masked, and with targets of shape `(batch,)` brought to outputs of `(batch, 1)`. Penalties, weights of
+    samples and weights of classes are no part of it.
 
     Args:
         model: The model; the loss that it was compiled with is used where `loss` is None.
         y: Targets, or None. Then the loss is the outputs' component in one random direction, so that the gradient is
             that of a target about which nothing is known.
-        loss: A loss of Keras, its name, a function of targets and outputs, or None.
+        loss: A loss of Keras, its name, a function of targets and outputs, a structure of these, or None.
     """
     if y is None:
         if loss is not None:
             raise bad_argument("xray", "y", "the targets that the loss needs", y)
         return lambda _, outputs: random_direction(outputs)
+    loss, weights = loss_of(model, loss)
     if loss is None:
-        loss = getattr(model, "loss", None)
-        if loss is None:
-            raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
-    if isinstance(loss, (dict, list, tuple)):
-        from keras.src.trainers.compile_utils import CompileLoss
-
-        names = getattr(model, "output_names", None)
-        compiled: Any = CompileLoss(loss, output_names=names)
-        return lambda y, outputs: ops.cast(compiled(y, outputs), "float32")
-    function: Any = keras.losses.get(loss)
-    return lambda y, outputs: ops.mean(ops.cast(function(y, _in_float32(outputs)), "float32"))
+        raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
+    for part in keras.tree.flatten(loss):
+        if part is not None and not is_any_crossentropy(part):
+            keras.losses.get(part)  # raises for what is no loss, before anything runs
+    total: Any = _AsInTraining(loss, weights, output_names=getattr(model, "output_names", None))
+    return lambda y, outputs: ops.mean(ops.cast(total(y, outputs), "float32"))
 
 
-def _in_float32(outputs: Any) -> Any:
-    """Returns the outputs as training would have them for the loss: Keras's own losses compute in float32."""
-
-    def convert(x: Any) -> Any:
-        half = keras.backend.standardize_dtype(x.dtype) in ("float16", "bfloat16")
-        return ops.cast(x, "float32") if half else x
-
-    return keras.tree.map_structure(convert, outputs)
+def is_any_crossentropy(loss: Any) -> bool:
+    """Returns whether a loss is a name for the cross-entropy that suits targets and outputs."""
+    return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
 
 
 def random_direction(outputs: Any) -> Any:

@@ -19,11 +19,13 @@ from keras_residual.xray.finding.graph import Merge
 from keras_residual.xray.finding.growing_rows import probing_rows
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
 from keras_residual.xray.finding.replay import Run, replay
 from keras_residual.xray.finding.structure import (
     BOUNDED,
     RELU_LIKE,
     activation_of,
+    called_once,
     channel_axis_of,
     distinct,
     leaves,
@@ -42,10 +44,12 @@ class Recorder:
 
     Args:
         targets: What to watch.
+        model: The model that they are part of.
     """
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[Target], model: keras.Layer) -> None:
         self.targets = targets
+        self.model = model
         self.keep = False
         """Whether what each connection receives and hands on is kept whole, beside the numbers."""
         self.mask: Any = None
@@ -82,6 +86,7 @@ class Recorder:
     def watching(self) -> Iterator[None]:
         """Within the scope, each call of a target or of an activation in one is seen; afterwards all is as before."""
         with ExitStack() as patched:
+            patched.enter_context(nothing_computed_anew(self.model))
             for operation in self._watched_activations():
                 patched.enter_context(self._instead_of_call(operation, self._activation(operation)))
             for target in self.targets:
@@ -324,7 +329,10 @@ class Recorder:
 
     def _watched_activations(self) -> list[Any]:
         operations = [
-            operation for target in self.targets for place in _running(target) for operation in leaves(place.operations)
+            operation
+            for target in self.targets
+            for place in _running(target)
+            for operation in called_once(place.operations)
         ]
         return [operation for operation in distinct(operations) if activation_of(operation) in _ACTIVATIONS]
 

@@ -28,7 +28,8 @@ from keras_residual.xray.quantities.shattering import curve, gradient_autocorrel
 from keras_residual.xray.quantities.singular_value import largest_singular_value
 from keras_residual.xray.report import XrayReport
 
-MOST_WHOLE_NUMBER_LABELS = 10_000
+MOST_CLASSES = 10_000
+"""Whole numbers above this are taken for no labels."""
 
 
 class Request:
@@ -248,11 +249,19 @@ def check_quantities(names: Sequence[str], y: Any) -> None:
     for name in names:
         if name not in REQUESTED:
             raise unknown_name("xray", "quantities", name, REQUESTED)
-    for name in ("loss_slice", "loss_surface", "sharpness"):
+    for name in ("lesion", "loss_slice", "loss_surface", "sharpness"):
         if name in names and y is None:
             raise bad_argument("xray", "y", f"the targets of the loss, for {name!r}", y)
     if "early_exit" not in names:
         return
     dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else None
-    if dtype is None or len(y.shape) > 2 or not dtype.startswith(("int", "uint")):
-        raise bad_argument("xray", "y", "labels, whole numbers of shape (batch,), for 'early_exit'", dtype)
+    if dtype is None or not dtype.startswith(("int", "uint")) or tuple(y.shape[1:]) not in ((), (1,)):
+        received = dtype and f"{dtype} of shape {tuple(y.shape)}"
+        raise bad_argument("xray", "y", "labels, whole numbers of shape (batch,), for 'early_exit'", received)
+    labels = np.asarray(ops.convert_to_numpy(y))
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        rule, received = (
+            f"labels from 0 to {MOST_CLASSES - 1}, for 'early_exit'",
+            (int(labels.min()), int(labels.max())),
+        )
+        raise bad_argument("xray", "y", rule, received, "The numbers are the smallest and the largest label.")

@@ -1,0 +1,105 @@
+"""The loss that is followed is what Keras computes of the same model and batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from keras_residual.xray import XrayCallback, xray
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(16, 4)).astype("float32")
+LABELS = RNG.integers(0, 3, size=16)
+WIDE, NARROW = RNG.normal(size=(16, 3)).astype("float32"), RNG.normal(size=16).astype("float32")
+
+
+def two() -> keras.Model:
+    inputs = keras.Input((4,))
+    x = layers.Dense(4, activation="tanh")(inputs)
+    x = layers.Add()([inputs, x])
+    return keras.Model(inputs, [layers.Dense(3, name="wide")(x), layers.Dense(1, name="narrow")(x)])
+
+
+def by_keras(model: keras.Model, x: Any, y: Any) -> float:
+    return float(model.evaluate(x, y, batch_size=16, verbose=0, return_dict=True)["loss"])
+
+
+def check(model: keras.Model, x: Any, y: Any, **asked: Any) -> None:
+    report = xray(model, x, y, training=False, verbose=False, **asked)
+    expected = by_keras(model, x, y)
+    assert report.model["loss"] == pytest.approx(expected, rel=1e-4)
+    if asked:
+        assert report.model["lesion_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "compiled",
+    [
+        {"loss": "mse"},
+        {"loss": ["mse", "mae"], "loss_weights": [0.5, 10.0]},
+        {"loss": {"wide": "mse", "narrow": "mae"}, "loss_weights": {"wide": 10.0, "narrow": 0.25}},
+        {"loss": ["mse", None]},
+    ],
+    ids=["one_name", "weights", "weights_by_name", "one_without"],
+)
+def test_of_two_outputs(compiled: dict[str, Any]) -> None:
+    model = two()
+    model.compile("sgd", **compiled)
+    check(model, X, [WIDE, NARROW], quantities=["lesion"])
+
+
+def test_of_targets_by_name() -> None:
+    model = two()
+    model.compile("sgd", "mse")
+    check(model, X, {"narrow": NARROW, "wide": WIDE})
+
+
+def test_the_weight_of_one_output() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile("sgd", "mse", loss_weights=[3.0])
+    check(model, X, WIDE)
+    given = xray(model, X, WIDE, "mse", training=False).model["loss"]
+    assert 3 * given == pytest.approx(by_keras(model, X, WIDE), rel=1e-4), "that of `compile` is not asked"
+
+
+@pytest.mark.parametrize("loss", ["mse", lambda y, outputs: ops.square(y - outputs)], ids=["name", "function"])
+def test_a_column_of_outputs_and_a_row_of_targets(loss: Any) -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model.compile("sgd", loss)
+    check(model, X, NARROW)
+    by_hand = np.square(np.asarray(model.predict(X, verbose=0))[:, 0] - NARROW).mean()
+    assert xray(model, X, NARROW, training=False).model["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "crossentropy"])
+def test_what_is_masked_is_left_out(loss: str) -> None:
+    tokens = RNG.integers(1, 5, size=(16, 6))
+    tokens[:, 3:] = 0
+    model = keras.Sequential([layers.Embedding(5, 4, mask_zero=True), layers.Dense(3, activation="softmax")])
+    model.compile("sgd", loss)
+    labels = np.where(tokens > 0, 1, 2)
+    check(model, tokens, labels)
+    probabilities = np.asarray(model.predict(tokens, verbose=0))
+    assert xray(model, tokens, labels).model["loss"] == pytest.approx(-np.log(probabilities[:, :3, 1]).mean(), rel=1e-4)
+
+
+def test_other_weights_of_the_same_loss_are_another_loss() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    watch = XrayCallback(X, WIDE, every="epoch")
+    losses = []
+    for weight in (1.0, 4.0):
+        model.compile(keras.optimizers.SGD(0.0), "mse", loss_weights=[weight])
+        losses.append(xray(model, X, WIDE).model["loss"])
+        model.fit(X, WIDE, epochs=1, verbose=0, callbacks=[watch])
+    assert losses[1] == pytest.approx(4 * losses[0], rel=1e-5)
+    assert watch.reports[-1].model["loss"] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_what_is_no_loss_is_refused_before_anything_runs() -> None:
+    model = two()
+    with pytest.raises(ValueError, match="mean_square"):
+        xray(model, X, [WIDE, NARROW], {"wide": "mean_square", "narrow": None})
