@@ -203,7 +203,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="gradient_grows",
         check="gradient_grows",
-        threshold=30.0,
+        threshold=25.0,
         finding="through its stage the gradient grows {ratio:.2g} times on its way to the input",
         change="{cure}",
         because="behind a norm the gradient is divided by the stream's size, which grows with each block (Sun et al. "
