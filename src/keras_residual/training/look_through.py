@@ -11,8 +11,7 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.xray.finding.discover import discover
-from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.measuring.collection import Collection, collection_of
 from keras_residual.xray.report import XrayReport
 
 EXAMPLES = 64
@@ -62,7 +61,7 @@ class LookThrough:
         model = self._assembled.raw
         x, y = (keras.ops.convert_to_tensor(array) for array in (self._x, self._y))
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else self._squared_error
-        return Collection(model, discover(model), x, y, loss, True)
+        return collection_of(model, x, y, loss, True)
 
     def _squared_error(self, targets: Any, outputs: Any) -> Any:
         # In units of the target's deviation, as in training.

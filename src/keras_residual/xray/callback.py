@@ -15,12 +15,11 @@ from keras.src.utils import io_utils
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.xray.collect import batch_tensors, make_weights
-from keras_residual.xray.finding.discover import discover
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.following.cadence import Clock, cadence_of
 from keras_residual.xray.following.event_files import EventFiles
 from keras_residual.xray.following.json_lines import JsonLines
-from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.measuring.collection import Collection, collection_of
 from keras_residual.xray.measuring.loss import loss_of
 from keras_residual.xray.report import XrayReport
 
@@ -206,8 +205,8 @@ class XrayCallback(keras.callbacks.Callback):
             with LOCK, _backend.keeping_random_state():
                 make_weights(model, self.x)
                 entries = ENTRIES if self._events else 0
-                watched = discover(model, self.x, training=self.training)
-                self._collection = Collection(model, watched, self.x, self.y, self.loss, self.training, entries=entries)
+                given = (self.x, self.y, self.loss, self.training)
+                self._collection = collection_of(model, *given, entries=entries)
             self._state = state
         return self._collection
 

@@ -12,7 +12,7 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.stacks.state import is_float, rank_in_block
-from keras_residual.xray.finding.discover import Target
+from keras_residual.xray.finding.discover import Target, discover
 from keras_residual.xray.finding.one_at_a_time import one_at_a_time
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.assemble import assemble
@@ -150,6 +150,11 @@ class Collection:
 
     def _some_of(self, value: Any, variable: keras.Variable) -> Any:
         return some_entries(ops.stop_gradient(value), _stacked_axes(variable), self._entries)
+
+
+def collection_of(model: Any, x: Any, y: Any, loss: Any, training: bool, *, entries: int = 0) -> Collection:
+    """Returns the collection of all that is found in a model; arguments as of `Collection`."""
+    return Collection(model, discover(model, x, training=training), x, y, loss, training, entries=entries)
 
 
 def _stream_numbers(gradient: Any, batch_axis: int, scale: Any) -> dict[str, Any]:

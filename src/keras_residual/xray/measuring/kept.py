@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.xray.finding.discover import discover
-from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.measuring.collection import Collection, collection_of
 from keras_residual.xray.measuring.loss import loss_of
 from keras_residual.xray.measuring.settings import is_setting, settled
 
@@ -38,13 +37,13 @@ def collection_for(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Col
     """
     kept = model.__dict__.get(_NAME)
     if kept is None or kept.state != _state(model, x, y, loss, training):
-        return Collection(model, discover(model, x, training=training), x, y, loss, training)
+        return collection_of(model, x, y, loss, training)
     kept.collection.given = (x, y) if y is not None else (x,)
     return kept.collection
 
 
 def keep(collection: Collection, loss: Any) -> None:
-    """Keeps a collection that has run with its model, without what it has seen.
+    """Keeps a collection that has run with its model; what it has seen is its caller's to forget.
 
     It is part of the model's `__dict__`, past Keras's bookkeeping: it goes when the model goes, and no file or copy of
     the model has it.
@@ -56,7 +55,6 @@ def keep(collection: Collection, loss: Any) -> None:
     x, y = collection.given if len(collection.given) > 1 else (*collection.given, None)
     # Taken now, since a first call may change what layers note of it.
     state = _state(collection.model, x, y, loss, collection.training)
-    collection.forget()
     collection.model.__dict__[_NAME] = _Kept(state, collection)
 
 
