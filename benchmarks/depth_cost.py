@@ -5,13 +5,14 @@
 
 The peers of other libraries want `pip install --group bench`.
 
-Every case runs in a process of its own, with the compilation cache off unless `--warm` is given. `compile` is the
-first training step less a later one, which at great depth includes that the system hands out the memory for the first
-time; `trace_compile` is tracing and compiling the gradient alone. `temp` is what XLA says that the compiled gradient
-needs beside weights and inputs. Times are wall-clock seconds and, in the columns with `cpu`, seconds of processor
-time; a step's are medians. `conv`, a stack of RevNet's blocks, is only compiled: a thousand of them want 26 GB. What
-does not finish within `--limit` seconds is a row without numbers. Where the cases that a bound is about were measured,
-it is checked, and the status is 1 where one is broken.
+Every case runs in a process of its own, with the compilation cache off unless `--warm` is given. `trace_compile` is
+tracing and compiling the gradient alone, before the first step; `compile` is the first training step less a later one,
+and `compile_kernel` what the kernel takes of that, which at great depth hands out gigabytes for the first time. `temp`
+is what XLA says that the compiled gradient needs beside weights and inputs. Times are wall-clock seconds and, in the
+columns with `cpu`, seconds of processor time; those of a step, and of a gradient that compiles quickly, are medians.
+`conv`, a stack of RevNet's blocks, is only compiled: a thousand of them want 26 GB. What does not finish within
+`--limit` seconds is a row without numbers. Where the cases that a bound is about were measured, it is checked, and the
+status is 1 where one is broken.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ DEPTHS = {"resnet": (20, 56, 110, 302, 1202)} | dict.fromkeys(("conv", "dense", 
 OURS = ("scan", "unrolled", "remat", "sqrt", "reversible", "reversible_remat")
 PEERS = ("stock", "flax_scan", "torch_eager", "torch_compile")
 STEPS = 5
+COMPILES = 3
+LONG_COMPILATION = 10
+"""Seconds of compiling after which a case is not compiled again."""
 
 
 def main() -> None:
@@ -98,16 +102,20 @@ def bounds(rows: list[dict[str, Any]]) -> list[str]:
         return ours / (start + 1202 * slope)
 
     def beyond_a_step() -> float | None:
-        first = of("first", "resnet", "scan", 1202, "warm")
-        step = of("step", "resnet", "scan", 1202, "warm")
-        return first - step if first and step else None
+        """Returns the seconds but those in which the kernel hands out memory: some 0.5 to 2 for each GB here."""
+        seconds, kernel = (of(column, "resnet", "scan", 1202, "warm") for column in ("compile_cpu", "compile_kernel"))
+        return None if seconds is None or kernel is None else seconds - kernel
 
     scanned = "resnet", "scan"
     checks = [
         ("compiling ResNet-1202 / ResNet-20", ratio("trace_compile_cpu", (*scanned, 1202), (*scanned, 20)), 1.15),
         ("compiling ResNet-1202 / stock Keras's, extrapolated", over_stock(), 1 / 20),
         ("seconds to build ResNet-1202", of("build", *scanned, 1202), 2.0),
-        ("seconds of a first step with a warm cache beyond a step, ResNet-1202", beyond_a_step(), 2.0),
+        (
+            "seconds of a first step with a warm cache beyond a step and the kernel's, ResNet-1202",
+            beyond_a_step(),
+            2.0,
+        ),
         ("step scanned / unrolled at 110", ratio("step_cpu", (*scanned, 110), ("resnet", "unrolled", 110)), 1.05),
         ("step scanned / stock at 110", ratio("step_cpu", (*scanned, 110), ("resnet", "stock", 110)), 1 / 1.8),
     ]
@@ -177,6 +185,7 @@ COLUMNS = (
     "step",
     "step_cpu",
     "compile_cpu",
+    "compile_kernel",
     "peak_mb",
     "trace_compile",
     "trace_compile_cpu",
@@ -198,17 +207,17 @@ def measure(network: str, depth: int, impl: str, backend: str) -> dict[str, Any]
         from _depth_peers import flax_program, torch_program
 
         make = flax_program if impl == "flax_scan" else torch_program
-    (build, build_cpu), (step, params, compiled) = timed(lambda: make(network, depth, impl, x, y))
-    values: tuple[Any, ...] = (params, build, build_cpu)
-    if network == "conv":
-        values += (None,) * 6
-    else:
-        (first, first_cpu), _ = timed(step)
+    (build, build_cpu, _), (step, params, compiled) = timed(lambda: make(network, depth, impl, x, y))
+    # Before the first step, since what is compiled after many gigabytes were handed out and given back takes longer.
+    of_compilation = compiled() if compiled else (None, None, None)
+    of_steps: tuple[Any, ...] = (None,) * 7
+    if network != "conv":
+        (first, first_cpu, first_kernel), _ = timed(step)
         rest = [timed(step)[0] for _ in range(STEPS)]
-        wall, cpu = (statistics.median(column) for column in zip(*rest, strict=True))
+        wall, cpu, kernel = (statistics.median(column) for column in zip(*rest, strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        values += (first, first_cpu, wall, cpu, first_cpu - cpu, peak)
-    values += compiled() if compiled else (None, None, None)
+        of_steps = (first, first_cpu, wall, cpu, first_cpu - cpu, first_kernel - kernel, peak)
+    values = (params, build, build_cpu, *of_steps, *of_compilation)
     return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -226,11 +235,11 @@ def prepare(impl: str) -> None:
     keras.saving.serialize_keras_object(keras.layers.Dense(1))
 
 
-def timed(function: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-    """Returns seconds on the wall and of the processor, and the result."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def timed(function: Callable[[], Any]) -> tuple[tuple[float, float, float], Any]:
+    """Returns seconds on the wall, of the processor, and those of them in the kernel; and the result."""
+    wall, cpu, kernel = time.perf_counter(), time.process_time(), os.times().system
     result = function()
-    return (time.perf_counter() - wall, time.process_time() - cpu), result
+    return (time.perf_counter() - wall, time.process_time() - cpu, os.times().system - kernel), result
 
 
 # --- Keras: ours, and written by hand --------------------------------------------------------------------------------
@@ -353,9 +362,17 @@ def compiled_gradient(model: Any, x: Any, y: Any) -> tuple[float, float, float]:
         logits, state = model.stateless_call(trained, state, x, training=True)
         return model.loss(y, logits), state
 
-    program = jax.jit(jax.grad(loss, has_aux=True))
-    (wall, cpu), compiled = timed(lambda: program.lower(trained, state, x, y).compile())
-    return wall, cpu, compiled.memory_analysis().temp_size_in_bytes / 2**20
+    found: list[tuple[float, float, float]] = []
+    memory = 0.0
+    while len(found) < COMPILES and sum(wall for wall, *_ in found) < LONG_COMPILATION:
+        program = jax.jit(jax.grad(lambda *given: loss(*given), has_aux=True))  # another one, that nothing is known of
+        seconds, compiled = timed(lambda program=program: program.lower(trained, state, x, y).compile())
+        found.append(seconds)
+        memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+        if os.environ["KERAS_RESIDUAL_COMPILATION_CACHE"] != "off":
+            break  # the next one would be found in the cache
+    wall, cpu, _ = (statistics.median(column) for column in zip(*found, strict=True))
+    return wall, cpu, memory
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from hypothesis import settings
 
 from backend_helpers import drop_compiled_programs
 
-FIRST_BACKEND = "jax"  # the one that runs the tests which do not depend on the backend
+FIRST_BACKEND = "torch"  # the one that runs the tests which do not depend on the backend: it compiles nothing
 
 # JAX compiles for each new shape, which takes most of the time of a property test.
 EXAMPLES = 8 if keras.backend.backend() == "jax" else 20
