@@ -74,7 +74,8 @@ def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
     seen: dict[str, int] = {}
     kept, left_out = [], []
     for item in items:
-        if item.get_closest_marker("rotated"):
+        compiles = item.get_closest_marker("compiles") and keras.backend.backend() != FIRST_BACKEND
+        if item.get_closest_marker("rotated") or compiles:
             function = item.nodeid.partition("[")[0]
             # Each function starts at a share of its own, so that no share gets the first case of all.
             start = sum(function.encode())

@@ -46,6 +46,7 @@ def randomize(layer: keras.layers.Layer) -> None:
         variable.assign(to_numpy(variable.value) + noise)
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_and_comes_back_from_a_file(name: str, tmp_path: Path) -> None:
     inputs = keras.Input((5, 8))
@@ -82,6 +83,7 @@ def _branch_weights(made: ResidualStack) -> list[Any]:
     return [w for cell in made._blocks.cells for connection in cell.connections for w in connection.weights]
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision(name: str, policy: str) -> None:

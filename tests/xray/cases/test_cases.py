@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import keras
 import pytest
 
 from keras_residual.xray import xray
 from xray.cases import architectures, faults, healthy
 
-# Each case is a net of its own, which takes seconds to compile; PyTorch, which does not, runs all of them each time.
-in_turn = pytest.mark.rotated if keras.backend.backend() != "torch" else lambda test: test
-
 
 # Keras says so itself on TensorFlow, where the last operation is the softmax.
 @pytest.mark.filterwarnings("ignore:.*received `from_logits=True`:UserWarning")
-@in_turn
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_a_planted_fault_is_named_at_its_block(name: str) -> None:
     fault = faults.FAULTS[name]
@@ -27,7 +23,7 @@ def test_a_planted_fault_is_named_at_its_block(name: str) -> None:
     assert len(report.advice) == 1, "one fault, one advice"
 
 
-@in_turn
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", healthy.HEALTHY)
 def test_a_healthy_net_draws_no_advice(name: str) -> None:
     model, x = healthy.HEALTHY[name]()
