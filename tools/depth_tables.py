@@ -12,6 +12,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "depth.md"
 RESULTS = ROOT / "benchmarks" / "results"
+FILES = ("resnet", "stacks")
 BEGIN, END = "<!-- tables, by tools/depth_tables.py -->\n", "<!-- end of tables -->"
 
 WHO = {
@@ -61,9 +62,6 @@ def page(text: str) -> str:
     rows = [row for file in files for row in file["rows"]]
     tables = [table(network, rows) for network in NETWORKS]
     return before + begin + "\n" + measured_on(files) + "\n".join(tables) + "\n" + end + after
-
-
-FILES = ("resnet", "stacks")
 
 
 def measured_on(files: list[dict[str, Any]]) -> str:
