@@ -16,14 +16,17 @@ MOST_MAPPINGS = 20_000
 
 
 def gradients(
-    function: Callable[..., Any], arrays: Sequence[np.ndarray], variables: Sequence[Any] = ()
+    function: Callable[..., Any], arrays: Sequence[np.ndarray], variables: Sequence[Any] = (), *, compiled: bool = False
 ) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
     """Returns the gradients of `sum(w * function(*arrays))` with respect to the arrays and the variables.
 
     `w` are fixed weights, so that no symmetry of a function hides a gradient. None stands for a gradient that is not
-    connected; JAX gives zeros there.
+    connected; JAX gives zeros there. `compiled` is for JAX: whether all is one program, as in training, or an operation
+    at a time, which rounds in other places.
     """
     arrays = [np.asarray(array) for array in arrays]
+    if keras.backend.backend() == "jax":
+        return _jax(function, arrays, list(variables), compiled=compiled)
     return _BY_BACKEND[keras.backend.backend()](function, arrays, list(variables))
 
 
@@ -67,7 +70,7 @@ def weighted_sum(y: Any) -> Any:
     return ops.sum(ops.multiply(ops.cast(y, "float32"), weights))
 
 
-def _jax(function: Any, arrays: list[np.ndarray], variables: list[Any]) -> Any:
+def _jax(function: Any, arrays: list[np.ndarray], variables: list[Any], *, compiled: bool) -> Any:
     import jax
 
     def loss(arrays: Any, values: Any) -> Any:
@@ -75,7 +78,9 @@ def _jax(function: Any, arrays: list[np.ndarray], variables: list[Any]) -> Any:
             return weighted_sum(function(*arrays))
 
     values = [variable.value for variable in variables]
-    by_array, by_variable = jax.grad(loss, argnums=(0, 1))([jax.numpy.asarray(array) for array in arrays], values)
+    gradient = jax.grad(loss, argnums=(0, 1))
+    gradient = jax.jit(gradient) if compiled else gradient
+    by_array, by_variable = gradient([jax.numpy.asarray(array) for array in arrays], values)
     return [np.asarray(g) for g in by_array], [np.asarray(g) for g in by_variable]
 
 
@@ -102,4 +107,4 @@ def _tensorflow(function: Any, arrays: list[np.ndarray], variables: list[Any]) -
     return found[: len(inputs)], found[len(inputs) :]
 
 
-_BY_BACKEND = {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}
+_BY_BACKEND = {"torch": _torch, "tensorflow": _tensorflow}

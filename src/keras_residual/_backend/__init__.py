@@ -32,6 +32,7 @@ __all__ = [
     "Reversible",
     "as_tensor",
     "checkpoint",
+    "checkpoint_elementwise",
     "input_gradient",
     "keeping_random_state",
     "probed_gradients",
@@ -137,6 +138,16 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool = False) -> Callab
         in_loop: Whether it is called in the body of a `scan`.
     """
     return _on.checkpoint(function, in_loop=in_loop)
+
+
+def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns `function`, of which what is cheap to compute is not kept for the gradient, where the backend can choose.
+
+    Args:
+        function: From structures of tensors to a structure of tensors, without side effects; called in the body of a
+            `scan`.
+    """
+    return _on.checkpoint_elementwise(function)
 
 
 def as_tensor(array: Any) -> Any:

@@ -10,6 +10,7 @@ import jax
 import keras
 
 from keras_residual._backend.jax_convolution import canonical_convolutions
+from keras_residual._backend.jax_elementwise import is_costly
 from keras_residual._backend.loops import Body, Reversible
 
 SCAN_FROM = 3
@@ -115,6 +116,11 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
     """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
     # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
     return jax.checkpoint(function, prevent_cse=not in_loop)
+
+
+def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that keeps only what is costly for the gradient, for use in a loop."""
+    return jax.checkpoint(function, prevent_cse=False, policy=is_costly)
 
 
 def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:

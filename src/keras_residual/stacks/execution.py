@@ -83,14 +83,18 @@ class Program:
         length = len(self.cells) if not self.scanned else int(keras.tree.flatten(xs)[0].shape[0])
         if remat == "sqrt" and length > 3:
             return self._run_in_groups(rows, xs, length)
-        body = self._recomputed(self.block) if remat else self.block
-        return self.loop(body, rows, xs)
+        if remat:
+            return self.loop(self._recomputed(self.block), rows, xs)
+        return self.loop(self._recomputed_where_cheap if self.scanned else self.block, rows, xs)
 
     def _recomputed(self, body: Any) -> Any:
         def again(carry: Any, x: Any, index: int | None) -> Any:
             return _backend.checkpoint(lambda carry, x: body(carry, x, index), in_loop=self.scanned)(carry, x)
 
         return again
+
+    def _recomputed_where_cheap(self, carry: Any, x: Any, index: int | None) -> Any:
+        return _backend.checkpoint_elementwise(lambda carry, x: self.block(carry, x, index))(carry, x)
 
     def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
         """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""
