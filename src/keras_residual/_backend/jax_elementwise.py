@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from typing import Any
 
-ELEMENTWISE = frozenset(
-    """
-    abs add and bitcast_convert_type broadcast_in_dim cbrt ceil clamp convert_element_type copy cos div eq erf erf_inv
-    erfc exp exp2 expand_dims expm1 floor ge gt integer_pow iota is_finite le log log1p logistic max min mul ne neg not
-    or pad pow reduce_precision rem reshape rev round rsqrt select_n shift_left shift_right_arithmetic
-    shift_right_logical sign sin slice sqrt square squeeze stop_gradient sub tan tanh transpose xor
-    """.split()
-)
+ARITHMETIC = {"abs", "add", "clamp", "div", "integer_pow", "max", "min", "mul", "neg", "rem", "sign", "square", "sub"}
+FUNCTIONS = {
+    *("cbrt", "cos", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "rsqrt"),
+    *("sin", "sqrt", "tan", "tanh"),
+}
+ROUNDING = {"bitcast_convert_type", "ceil", "convert_element_type", "floor", "reduce_precision", "round"}
+BITS = {"and", "not", "or", "shift_left", "shift_right_arithmetic", "shift_right_logical", "xor"}
+COMPARISONS = {"eq", "ge", "gt", "is_finite", "le", "ne", "select_n"}
+MOVES = {
+    *("broadcast_in_dim", "copy", "expand_dims", "iota", "pad", "reshape", "rev", "slice", "squeeze", "stop_gradient"),
+    "transpose",
+}
+ELEMENTWISE = frozenset(ARITHMETIC | FUNCTIONS | ROUNDING | BITS | COMPARISONS | MOVES)
 """Operations whose result is computed again.
 
 `lt` is not among them: by it dropout compares random numbers, and a mask of bytes takes less memory than these.
