@@ -48,6 +48,22 @@ def _jax_doubles() -> Any:
     return jax.enable_x64(True)
 
 
+@contextmanager
+def quick_compilation() -> Iterator[None]:
+    """Makes JAX leave most of the optimisation of its programs out."""
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def drop_compiled_programs() -> None:
     """Lets go of what JAX has compiled, where that is much.
 

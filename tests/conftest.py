@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -15,8 +16,9 @@ import keras
 import pytest
 from hypothesis import settings
 
-from backend_helpers import drop_compiled_programs
+from backend_helpers import drop_compiled_programs, quick_compilation
 
+TESTS = Path(__file__).parent
 FIRST_BACKEND = "torch"  # the one that runs the tests which do not depend on the backend: it compiles nothing
 
 # JAX compiles for each new shape, which takes most of the time of a property test.
@@ -87,6 +89,21 @@ def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
         kept.append(item)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
+
+
+# Here XLA optimises as it does for users, since the tests are about rounding, or time and memory. Elsewhere a program
+# runs once or twice, and is compiled in two thirds of the time without.
+OPTIMISED = ("backend", "integration", "parity", "properties", "stacks")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation(request: pytest.FixtureRequest):
+    folder = request.path.relative_to(TESTS).parts[:-1]
+    if ROTATION == "all" or folder in [(name,) for name in OPTIMISED]:
+        yield
+        return
+    with quick_compilation():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
