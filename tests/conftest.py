@@ -93,7 +93,7 @@ def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 # Here XLA optimises as it does for users, since the tests are about rounding, or time and memory. Elsewhere a program
 # runs once or twice, and is compiled in two thirds of the time without.
-OPTIMISED = ("backend", "integration", "parity", "properties", "stacks")
+OPTIMISED = ("backend", "integration", "parity", "properties", "stacks")  # not the folders in these
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -174,6 +174,7 @@ def test_memory_does_not_grow_with_depth() -> None:
     assert many <= temporary(1000, "reversible", "full") / 40
     # Some sixty of the rows between blocks are kept instead of what each of a thousand blocks needs.
     everything, groups = (temporary(1000, "single", remat, hidden=24) for remat in (False, "sqrt"))
+    assert temporary(1000, "reversible", False, hidden=24) <= everything / 100
     assert groups <= everything / 50
 
 

@@ -32,10 +32,10 @@ __all__ = [
     "Reversible",
     "as_tensor",
     "checkpoint",
-    "checkpoint_elementwise",
     "input_gradient",
     "keeping_random_state",
     "probed_gradients",
+    "recompute_cheap",
     "reversible",
     "run_compiled",
     "scale_with_other_gradient",
@@ -140,14 +140,14 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool = False) -> Callab
     return _on.checkpoint(function, in_loop=in_loop)
 
 
-def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns `function`, of which what is cheap to compute is not kept for the gradient, where the backend can choose.
 
     Args:
-        function: From structures of tensors to a structure of tensors, without side effects; called in the body of a
-            `scan`.
+        function: `(carry, weights, others) -> structure of tensors`, called in the body of a `scan`: structures of
+            tensors, of which the last has mostly no gradient.
     """
-    return _on.checkpoint_elementwise(function)
+    return _on.recompute_cheap(function)
 
 
 def as_tensor(array: Any) -> Any:

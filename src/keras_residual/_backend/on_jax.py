@@ -9,8 +9,8 @@ from typing import Any
 import jax
 import keras
 
+from keras_residual._backend import jax_recompute
 from keras_residual._backend.jax_convolution import canonical_convolutions
-from keras_residual._backend.jax_elementwise import is_costly
 from keras_residual._backend.loops import Body, Reversible
 
 SCAN_FROM = 3
@@ -118,9 +118,7 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
     return jax.checkpoint(function, prevent_cse=not in_loop)
 
 
-def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function that keeps only what is costly for the gradient, for use in a loop."""
-    return jax.checkpoint(function, prevent_cse=False, policy=is_costly)
+recompute_cheap = jax_recompute.recompute_cheap
 
 
 def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:

@@ -186,7 +186,7 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
     return apply
 
 
-def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function: automatic differentiation keeps here what it keeps."""
     return function
 

@@ -115,7 +115,7 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
     return functools.partial(torch.utils.checkpoint.checkpoint, function, use_reentrant=False)
 
 
-def checkpoint_elementwise(function: Callable[..., Any]) -> Callable[..., Any]:
+def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function: automatic differentiation keeps here what it keeps."""
     return function
 

@@ -93,8 +93,8 @@ class Program:
 
         return again
 
-    def _recomputed_where_cheap(self, carry: Any, x: Any, index: int | None) -> Any:
-        return _backend.checkpoint_elementwise(lambda carry, x: self.block(carry, x, index))(carry, x)
+    def _recomputed_where_cheap(self, rows: Any, x: Any, index: int | None) -> Any:
+        return _backend.recompute_cheap(lambda rows, *x: self.block(rows, x, index))(rows, *x)
 
     def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
         """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""

@@ -72,10 +72,9 @@ class ResidualStack(keras.layers.Layer):
             along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
             `execution_reason` why. It changes costs and never numbers.
         remat: Which activations are computed anew in the backward pass rather than kept: `False` none (in a scan on
-            JAX what goes element by element, such as norms and activation functions, which is quicker than to keep
-            it), `"full"` (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX
-            a depth without a divisor near its root, such as a prime, takes a copy of the weights and their gradients
-            on top).
+            JAX what goes element by element, such as norms and activation functions, where less is kept so), `"full"`
+            (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
+            without a divisor near its root, such as a prime, takes a copy of the weights and their gradients on top).
             A reversible topology keeps none by itself; with `remat` its blocks are computed from kept inputs instead of
             being undone, which takes the memory and has no drift.
         name: Name of the layer.
