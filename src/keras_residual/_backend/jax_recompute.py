@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-from jax.extend.core import jaxpr_as_fun
 
 ARITHMETIC = {"abs", "add", "clamp", "div", "integer_pow", "max", "min", "mul", "neg", "rem", "sign", "square", "sub"}
 FUNCTIONS = {
@@ -41,6 +40,8 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     It is the function itself where that has side effects, or loops and checkpoints of its own: those would run twice,
     and keep what they were made not to keep.
     """
+
+    from jax.extend.core import jaxpr_as_fun  # which `import jax` does not load
 
     def call(carry: Any, weights: Any, others: Any) -> Any:
         program, shape = jax.make_jaxpr(function, return_shape=True)(carry, weights, others)
