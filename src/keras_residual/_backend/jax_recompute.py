@@ -40,7 +40,6 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     It is the function itself where that has side effects, or loops and checkpoints of its own: those would run twice,
     and keep what they were made not to keep.
     """
-
     from jax.extend.core import jaxpr_as_fun  # which `import jax` does not load
 
     def call(carry: Any, weights: Any, others: Any) -> Any:
