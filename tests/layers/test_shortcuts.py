@@ -145,9 +145,8 @@ def test_what_was_inferred_is_no_argument() -> None:
     config = shortcut.get_config()
     assert (config["filters"], config["strides"], config["data_format"]) == (None, None, None)
     message = (
-        f"ProjectionShortcut {shortcut.name!r}: already serves another connection, with filters, strides and data "
-        "format (6, (2,), 'channels_last'), and cannot serve one with (5, (1,), 'channels_last'). Make a second "
-        "shortcut."
+        f"ProjectionShortcut {shortcut.name!r}: already serves another connection, with 6 filters, channels_last, "
+        "sizes (n/2 rounded up), and cannot serve one with 5 filters, channels_last, sizes (n). Make a second shortcut."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Residual(layers.Conv1D(5, 3, padding="same"), shortcut=shortcut).build((None, 8, 4))
@@ -206,3 +205,96 @@ def test_a_mask_passes_without_strides_and_ends_at_a_stride(shortcut: Any) -> No
     x, mask = keras.KerasTensor((1, 4, 3)), np.array([[True, True, True, False]])
     assert shortcut(3).compute_mask(x, mask) is mask
     assert shortcut(3, strides=2).compute_mask(x, mask) is None
+
+
+# --- Sizes that a branch rounds down, and sizes that it multiplies ---------------------------------------------------
+
+DOWN = {
+    "max pool": lambda: [layers.Conv2D(8, 3, padding="same"), layers.MaxPooling2D(2)],
+    "average pool by 3": lambda: layers.AveragePooling2D(3),
+    "patches": lambda: layers.Conv2D(8, 2, strides=2),
+    "one axis": lambda: layers.MaxPooling2D((1, 2)),
+    "twice": lambda: [layers.MaxPooling2D(2), layers.MaxPooling2D(2)],
+}
+UP = {
+    "transposed": lambda: layers.Conv2DTranspose(8, 3, strides=2, padding="same"),
+    "nearest by 3": lambda: [layers.UpSampling2D(3), layers.Conv2D(8, 3, padding="same")],
+    "one axis": lambda: layers.UpSampling2D((1, 2)),
+    "up and down": lambda: [layers.UpSampling2D((2, 1)), layers.MaxPooling2D((1, 2))],
+}
+
+
+@pytest.mark.parametrize("shortcut", ["auto", "avg_pool", "zero_pad"])
+@pytest.mark.parametrize("name", [*DOWN, *(f"{name}, up" for name in UP)])
+def test_a_shortcut_follows_every_size(name: str, shortcut: str) -> None:
+    make = UP[name.removesuffix(", up")] if name.endswith(", up") else DOWN[name]
+    inputs = keras.Input((None, None, 8))
+    layer = Residual(make(), shortcut=shortcut)
+    model = keras.Model(inputs, layer(inputs))
+    for height, width in ((8, 8), (7, 7), (9, 10), (5, 11)):
+        x = np.random.default_rng(0).normal(size=(1, height, width, 8)).astype("float32")
+        branch: Any = x
+        for part in layer.branch:
+            branch = part(branch)
+        assert to_numpy(model(x)).shape == tuple(branch.shape)
+        # At run time in a compiled program too, where TensorFlow knows no sizes.
+        assert model.predict(x, verbose=0).shape == tuple(branch.shape)
+
+
+def test_upsampling_repeats_and_rounding_down_drops() -> None:
+    x = np.arange(1.0, 6.0, dtype="float32").reshape(1, 5, 1)
+    up = Residual(layers.Conv1DTranspose(1, 2, strides=2, kernel_initializer="zeros"), shortcut=identity_projection())
+    assert to_numpy(up(x)).ravel().tolist() == [1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    down = Residual(layers.Conv1D(1, 2, strides=2, kernel_initializer="zeros"), shortcut=identity_projection())
+    assert to_numpy(down(x)).ravel().tolist() == [1, 3]
+    again = keras.models.clone_model(keras.Sequential([keras.Input((5, 1)), down]))
+    assert again.output_shape == (None, 2, 1)
+
+
+def identity_projection() -> ProjectionShortcut:
+    return ProjectionShortcut(kernel_initializer="ones", use_bias=False)
+
+
+def test_channels_first_upsampling() -> None:
+    layer = Residual(layers.UpSampling2D(2, data_format="channels_first"), shortcut="projection")
+    assert layer.compute_output_shape((None, 3, 4, 5)) == (None, 3, 8, 10)
+    assert layer.shortcut_layer.compute_output_shape((None, 3, 4, 5)) == (None, 3, 8, 10)
+
+
+UNKNOWN = (None, None, None, 4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: Residual(layers.MaxPooling2D(2), shortcut="identity"),
+        lambda: Residual(layers.Conv2D(4, 3, padding="same"), shortcut=layers.MaxPooling2D(2)),
+        lambda: Residual(layers.MaxPooling2D(2), shortcut=layers.MaxPooling2D(2, padding="same")),
+        lambda: Residual(layers.MaxPooling2D(2), shortcut=layers.MaxPooling2D(2, padding="same"), merge="mean"),
+        lambda: Residual(layers.MaxPooling2D(2), shortcut=layers.MaxPooling2D(2, padding="same"), merge=layers.Add()),
+        lambda: Residual([layers.MaxPooling2D(2, padding="same"), layers.UpSampling2D(2)]),
+        lambda: Residual(layers.Conv2DTranspose(4, 3, strides=2)),
+    ],
+)
+def test_paths_that_differ_at_some_size_are_refused_where_no_size_is_known(layer: Any) -> None:
+    with pytest.raises(ValueError, match="cannot be merged"):
+        layer().build(UNKNOWN)
+
+
+def test_nothing_is_broadcast_where_a_program_finds_sizes_as_it_runs() -> None:
+    class Liar(layers.Layer):
+        """Says that it rounds 3 / 2 up, and rounds it down."""
+
+        def call(self, inputs: Any) -> Any:
+            return keras.ops.max_pool(inputs, 2, 2, "valid")
+
+        def compute_output_shape(self, shape: Any) -> Any:
+            return (shape[0], shape[1] and (shape[1] + 1) // 2, shape[2])
+
+    for merge, jit_compile in (("add", False), ("add", True), ("mean", False), (layers.Add(), False)):
+        inputs = keras.Input((None, 2))
+        model = keras.Model(inputs, Residual(Liar(), merge=merge)(inputs))
+        model.compile(jit_compile=jit_compile and keras.backend.backend() != "torch")
+        assert model.predict(np.ones((1, 4, 2)), verbose=0).shape == (1, 2, 2)
+        with pytest.raises(Exception, match=r"shape|size"):
+            model.predict(np.ones((1, 3, 2)), verbose=0)

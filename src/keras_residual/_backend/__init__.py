@@ -43,6 +43,7 @@ __all__ = [
     "snapshot",
     "unroll",
     "vjp",
+    "with_shape_of",
 ]
 
 SCAN_FROM: int | None = _on.SCAN_FROM
@@ -157,6 +158,11 @@ def as_tensor(array: Any) -> Any:
         array: A NumPy array that nobody writes to afterwards.
     """
     return _on.as_tensor(array)
+
+
+def with_shape_of(like: Any, x: Any) -> Any:
+    """Returns `x`; a program that learns sizes only as it runs fails there where it has another shape than `like`."""
+    return _on.with_shape_of(like, x)
 
 
 def snapshot(variable: keras.Variable) -> Any:

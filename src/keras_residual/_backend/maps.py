@@ -89,7 +89,7 @@ def normalized_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: 
 
 
 def is_eager(x: Any) -> bool:
-    """Returns whether `x` is a tensor whose operations run one by one, at once, and may write over it."""
+    """Returns whether `x` is a tensor whose operations run one by one, at once."""
     return _torch is not None and _torch.is_eager(x)
 
 
@@ -99,13 +99,8 @@ def has_hooks(layer: keras.Layer) -> bool:
 
 
 def rectified(x: Any) -> Any:
-    """Returns `max(x, 0)` of an eager tensor, which is written over."""
+    """Returns `max(x, 0)` of an eager tensor that nobody else has: in its memory, where no gradient is asked for."""
     return _torch.rectified(x)
-
-
-def added(x: Any, y: Any) -> Any:
-    """Returns `x + y` of eager tensors of one shape and dtype; `x` is written over."""
-    return _torch.added(x, y)
 
 
 def _every(step: int, x: Any, data_format: str) -> Any:

@@ -32,6 +32,15 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return tape.gradient(y, x)
 
 
+def with_shape_of(like: Any, x: Any) -> Any:
+    """Returns `x`, once the program has seen that it has the shape of `like`."""
+    shape = tf.shape(like)
+    # An assertion is not compiled by XLA, where the reshape raises; elsewhere a reshape to one unknown size may be
+    # simplified to one that takes any size.
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x), shape)]):
+        return tf.reshape(x, shape)
+
+
 as_tensor = keras.ops.convert_to_tensor
 
 

@@ -37,6 +37,12 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return torch.autograd.grad(function(x), x)[0]
 
 
+def with_shape_of(like: Any, x: Any) -> Any:
+    """Returns `x`: each shape is known when an operation is called."""
+    del like
+    return x
+
+
 as_tensor = keras.ops.convert_to_tensor
 
 

@@ -88,13 +88,8 @@ def has_hooks(layer: Any) -> bool:
 
 
 def rectified(x: Any) -> Any:
-    """Returns `max(x, 0)` in the memory of `x`."""
-    return x.relu_()
-
-
-def added(x: Any, y: Any) -> Any:
-    """Returns `x + y` in the memory of `x`."""
-    return x.add_(y)
+    """Returns `max(x, 0)`, in the memory of `x` where no gradient can be asked for."""
+    return torch.relu(x) if torch.is_grad_enabled() else x.relu_()
 
 
 def _in_precision(x: Any, *variables: Any) -> list[Any]:

@@ -1,17 +1,63 @@
-"""Layers in a row, as a branch has them: built with checks, and applied with what each one's `call` takes."""
+"""Layers in a row, as a branch has them: built with checks, and applied with what the `call` of each takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
 from keras_residual.layers import direct
-from keras_residual.layers.shapes import ATTENTION, Shape
+from keras_residual.layers.shapes import ATTENTION, LIST_ATTENTION, Shape
+
+Arguments = Mapping[str, Any]
+"""Arguments of a call by their names, beside its input, `training` and `mask`."""
+
+_OWN = ("training", "mask", "depth_context", "return_attention_scores")
 
 
-def build(owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape, dtype: str) -> Shape:
+def argument_names(layers: Iterable[keras.Layer | None]) -> list[str]:
+    """Returns the names of what the layers' calls take beside one input, `training` and `mask`."""
+    return list(dict.fromkeys(name for layer in layers if layer is not None for name in _names_of(layer)))
+
+
+def _names_of(layer: keras.Layer) -> list[str]:
+    if isinstance(layer, keras.Model):
+        return []  # it hands nothing to the layers in it
+    kinds = layer._call_signature.parameters.items()
+    named = [name for name, kind in kinds if kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
+    pair = ["value", "key", "value_mask"] if isinstance(layer, LIST_ATTENTION) else []
+    return [name for name in [*named[1:], *pair] if name not in _OWN]
+
+
+def declare_arguments(holder: keras.Layer, layers: Iterable[keras.Layer]) -> None:
+    """Lets the calls of a layer take, by name, what the calls of the layers in it do.
+
+    Keras binds a call to the signature of `call`, and hands `build` the shape of each tensor that `build` names. What
+    both take depends here on the layers that the holder was given.
+
+    Args:
+        holder: A layer with `call(inputs, …, **arguments)` and `build(inputs_shape, **argument_shapes)`.
+        layers: The layers in it.
+    """
+    names = argument_names(layers)
+    if not names:
+        return
+    for owner, attribute, suffix in ((holder, "_call_signature", ""), (holder.build, "__signature__", "_shape")):
+        signature = inspect.signature(holder.build if suffix else holder.call)
+        kept = [kind for kind in signature.parameters.values() if kind.kind is not kind.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(name + suffix, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in names
+            if name + suffix not in signature.parameters
+        ]
+        setattr(owner, attribute, signature.replace(parameters=[*kept, *added]))
+
+
+def build(
+    owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape, dtype: str, shapes: Arguments | None = None
+) -> Shape:
     """Builds layers one after another and returns the shape of what comes out.
 
     Args:
@@ -20,14 +66,16 @@ def build(owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape
         layers: The layers in order.
         shape: Shape of the input, with None for what is not known.
         dtype: Its dtype.
+        shapes: Shapes of the arguments of calls, by name.
 
     Raises:
         ValueError: If one does not take one tensor and return one, or was built for another shape.
     """
     tensor = keras.KerasTensor(shape, dtype=dtype)
+    arguments = {name: _symbols(name, found, dtype) for name, found in (shapes or {}).items()}
     for layer in layers:
         what = f"{owner}: `{argument}` has a layer, {layer.name!r} ({type(layer).__name__}), that"
-        outputs = _symbolic_call(what, layer, tensor)
+        outputs = _symbolic_call(what, layer, tensor, arguments)
         if not isinstance(outputs, keras.KerasTensor):
             returned = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
@@ -38,60 +86,20 @@ def build(owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape
     return tuple(tensor.shape)
 
 
-def apply_all(
-    parts: Iterable[keras.Layer], tensor: Any, training: bool | None, mask: Any, inner: Any
-) -> tuple[Any, bool]:
-    """Applies layers one after another.
-
-    Args:
-        parts: The layers.
-        tensor: What the first gets.
-        training: Whether they act as in training.
-        mask: Mask that the first gets, or None.
-        inner: Mask that the others get, or None.
-
-    Returns:
-        What the last makes, and whether nothing else has that, so that it may be written over.
-    """
-    owned = False
-    for part in parts:
-        outputs, kept = (None, False) if mask is not None else direct.applied(part, tensor, training, owned=owned)
-        tensor, owned = (apply(part, tensor, training, mask), False) if outputs is None else (outputs, kept)
-        mask = inner
-    return tensor, owned
+def _symbols(name: str, shapes: Any, dtype: str) -> Any:
+    kind = "bool" if name.endswith("mask") else dtype
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, dtype=kind), shapes)
 
 
-def apply(part: keras.Layer | float | None, tensor: Any, training: bool | None, mask: Any) -> Any:
-    """Applies a layer with what its `call` takes, multiplies by a number, or does nothing."""
-    if part is None:
-        return tensor
-    if not isinstance(part, keras.Layer):
-        return tensor * part
-    arguments: dict[str, Any] = {}
-    # Given by hand, and not left to the call context, which `stateless_call` does not set up.
-    if training is not None and part._call_has_training_arg:
-        arguments["training"] = training
-    if mask is not None and isinstance(part, ATTENTION):
-        arguments |= {"query_mask": mask, "value_mask": mask}
-    elif mask is not None and part._call_has_mask_arg and tensor.shape[: len(mask.shape)] == mask.shape:
-        arguments["mask"] = mask
-    return _call(part, tensor, **arguments)
-
-
-def _call(layer: keras.Layer, tensor: Any, **arguments: Any) -> Any:
-    return layer(tensor, tensor, **arguments) if isinstance(layer, ATTENTION) else layer(tensor, **arguments)
-
-
-def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor) -> Any:
+def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arguments: Arguments) -> Any:
     was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
+    inputs, keywords = _call_arguments(layer, tensor, None, None, arguments)
     try:
         # A symbolic call builds any layer, also one that has no `build`, and checks its input.
-        outputs = _call(layer, tensor)
+        outputs = layer(*inputs, **keywords)
         if was_built:
             # A layer with weights for another shape may only notice it in its `call`.
-            keras.Operation.compute_output_spec(
-                layer, *([tensor, tensor] if isinstance(layer, ATTENTION) else [tensor])
-            )
+            keras.Operation.compute_output_spec(layer, *inputs, **keywords)
     except Exception as error:
         if was_built:
             raise ValueError(
@@ -103,3 +111,73 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor) -> 
             f"{error}"
         ) from error
     return outputs
+
+
+def apply_all(
+    layers: Iterable[keras.Layer],
+    tensor: Any,
+    training: bool | None,
+    mask: Any = None,
+    inner: Any = None,
+    arguments: Arguments | None = None,
+) -> Any:
+    """Returns the output of layers one after another.
+
+    Args:
+        layers: The layers.
+        tensor: Input of the first.
+        training: Whether they act as in training.
+        mask: Mask that the first gets, or None.
+        inner: Mask that the others get, or None.
+        arguments: What the layers' calls take beside it, by name.
+    """
+    before = None
+    for layer in layers:
+        if mask is None and direct.is_leaf(layer, tensor, training):
+            tensor, before = direct.call_leaf(layer, tensor, training, before), layer
+        else:
+            tensor, before = apply(layer, tensor, training, mask, arguments), None
+        mask = inner
+    return tensor
+
+
+def apply(
+    part: keras.Layer | float | None,
+    tensor: Any,
+    training: bool | None,
+    mask: Any = None,
+    arguments: Arguments | None = None,
+) -> Any:
+    """Returns the output of a layer that gets what its `call` takes, the product with a number, or the tensor."""
+    if part is None:
+        return tensor
+    if not isinstance(part, keras.Layer):
+        return tensor * part
+    inputs, keywords = _call_arguments(part, tensor, training, mask, arguments or {})
+    return part(*inputs, **keywords)
+
+
+def _call_arguments(
+    layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
+) -> tuple[list[Any], dict[str, Any]]:
+    """Returns what a layer is called with, in its place and by name."""
+    given = {name: arguments[name] for name in _names_of(layer) if arguments.get(name) is not None} if arguments else {}
+    # By hand, and not left to the call context, which `stateless_call` does not set up.
+    if training is not None and layer._call_has_training_arg:
+        given["training"] = training
+    if isinstance(layer, ATTENTION):
+        value = given.pop("value", tensor)
+        if mask is not None:
+            given["query_mask"] = mask
+            if value is tensor:
+                given["value_mask"] = mask
+        return [tensor, value], given
+    if isinstance(layer, LIST_ATTENTION):
+        value, key = given.pop("value", tensor), given.pop("key", None)
+        value_mask = given.pop("value_mask", mask if value is tensor else None)
+        if mask is not None or value_mask is not None:
+            given["mask"] = [mask, value_mask]
+        return [[tensor, value] if key is None else [tensor, value, key]], given
+    if mask is not None and layer._call_has_mask_arg and tensor.shape[: len(mask.shape)] == mask.shape:
+        given["mask"] = mask
+    return [tensor], given

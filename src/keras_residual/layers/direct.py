@@ -1,7 +1,8 @@
 """Layers called without what Keras's `__call__` does around them, where that would change nothing.
 
 `__call__` converts, checks, names and resolves for some 0.1 ms a layer. A compiled program is without it; eager PyTorch
-spends a fifth of a ResNet-50 on it when one picture is classified on one core.
+spends a fifth of a ResNet-50 on it when one picture is classified on one core. A reader of the layers may skip this
+file: without it every number stays the same.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from keras.src.backend.common.variables import get_autocast_scope
 
 from keras_residual._backend import maps
 from keras_residual.layers.batch_norm import BatchNormalization
+from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.symmetric_conv import SymmetricConv2D
 
-_LEAVES = (BatchNormalization, SymmetricConv2D, keras.layers.ReLU)
-_RELU = keras.activations.relu
+_CONVOLUTION_OR_NORM = (BatchNormalization, SymmetricConv2D)
+_LEAVES = (*_CONVOLUTION_OR_NORM, keras.layers.ReLU)
 
 
 def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
@@ -36,45 +38,46 @@ def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
         and (scope is None or scope.dtype == dtype)
         and layer.activity_regularizer is None
         and layer._remat_mode is None
+        and "call" not in vars(layer)  # another `call` that somebody set, to see what goes through
         and not maps.has_hooks(layer)
         and get_keras_mask(x) is None
         and keras.distribution.distribution() is None
     )
 
 
-def applied(layer: keras.Layer, x: Any, training: bool | None, *, owned: bool) -> tuple[Any, bool]:
-    """Returns what a layer makes of a tensor, and whether nothing else has that.
+def is_leaf(layer: keras.Layer, x: Any, training: bool | None) -> bool:
+    """Returns whether `call_leaf` does what `layer(x, training=training)` does; arguments as in `is_plain`."""
+    return type(layer) in _LEAVES and is_plain(layer, x, training)
+
+
+def call_leaf(layer: Any, x: Any, training: bool | None, before: keras.Layer | None) -> Any:
+    """Returns the output of a layer for which `is_leaf` is true.
 
     Args:
-        layer: A layer that takes one tensor, was built, and gets the shape that it was built for.
-        x: The tensor.
-        training: The mode.
-        owned: Whether nothing else has `x`, so that it may be written over.
-
-    Returns:
-        `(outputs, owned)`, or `(None, False)` where Keras has to call the layer.
+        layer: The layer.
+        x: Its input.
+        training: Whether it acts as in training.
+        before: The leaf whose output `x` is and that was called just before, or None.
     """
-    kind = type(layer)
-    if kind not in _LEAVES or not is_plain(layer, x, training):
-        return None, False
-    # Another `call` that is set on the layer may keep what it gets and what it returns.
-    watched = "call" in vars(layer)
-    if kind is BatchNormalization:
-        return layer.call(x, training=training), not watched
-    if kind is keras.layers.ReLU and owned and not watched and _is_default(layer):
-        return maps.rectified(x), True
-    return layer.call(x), not watched
+    if type(layer) is BatchNormalization:
+        return layer.call(x, training=training)
+    if type(layer) is keras.layers.ReLU and type(before) in _CONVOLUTION_OR_NORM and _is_default(layer):
+        return maps.rectified(x)  # nobody else has the output of the convolution or norm
+    return layer.call(x)
+
+
+def activate(activation: Any, x: Any, before: keras.Layer) -> Any:
+    """Returns the activation of a layer's output.
+
+    Args:
+        activation: A function.
+        x: The output.
+        before: The layer.
+    """
+    if activation is keras.activations.relu and type(before) is AddMerge and is_plain(before, x, False):
+        return maps.rectified(x)  # nobody else has the output of a sum
+    return activation(x)
 
 
 def _is_default(relu: Any) -> bool:
     return relu.max_value is None and not relu.negative_slope and not relu.threshold
-
-
-def added(skip: Any, branch: Any) -> Any:
-    """Returns `skip + branch`, where nothing else has the branch."""
-    return maps.added(branch, skip)
-
-
-def activated(activation: Any, x: Any) -> Any:
-    """Returns the activation of a tensor that nothing else has."""
-    return maps.rectified(x) if activation is _RELU and maps.is_eager(x) else activation(x)

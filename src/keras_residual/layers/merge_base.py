@@ -9,9 +9,10 @@ from typing import Any, ClassVar, cast
 import keras
 from keras import ops
 
+from keras_residual._backend import with_shape_of
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
-from keras_residual.layers.shapes import Shape
+from keras_residual.layers.shapes import Shape, agree
 
 
 class Merge(keras.layers.Layer):
@@ -60,8 +61,9 @@ class Merge(keras.layers.Layer):
     def call(self, inputs: Sequence[Any]) -> Any:
         """Merges; every move of the channel axis happens here."""
         skip, branch = inputs
-        # Shapes may be new at each eager call, and the backends would broadcast them in silence.
         self._common_shape(tuple(skip.shape), tuple(branch.shape))
+        if self.needs_equal_shapes:
+            branch = not_broadcast(owner_of(self), skip, branch)
         last = len(skip.shape) - 1
         if not self.acts_on_channels or self.axis in (-1, last):
             return self.merge(skip, branch)
@@ -115,6 +117,19 @@ class Merge(keras.layers.Layer):
             )
             raise shape_mismatch(owner_of(self), "skip", skip, "branch", branch, way_out)
         return tuple(a if a is not None else b for a, b in zip(skip, branch, strict=True))
+
+
+def not_broadcast(owner: str, skip: Any, branch: Any) -> Any:
+    """Returns the branch; raises where it has another shape than the skip, also as a program runs.
+
+    Shapes may be new at each eager call, and a graph of TensorFlow may not know sizes: both would broadcast 1 against 2
+    in silence.
+    """
+    shapes = tuple(skip.shape), tuple(branch.shape)
+    if not agree(*shapes):
+        raise shape_mismatch(owner, "skip", shapes[0], "branch", shapes[1], "Nothing is broadcast.")
+    known = all(isinstance(size, int) for shape in shapes for size in shape[1:])
+    return branch if known else with_shape_of(skip, branch)
 
 
 def channels_of(shape: Shape) -> int:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
+from keras.src.backend.common.masking import get_keras_mask
 
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers import arguments, chain, direct, recursion, shapes
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
-from keras_residual.layers.merges import MERGES, AddMerge, Merge
+from keras_residual.layers.merge_base import not_broadcast
+from keras_residual.layers.merges import MERGES, Merge
 from keras_residual.layers.norms import make_norm
 from keras_residual.layers.scales import NAMED_FACTORS, SCALES, LayerScale
 from keras_residual.layers.serialization import deserialize, register, serialize
@@ -152,6 +154,8 @@ class Residual(keras.layers.Layer):
             DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy) if self.drop_path_rate else None
         )
         self.shortcut_layer = None
+        parts = [*(preactivation or ()), *self.branch, norm, branch_scale, skip_scale, shortcut, self.activation]
+        chain.declare_arguments(self, [part for part in parts if isinstance(part, keras.Layer)])
 
     @property
     def shortcut(self) -> str | keras.Layer:
@@ -165,23 +169,26 @@ class Residual(keras.layers.Layer):
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, inputs_shape: Shape, **argument_shapes: Any) -> None:
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
         owner = owner_of(self)
-        if not input_shape or not all(size is None or isinstance(size, int) for size in input_shape):
+        if not inputs_shape or not all(size is None or isinstance(size, int) for size in inputs_shape):
             rule = "one tensor of shape (batch, …, channels)"
-            raise bad_argument(owner, "inputs", rule, input_shape, "Merge several tensors, or choose one, before.")
-        shape = (None, *input_shape[1:])
+            raise bad_argument(owner, "inputs", rule, inputs_shape, "Merge several tensors, or choose one, before.")
+        # Only a layer that keeps a state for each sample needs the size of the batch.
+        stateful = any(getattr(part, "stateful", False) for part in shapes.sublayers(self))
+        shape = (inputs_shape[0] if stateful else None, *inputs_shape[1:])
         axis = shapes.channel_axis([*(self.preactivation or ()), *self.branch], len(shape))
         if len(shape) < 2 or shape[axis] is None:
             rule = "a tensor (batch, …, channels) with a known number of channels"
-            raise bad_argument(owner, "inputs", rule, tuple(input_shape))
+            raise bad_argument(owner, "inputs", rule, tuple(inputs_shape))
         self.input_spec = keras.InputSpec(ndim=len(shape), axes={axis: shape[axis]})
+        self._argument_shapes = {name.removesuffix("_shape"): found for name, found in argument_shapes.items()}
 
         if self.preactivation:
-            shape = chain.build(owner, "preactivation", self.preactivation, shape, self.compute_dtype)
+            shape = self._build_parts("preactivation", self.preactivation, shape)
         self.pre_norm = self._make_norm("pre", shape, axis)
-        branch_shape = chain.build(owner, "branch", self.branch, shape, self.compute_dtype)
+        branch_shape = self._build_parts("branch", self.branch, shape)
         self._keeps_time = shapes.keeps_axis(self._branch_path(), shape, branch_shape, 1)
         self.out_norm = self._make_norm("out", branch_shape, axis)
         self.branch_scale_layer = self._make_scale("branch_scale", branch_shape, axis)
@@ -195,7 +202,7 @@ class Residual(keras.layers.Layer):
         self.shortcut_layer = self._make_shortcut(shape, branch_shape, axis)
         skip_shape = shape if self.shortcut_layer is None else shapes.output_shape(self.shortcut_layer, shape)
         self.skip_scale_layer = self._make_scale("skip_scale", skip_shape, axis)
-        merged_shape = self._build_merge(merge, skip_shape, branch_shape)
+        merged_shape = self._build_merge(merge, shape, skip_shape, branch_shape)
         self._merges_directly = isinstance(self.merge, str) and not merge.weights
         self.post_norm = self._make_norm("post", merged_shape, axis)
         if isinstance(self.activation, keras.Layer):
@@ -206,9 +213,12 @@ class Residual(keras.layers.Layer):
             for inner in shapes.sublayers(self):
                 inner.trainable = False
 
+    def _build_parts(self, argument: str, parts: Sequence[keras.Layer], shape: Shape) -> Shape:
+        return chain.build(owner_of(self), argument, parts, shape, self.compute_dtype, self._argument_shapes)
+
     def _build_part(self, argument: str, part: keras.Layer, shape: Shape) -> None:
         """Builds a layer that must keep the shape."""
-        output = chain.build(owner_of(self), argument, [part], shape, self.compute_dtype)
+        output = self._build_parts(argument, [part], shape)
         if output != shape:
             rule = f"a layer that keeps the shape, {shape}"
             raise bad_argument(owner_of(self), argument, rule, part.name, f"It makes {output} of it.")
@@ -244,7 +254,7 @@ class Residual(keras.layers.Layer):
     def _make_shortcut(self, shape: Shape, branch_shape: Shape, axis: int) -> keras.Layer | None:
         shortcut = self.shortcut
         if isinstance(shortcut, keras.Layer) and not isinstance(shortcut, Shortcut):
-            chain.build(owner_of(self), "shortcut", [shortcut], shape, self.compute_dtype)
+            self._build_parts("shortcut", [shortcut], shape)
             return shortcut
         if shortcut == "identity":
             return None
@@ -258,18 +268,18 @@ class Residual(keras.layers.Layer):
                 "No shortcut can be inferred between ranks: pass `shortcut=` a layer that makes the branch's shape.",
             )
         sizes = shapes.spatial_sizes(self._branch_path(), shape, branch_shape, axis)
-        strides = tuple(shapes.infer_stride(pairs) for pairs in sizes)
-        keeps_size = set(strides) <= {1}
+        changes = [shapes.infer_resampling(pairs) for pairs in sizes]
+        keeps_size = all(change is not None and change.keeps_size for change in changes)
         equal_channels = shape[axis] == branch_shape[axis] or not self._needs_equal_shapes
         if keeps_size and equal_channels and (shortcut == "auto" or not getattr(shortcut, "always", True)):
             return None
-        if None in strides and getattr(shortcut, "strides", None) is None:
-            raise self._no_stride(shape, branch_shape, sizes[strides.index(None)])
+        if None in changes and getattr(shortcut, "strides", None) is None:
+            raise self._no_resampling(shape, branch_shape, sizes[changes.index(None)])
         if isinstance(shortcut, str):
             name = "projection" if shortcut == "auto" else shortcut
             shortcut = SHORTCUTS[name](name="shortcut", dtype=self.dtype_policy)
         filters = branch_shape[axis] if self._needs_equal_shapes else shape[axis]
-        shortcut.infer(filters=filters, strides=tuple(s or 1 for s in strides), axis=axis)
+        shortcut.infer(filters=filters, resampling=changes, axis=axis)
         if not shortcut.built:
             shortcut.build(shape)
         return shortcut
@@ -280,31 +290,30 @@ class Residual(keras.layers.Layer):
             self.merge_layer, "needs_equal_shapes", not isinstance(self.merge_layer, keras.layers.Concatenate)
         )
 
-    def _no_stride(self, shape: Shape, branch_shape: Shape, pairs: list[tuple[int, int]]) -> ValueError:
+    def _no_resampling(self, shape: Shape, branch_shape: Shape, pairs: list[tuple[int, int]]) -> ValueError:
         return shape_mismatch(
             owner_of(self),
             "the input",
             shape,
             "the branch's output",
             branch_shape,
-            f"No shortcut can be inferred, since no whole stride takes a size of {pairs[0][0]} to {pairs[0][1]}. Pass "
-            "padding='same' to the branch's layers, or `shortcut=` a layer that makes the branch's shape, such as a "
-            "cropping or an upsampling layer.",
+            f"No shortcut can be inferred: the branch takes sizes of {_listed(n for n, _ in pairs)} to "
+            f"{_listed(m for _, m in pairs)}, which is neither a stride nor a whole factor. Pass padding='same' to the "
+            "branch's layers, or `shortcut=` a layer that makes the branch's shape, such as a cropping layer.",
         )
 
-    def _build_merge(self, merge: keras.Layer, skip_shape: Shape, branch_shape: Shape) -> Shape:
-        same = len(skip_shape) == len(branch_shape) and all(
-            a is None or b is None or a == b for a, b in zip(skip_shape[1:], branch_shape[1:], strict=False)
-        )
-        if not same and isinstance(merge, (Merge, *_KERAS_ELEMENTWISE)) and self._needs_equal_shapes:
-            raise shape_mismatch(
-                owner_of(self),
-                "the shortcut's output",
-                skip_shape,
-                "the branch's output",
-                branch_shape,
-                "Pass shortcut='projection', or a layer that makes the branch's shape.",
-            )
+    def _build_merge(self, merge: keras.Layer, shape: Shape, skip_shape: Shape, branch_shape: Shape) -> Shape:
+        if isinstance(merge, (Merge, *_KERAS_ELEMENTWISE)) and self._needs_equal_shapes:
+            skip, branch = self._probed_shapes(shape, skip_shape, branch_shape)
+            if not shapes.agree(skip, branch):
+                raise shape_mismatch(
+                    owner_of(self),
+                    "the shortcut's output",
+                    skip,
+                    "the branch's output",
+                    branch,
+                    "Pass shortcut='projection', or a layer that makes the branch's shape.",
+                )
         pair = [skip_shape, branch_shape]
         try:
             if not merge.built:
@@ -315,6 +324,19 @@ class Residual(keras.layers.Layer):
             rule = f"a layer that can be called with [skip, branch], of shapes {skip_shape} and {branch_shape}"
             raise bad_argument(owner_of(self), "merge", rule, merge.name, way_out) from error
 
+    def _probed_shapes(self, shape: Shape, skip_shape: Shape, branch_shape: Shape) -> tuple[Shape, Shape]:
+        """Returns the two shapes, for a size at which they differ where the size is not known and there is one."""
+        skip_path = [] if self.shortcut_layer is None else [self.shortcut_layer]
+        if shapes.agree(skip_shape, branch_shape) and None in shape[1:]:
+            for probe in shapes.probes(shape):
+                try:
+                    pair = [shapes.chain_output_shape(path, probe) for path in (skip_path, self._branch_path())]
+                except Exception:
+                    break  # a layer for other sizes
+                if not shapes.agree(*pair):
+                    return pair[0], pair[1]
+        return skip_shape, branch_shape
+
     # --- Calling -----------------------------------------------------------------------------------------------------
 
     def _branch_path(self) -> list[keras.Layer]:
@@ -322,50 +344,52 @@ class Residual(keras.layers.Layer):
         return [layer for layer in layers if layer is not None]
 
     def call(
-        self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        depth_context: DepthContext | None = None,
+        **arguments: Any,
     ) -> Any:
         """Returns the merged paths; `depth_context` is what a stack gives its blocks."""
-        inputs = self.preactivated(inputs, training, mask)
-        branch, owned = self._branch(inputs, training, mask, depth_context)
-        return self._join(inputs, branch, training, mask, depth_context, owned)
+        if mask is None and arguments:
+            mask = get_keras_mask(inputs)  # with more than one tensor, Keras does not look for it itself
+        x = self.preactivated(inputs, training, mask, **arguments)
+        branch = self.branch_output(x, training, mask, depth_context, **arguments)
+        return self.join(x, branch, training, mask, depth_context, **arguments)
 
-    def preactivated(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Returns what goes to both paths: what the preactivation makes of the input."""
-        for part in self.preactivation or ():
-            inputs = chain.apply(part, inputs, training, mask)
-        return inputs
+    def preactivated(self, inputs: Any, training: bool | None = None, mask: Any = None, **arguments: Any) -> Any:
+        """Returns what goes to both paths: `preactivation(inputs)`."""
+        return chain.apply_all(self.preactivation or (), inputs, training, mask, mask, arguments)
 
     def branch_output(
-        self, inputs: Any, training: bool | None = None, mask: Any = None, depth_context: DepthContext | None = None
+        self,
+        inputs: Any,
+        training: bool | None = None,
+        mask: Any = None,
+        depth_context: DepthContext | None = None,
+        **arguments: Any,
     ) -> Any:
         """Returns what the branch adds, `drop_path(branch_scale * norm_out(F(norm_pre(inputs))))`.
 
         Args:
-            inputs: What comes out of the preactivation, or the layer's input where it has none.
+            inputs: The output of the preactivation, or the layer's input where it has none.
             training: Whether drop path, dropout and norms act as in training.
             mask: Mask of a sequence, `(batch, time)`.
             depth_context: What a stack gives its blocks.
+            **arguments: Call arguments of the layers in the branch.
         """
-        return self._branch(inputs, training, mask, depth_context)[0]
-
-    def _branch(
-        self, inputs: Any, training: bool | None, mask: Any, depth_context: DepthContext | None
-    ) -> tuple[Any, bool]:
-        """Returns what the branch adds, and whether nothing else has it."""
         context = depth_context or _NO_CONTEXT
         # A branch that changes the time axis leaves the mask behind at its first layer.
         inner = mask if self._keeps_time else None
-        branch = chain.apply(self.pre_norm, self._scaled(inputs, context.branch_input_scale), training, mask)
-        branch, owned = chain.apply_all(self.branch, branch, training, mask, inner)
-        ends = (self.out_norm, self.branch_scale_layer, context.branch_scale, self.drop_path)
-        if all(end is None for end in ends):
-            return branch, owned
+        x = chain.apply(self.pre_norm, _scaled(inputs, context.branch_input_scale), training, mask, arguments)
+        x = chain.apply_all(self.branch, x, training, mask, inner, arguments)
         for part in (self.out_norm, self.branch_scale_layer):
-            branch = chain.apply(part, branch, training, inner)
-        branch = self._scaled(branch, context.branch_scale)
+            x = chain.apply(part, x, training, inner, arguments)
+        x = _scaled(x, context.branch_scale)
         if context.drop_path_rate is None or self.drop_path is None:
-            return chain.apply(self.drop_path, branch, training, None), False
-        return self.drop_path.drop(branch, context.drop_path_rate) if training else branch, False
+            return chain.apply(self.drop_path, x, training)
+        return self.drop_path.drop(x, context.drop_path_rate) if training else x
 
     def join(
         self,
@@ -374,66 +398,41 @@ class Residual(keras.layers.Layer):
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
+        **arguments: Any,
     ) -> Any:
         """Returns `activation(norm_post(merge(skip_scale * S(inputs), branch)))`; arguments as in `branch_output`."""
-        return self._join(inputs, branch, training, mask, depth_context, owned=False)
-
-    def _join(
-        self,
-        inputs: Any,
-        branch: Any,
-        training: bool | None,
-        mask: Any,
-        depth_context: DepthContext | None,
-        owned: bool,
-    ) -> Any:
         context = depth_context or _NO_CONTEXT
         inner = mask if self._keeps_time else None
-        skip = self._shortcut(inputs, training, mask)
-        skip = self._scaled(chain.apply(self.skip_scale_layer, skip, training, inner), context.skip_scale)
-        if owned and self._sums(skip, branch):
-            outputs = direct.added(skip, branch)
-        else:
-            outputs, owned = self._merged(skip, branch, training), False
-        outputs = chain.apply(self.post_norm, outputs, training, inner)
-        if isinstance(self.activation, keras.Layer) or self.activation is None:
-            return chain.apply(self.activation, outputs, training, inner)
-        if owned and self.post_norm is None:
-            return direct.activated(self.activation, outputs)
-        return self.activation(outputs)
+        skip = self._shortcut(inputs, training, mask, arguments)
+        skip = chain.apply(self.skip_scale_layer, skip, training, inner, arguments)
+        merged = self._merge(_scaled(skip, context.skip_scale), branch, training)
+        outputs = chain.apply(self.post_norm, merged, training, inner, arguments)
+        if self.activation is None or isinstance(self.activation, keras.Layer):
+            return chain.apply(self.activation, outputs, training, inner, arguments)
+        last = self.merge_layer if self.post_norm is None else self.post_norm
+        return direct.activate(self.activation, outputs, last)
 
-    def _scaled(self, tensor: Any, factor: Any) -> Any:
-        if factor is None or isinstance(factor, float):
-            return chain.apply(factor, tensor, None, None)
-        return tensor * ops.cast(factor, tensor.dtype)
-
-    def _shortcut(self, inputs: Any, training: bool | None, mask: Any) -> Any:
+    def _shortcut(self, inputs: Any, training: bool | None, mask: Any, arguments: chain.Arguments) -> Any:
         layer = self.shortcut_layer
-        if (
-            layer is not None
-            and type(layer) is ProjectionShortcut
-            and mask is None
-            and direct.is_plain(layer, inputs, training)
-        ):
+        if type(layer) is ProjectionShortcut and mask is None and direct.is_plain(layer, inputs, training):
             return layer.call(inputs, training=training)
-        return chain.apply(layer, inputs, training, mask)
+        return chain.apply(layer, inputs, training, mask, arguments)
 
-    def _sums(self, skip: Any, branch: Any) -> bool:
-        """Returns whether the merge is the sum of the two as they are, and nobody watches it."""
-        if type(self.merge_layer) is not AddMerge or "call" in vars(self.merge_layer):
-            return False
-        same = branch.dtype == skip.dtype and branch.shape == skip.shape
-        return same and keras.backend.standardize_dtype(branch.dtype) == self.compute_dtype
-
-    def _merged(self, skip: Any, branch: Any, training: bool | None) -> Any:
+    def _merge(self, skip: Any, branch: Any, training: bool | None) -> Any:
         if not self._merges_directly:
-            return chain.apply(self.merge_layer, [skip, branch], training, None)
+            if self._needs_equal_shapes:
+                branch = not_broadcast(owner_of(self), skip, branch)
+            return chain.apply(self.merge_layer, [skip, branch], training)
         # Keras spends more on a layer's `__call__` than eager PyTorch on a sum; of that only the cast is needed here.
-        return self.merge_layer.call([self._cast(skip), self._cast(branch)])
-
-    def _cast(self, tensor: Any) -> Any:
         dtype = self.compute_dtype
-        return tensor if keras.backend.standardize_dtype(tensor.dtype) == dtype else ops.cast(tensor, dtype)
+        pair = [x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype) for x in (skip, branch)]
+        return self.merge_layer.call(pair)
+
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns the shapes that the layer was built for."""
+        config = dict(super().get_build_config() or {})
+        given = config.get("shapes_dict", {})
+        return {"shapes_dict": {**given, **given.pop("argument_shapes")}} if "argument_shapes" in given else config
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the symbolic output, and sees to it that Keras can walk through the graph at any depth."""
@@ -479,3 +478,14 @@ class Residual(keras.layers.Layer):
         """Makes the layer from `get_config`'s dictionary."""
         nested = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
         return super().from_config({**config, **{key: deserialize(config[key]) for key in nested}})
+
+
+def _scaled(tensor: Any, factor: Any) -> Any:
+    """Returns the product with a factor of the context, a number or a scalar tensor; None stands for 1."""
+    if factor is None or isinstance(factor, float):
+        return chain.apply(factor, tensor, None)
+    return tensor * ops.cast(factor, tensor.dtype)
+
+
+def _listed(sizes: Iterable[int]) -> str:
+    return ", ".join(map(str, list(sizes)[:3]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import keras
 
@@ -11,9 +12,41 @@ Shape = tuple[int | None, ...]
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 """Layers called with a query and a value; in a branch both are its input."""
 
-# A size that every stride in use divides, and its double: together they tell a stride, which divides both, from a crop,
-# which takes the same from both.
-_PROBES = (240, 480)
+LIST_ATTENTION = (keras.layers.Attention, keras.layers.AdditiveAttention)
+"""The same, called with a list of the two."""
+
+# Sizes that tell a stride, which divides, from a crop, which takes the same from each, and rounding up from rounding
+# down: both even, odd, and with every remainder of the strides in use.
+_PROBES = (240, 241, 242, 243, 247, 480)
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How a branch changes the size of one axis: `n` to `ceil(n / stride)`, or `floor`, or to `n * repeats`.
+
+    Args:
+        stride: At least 1.
+        floor: Whether a last window that is not whole is dropped.
+        repeats: At least 1; more only where the stride is 1.
+    """
+
+    stride: int = 1
+    floor: bool = False
+    repeats: int = 1
+
+    def size(self, size: int) -> int:
+        """Returns the size afterwards."""
+        return (size // self.stride if self.floor else -(-size // self.stride)) * self.repeats
+
+    def __str__(self) -> str:
+        if self.keeps_size:
+            return "n"
+        return f"{self.repeats}n" if self.repeats > 1 else f"n/{self.stride} rounded {'down' if self.floor else 'up'}"
+
+    @property
+    def keeps_size(self) -> bool:
+        """Whether the size stays as it is."""
+        return self.stride == self.repeats == 1
 
 
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
@@ -49,6 +82,8 @@ def output_shape(layer: keras.Layer, shape: Shape) -> Shape:
     """Returns the shape that `layer` makes of `shape`, also where the layer does not define `compute_output_shape`."""
     if isinstance(layer, ATTENTION):
         return tuple(layer.compute_output_shape(shape, shape))
+    if isinstance(layer, LIST_ATTENTION):
+        return tuple(layer.compute_output_shape([shape, shape]))
     try:
         return tuple(layer.compute_output_shape(shape))
     except NotImplementedError:
@@ -65,14 +100,14 @@ def chain_output_shape(layers: Iterable[keras.Layer], shape: Shape) -> Shape:
 def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> list[list[tuple[int, int]]]:
     """Returns for each spatial axis pairs (size before, size after) of `layers`, which lead from `shape` to `target`.
 
-    The pair at hand, where it is known, and where it does not settle the matter what `layers` make of two more sizes:
+    The pair at hand, where it is known, and where it does not settle the matter what `layers` make of other sizes:
     5 to 3 may be a stride of 2 or a crop, 240 to 238 can only be a crop.
     """
     axes = spatial_axes(len(shape), axis)
     tried: list[tuple[Shape, Shape]] = []
     if any(shape[i] is None or shape[i] != target[i] for i in axes):
         try:
-            tried = [(probe, chain_output_shape(layers, probe)) for probe in (_probe(shape, axes, n) for n in _PROBES)]
+            tried = [(probe, chain_output_shape(layers, probe)) for probe in probes(shape, axes)]
         except Exception:
             # A branch for one size only, by a Reshape for instance. Without that size there is nothing to go by.
             if any(shape[i] is None or target[i] is None for i in axes):
@@ -94,13 +129,25 @@ def keeps_axis(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int
     return chain_output_shape(layers, probe)[axis] == probe[axis]
 
 
-def infer_stride(pairs: list[tuple[int, int]]) -> int | None:
-    """Returns the smallest stride `s` that takes each size `n` to `ceil(n / s)`, or None where there is none."""
+def infer_resampling(pairs: list[tuple[int, int]]) -> Resampling | None:
+    """Returns the smallest change that takes each size to the other of its pair, or None where there is none."""
     # At least two positions of the largest size must be left: one is what global pooling leaves of any size.
     largest = max(size for size, _ in pairs)
     most = largest // 2 if len(pairs) > 1 else largest
-    return next((s for s in range(1, most + 1) if all(-(-n // s) == m for n, m in pairs)), None)
+    downwards = (Resampling(stride, floor) for stride in range(1, most + 1) for floor in (False, True))
+    size, target = pairs[0]
+    upwards = [Resampling(repeats=target // size)] if size and target > size else []
+    return next((found for found in (*upwards, *downwards) if all(found.size(n) == m for n, m in pairs)), None)
 
 
-def _probe(shape: Shape, axes: range, size: int) -> Shape:
-    return tuple(size if i in axes else dimension for i, dimension in enumerate(shape))
+def probes(shape: Shape, axes: Iterable[int] | None = None) -> Iterator[Shape]:
+    """Yields a shape with some sizes, even and odd, on the axes, or on all whose size is not known."""
+    changed = [i for i, size in enumerate(shape) if i and size is None] if axes is None else list(axes)
+    for size in _PROBES:
+        yield tuple(size if i in changed else known for i, known in enumerate(shape))
+
+
+def agree(first: Shape, second: Shape) -> bool:
+    """Returns whether two shapes, without the batch, can be one: a size that is not known may be any."""
+    pairs = zip(first[1:], second[1:], strict=False)
+    return len(first) == len(second) and all(a is None or b is None or a == b for a, b in pairs)

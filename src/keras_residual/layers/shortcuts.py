@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -13,15 +15,17 @@ from keras_residual.layers import chain
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape, data_format_of, spatial_axes
+from keras_residual.layers.shapes import Resampling, Shape, data_format_of, spatial_axes
 from keras_residual.layers.symmetric_conv import SymmetricConv2D
 from keras_residual.layers.untracked import Untracked
 
 
 class Shortcut(keras.layers.Layer):
-    """Base of the shortcuts that bring an input to the channels and the spatial size of a branch.
+    """Base of the shortcuts that bring an input to the channels and the spatial size of a branch. Abstract.
 
-    `filters` and `strides` may stay open: `Residual` fills them in when it is built and has seen the branch.
+    `filters` and `strides` may stay open: `Residual` fills them in when it is built and has seen the branch. Of a
+    branch that drops the last, incomplete window (`padding="valid"`) the shortcut drops it too, and of one that
+    upsamples by a whole factor it repeats each position.
 
     Args:
         filters: Number of output channels, at least 1, or None to be inferred.
@@ -53,56 +57,102 @@ class Shortcut(keras.layers.Layer):
         self.strides = tuple(strides) if isinstance(strides, list) else strides
         self.always = always
         self.data_format = data_format
-        self._inferred = (filters, self.strides, data_format)
+        self._inferred = _Inferred(filters, (), data_format)
 
-    def infer(self, *, filters: int | None, strides: tuple[int, ...], axis: int) -> None:
-        """Fills in what was left open: `filters` and `strides` of the branch, `axis` 1 or -1 of the channels."""
-        found = (self.filters or filters, strides if self.strides is None else self.strides, data_format_of(axis))
-        if self.built and found != self._inferred:
+    def infer(self, *, filters: int | None, resampling: Sequence[Resampling | None], axis: int) -> None:
+        """Fills in what was left open.
+
+        Args:
+            filters: Number of output channels of the branch.
+            resampling: How the branch changes each spatial axis, None where no rule describes it.
+            axis: Axis of the channels, 1 or -1.
+        """
+        given = self._given_strides(len(resampling))
+        chosen = tuple(
+            found or Resampling()
+            if stride is None
+            else found
+            if found and found.stride == stride
+            else Resampling(stride)
+            for stride, found in zip(given, resampling, strict=True)
+        )
+        inferred = _Inferred(self.filters or filters, chosen, data_format_of(axis))
+        if self.built and inferred != self._inferred:
             raise ValueError(
-                f"{owner_of(self)}: already serves another connection, with filters, strides and data format "
-                f"{self._inferred}, and cannot serve one with {found}. Make a second shortcut."
+                f"{owner_of(self)}: already serves another connection, with {self._inferred}, and cannot serve one "
+                f"with {inferred}. Make a second shortcut."
             )
-        self._inferred = found
+        self._inferred = inferred
 
     def build(self, input_shape: Shape) -> None:
         """Checks that nothing is left open and makes the sub-layers."""
         owner = owner_of(self)
-        filters, strides, _ = self._inferred
+        filters, _, data_format = self._inferred
         if filters is None:
             raise bad_argument(
                 owner, "filters", "a positive whole number", None, "Outside a Residual nothing can infer it."
             )
-        axes = spatial_axes(len(input_shape), self._axis(len(input_shape)))
-        if isinstance(strides, tuple) and len(strides) != len(axes):
+        rank = len(input_shape)
+        axes = spatial_axes(rank, self._axis(rank))
+        if isinstance(self.strides, tuple) and len(self.strides) != len(axes):
             rule = f"one number or {len(axes)} of them, for the input shape {tuple(input_shape)}"
-            raise bad_argument(owner, "strides", rule, strides)
+            raise bad_argument(owner, "strides", rule, self.strides)
+        self._inferred = _Inferred(filters, self._resampling(rank), data_format)
         self._make(tuple(input_shape))
 
+    @abstractmethod
     def _make(self, input_shape: Shape) -> None:
         """Makes the sub-layers; `filters`, `strides` and rank have been checked."""
 
+    @abstractmethod
+    def shorten(self, inputs: Any, training: bool | None) -> Any:
+        """Returns the inputs with `filters` channels, and each spatial size `n` as `ceil(n / stride)`."""
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns the inputs in the shape of the branch."""
+        axes = spatial_axes(len(inputs.shape), self._axis(len(inputs.shape)))
+        places = list(zip(axes, self._inferred.resampling, strict=True))
+        windows = [slice(None)] * len(inputs.shape)
+        for axis, change in places:
+            if change.floor:
+                size: Any = ops.shape(inputs)[axis]
+                windows[axis] = slice(size // change.stride * change.stride)
+        if any(change.floor for _, change in places):
+            inputs = inputs[tuple(windows)]
+        outputs = self.shorten(inputs, training)
+        for axis, change in places:
+            if change.repeats > 1:
+                outputs = ops.repeat(outputs, change.repeats, axis=axis)
+        return outputs
+
     def _axis(self, rank: int) -> int:
-        data_format = self._inferred[2] or keras.config.image_data_format()
+        data_format = self._inferred.data_format or keras.config.image_data_format()
         return 1 if data_format == "channels_first" and rank > 2 else -1
 
-    def _strides(self, rank: int) -> tuple[int, ...]:
-        strides = self._inferred[1] or 1
-        return strides if isinstance(strides, tuple) else (strides,) * (rank - 2)
+    def _given_strides(self, axes: int) -> tuple[int | None, ...]:
+        return self.strides if isinstance(self.strides, tuple) else (self.strides,) * axes
+
+    def _resampling(self, rank: int) -> tuple[Resampling, ...]:
+        alone = (Resampling(stride or 1) for stride in self._given_strides(len(spatial_axes(rank, -1))))
+        return self._inferred.resampling or tuple(alone)
+
+    @property
+    def _strides(self) -> tuple[int, ...]:
+        return tuple(change.stride for change in self._inferred.resampling)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns the input's shape with `filters` channels and each spatial size `n` as `ceil(n / stride)`."""
+        """Returns the input's shape with `filters` channels and the spatial sizes of the branch."""
         axis = self._axis(len(input_shape))
         shape = list(input_shape)
-        for spatial, stride in zip(spatial_axes(len(shape), axis), self._strides(len(shape)), strict=True):
+        for spatial, change in zip(spatial_axes(len(shape), axis), self._resampling(len(shape)), strict=True):
             size = shape[spatial]
-            shape[spatial] = None if size is None else -(-size // stride)
-        shape[axis] = self._inferred[0]
+            shape[spatial] = None if size is None else change.size(size)
+        shape[axis] = self._inferred.filters
         return tuple(shape)
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Passes the mask on where no stride drops steps of the sequence."""
-        return previous_mask if set(self._strides(len(inputs.shape))) <= {1} else None
+        """Passes the mask on where each step of the sequence stays."""
+        return previous_mask if all(change.keeps_size for change in self._resampling(len(inputs.shape))) else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
@@ -113,6 +163,17 @@ class Shortcut(keras.layers.Layer):
             "always": self.always,
             "data_format": self.data_format,
         }
+
+
+class _Inferred(NamedTuple):
+    """What a shortcut does once it has seen the branch."""
+
+    filters: int | None
+    resampling: tuple[Resampling, ...]
+    data_format: str | None
+
+    def __str__(self) -> str:
+        return f"{self.filters} filters, {self.data_format}, sizes ({', '.join(map(str, self.resampling))})"
 
 
 class _NormedProjection(Shortcut):
@@ -145,7 +206,7 @@ class _NormedProjection(Shortcut):
     def _make_projection(self, input_shape: Shape, strides: tuple[int, ...]) -> None:
         rank = len(input_shape)
         axis = self._axis(rank)
-        filters = int(self._inferred[0] or 0)
+        filters = int(self._inferred.filters or 0)
         arguments: dict[str, Any] = {
             "use_bias": self.norm is None if self.use_bias is None else self.use_bias,
             "kernel_initializer": self.kernel_initializer,
@@ -172,7 +233,7 @@ class _NormedProjection(Shortcut):
 
     def _project(self, inputs: Any, training: bool | None) -> Any:
         parts = [part for part in (self.projection, self.projection_norm) if part is not None]
-        return chain.apply_all(parts, inputs, training, None, None)[0]
+        return chain.apply_all(parts, inputs, training)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments."""
@@ -224,10 +285,10 @@ class ProjectionShortcut(_NormedProjection):
     """
 
     def _make(self, input_shape: Shape) -> None:
-        self._make_projection(input_shape, self._strides(len(input_shape)))
+        self._make_projection(input_shape, self._strides)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Projects `inputs`."""
+    def shorten(self, inputs: Any, training: bool | None) -> Any:
+        """Returns the projection of the inputs."""
         return self._project(inputs, training)
 
 
@@ -268,7 +329,7 @@ class AvgPoolShortcut(_NormedProjection):
 
     def _make(self, input_shape: Shape) -> None:
         rank = len(input_shape)
-        strides = self._strides(rank)
+        strides = self._strides
         self.pool = None
         if set(strides) - {1}:
             pooling = {
@@ -287,8 +348,8 @@ class AvgPoolShortcut(_NormedProjection):
             input_shape = self.pool.compute_output_shape(input_shape)
         self._make_projection(input_shape, (1,) * len(strides))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Pools and projects `inputs`."""
+    def shorten(self, inputs: Any, training: bool | None) -> Any:
+        """Returns the projection of the pooled inputs."""
         return self._project(inputs if self.pool is None else self.pool(inputs), training)
 
 
@@ -340,23 +401,23 @@ class ZeroPadShortcut(Shortcut):
 
     def _make(self, input_shape: Shape) -> None:
         channels = input_shape[self._axis(len(input_shape))]
-        if channels is None or int(self._inferred[0] or 0) < channels:
+        if channels is None or int(self._inferred.filters or 0) < channels:
             raise bad_argument(
                 owner_of(self),
                 "filters",
                 f"at least the number of input channels, {channels}",
-                self._inferred[0],
+                self._inferred.filters,
                 "Zeros can only be added; use a projection to have fewer channels.",
             )
 
-    def call(self, inputs: Any) -> Any:
-        """Subsamples and pads `inputs`."""
+    def shorten(self, inputs: Any, training: bool | None) -> Any:
+        """Returns every stride-th position of the inputs, with channels of zeros."""
         rank = len(inputs.shape)
         axis = self._axis(rank) % rank
         windows = [slice(None)] * rank
-        for spatial, stride in zip(spatial_axes(rank, self._axis(rank)), self._strides(rank), strict=True):
+        for spatial, stride in zip(spatial_axes(rank, self._axis(rank)), self._strides, strict=True):
             windows[spatial] = slice(None, None, stride)
-        added = int(self._inferred[0] or 0) - inputs.shape[axis]
+        added = int(self._inferred.filters or 0) - inputs.shape[axis]
         before = added // 2 if self.pad == "both" else 0
         padding = [(before, added - before) if i == axis else (0, 0) for i in range(rank)]
         return ops.pad(inputs[tuple(windows)], padding)

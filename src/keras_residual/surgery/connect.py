@@ -27,8 +27,9 @@ def shortcut_around(calls: list[Call]) -> str:
     if len(shape) < 2 or shape[axis] is None or target[axis] is None:
         raise NoShortcut(f"the number of channels of {shape} or {target} is not known")
     sizes = shapes.spatial_sizes(layers, shape, target, axis)
-    strides = [shapes.infer_stride(pairs) for pairs in sizes]
-    if None in strides:
-        before, after = sizes[strides.index(None)][0]
-        raise NoShortcut(f"no whole stride takes a size of {before} to {after}; padding='same' keeps sizes")
-    return "identity" if set(strides) <= {1} and shape[axis] == target[axis] else "projection"
+    changes = [shapes.infer_resampling(pairs) for pairs in sizes]
+    if None in changes:
+        before, after = sizes[changes.index(None)][0]
+        raise NoShortcut(f"no stride or whole factor takes a size of {before} to {after}; padding='same' keeps sizes")
+    keeps_size = all(change is not None and change.keeps_size for change in changes)
+    return "identity" if keeps_size and shape[axis] == target[axis] else "projection"
