@@ -42,8 +42,6 @@ def declare_arguments(holder: keras.Layer, layers: Iterable[keras.Layer]) -> Non
         layers: The layers in it.
     """
     names = argument_names(layers)
-    if not names:
-        return
     for owner, attribute, suffix in ((holder, "_call_signature", ""), (holder.build, "__signature__", "_shape")):
         signature = inspect.signature(holder.build if suffix else holder.call)
         kept = [kind for kind in signature.parameters.values() if kind.kind is not kind.VAR_KEYWORD]

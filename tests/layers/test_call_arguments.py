@@ -1,0 +1,149 @@
+"""Arguments of a call reach the layers of the branch that take them, built for their shapes, saved with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_residual as kr
+from contract import assert_close, to_numpy
+
+RNG = np.random.default_rng(11)
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.normal(size=shape).astype("float32")
+
+
+X, MEMORY, TIME = normal(2, 5, 8), normal(2, 7, 6), normal(2, 3)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Shift(layers.Layer):
+    """Adds a projection of a time embedding, as the blocks of diffusion models do."""
+
+    supports_masking = True
+
+    def build(self, inputs_shape: Any, time_shape: Any = None) -> None:
+        self.dense = layers.Dense(inputs_shape[-1])
+        self.dense.build(time_shape)
+
+    def call(self, inputs: Any, time: Any = None) -> Any:
+        return inputs if time is None else inputs + ops.expand_dims(self.dense(time), 1)
+
+    def compute_output_shape(self, inputs_shape: Any, time_shape: Any = None) -> Any:
+        return inputs_shape
+
+
+def attention(**arguments: Any) -> keras.Layer:
+    return layers.MultiHeadAttention(2, 4, **arguments)
+
+
+def test_a_second_input_is_attended_to() -> None:
+    layer = kr.Residual(attention(), norm="layer_norm")
+    y = layer(X, value=MEMORY)
+    expected = X + to_numpy(layer.branch[0](layer.pre_norm(X), MEMORY))
+    assert_close(y, expected, 1e-6)
+    assert_close(layer(X, value=2 * MEMORY), X + to_numpy(layer.branch[0](layer.pre_norm(X), 2 * MEMORY)), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("branch", "arguments"),
+    [
+        (lambda: attention(), {"use_causal_mask": True}),
+        (lambda: attention(), {"attention_mask": np.tril(np.ones((2, 5, 5), bool))}),
+        (lambda: layers.GroupQueryAttention(4, 2, 1), {"use_causal_mask": True}),
+        (lambda: layers.Attention(), {"use_causal_mask": True}),
+        (lambda: layers.AdditiveAttention(), {"use_causal_mask": True}),
+    ],
+)
+def test_masks_of_attention(branch: Any, arguments: dict[str, Any]) -> None:
+    layer = kr.Residual(branch())
+    before = to_numpy(layer(X, **arguments))
+    changed = X.copy()
+    changed[:, -1] += 1
+    after = to_numpy(layer(changed, **arguments))
+    assert_close(after[:, :-1], before[:, :-1], 1e-6)  # nothing before the last step sees it
+    assert np.abs(to_numpy(layer(changed))[:, :-1] - to_numpy(layer(X))[:, :-1]).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", [layers.Attention, layers.AdditiveAttention])
+def test_attention_called_with_a_list(kind: Any) -> None:
+    layer, memory = kr.Residual(kind()), normal(2, 7, 8)
+    assert_close(layer(X), X + to_numpy(layer.branch[0]([X, X])), 1e-6)
+    assert_close(layer(X, value=memory), X + to_numpy(layer.branch[0]([X, memory])), 1e-6)
+    assert_close(layer(X, value=memory, key=-memory), X + to_numpy(layer.branch[0]([X, memory, -memory])), 1e-6)
+    mask = np.array([[True] * 3 + [False] * 2, [True] * 5])
+    assert_close(layer(X, mask=mask), X + to_numpy(layer.branch[0]([X, X], mask=[mask, mask])), 1e-6)
+
+
+def test_every_part_gets_what_it_takes_and_a_nested_connection_too() -> None:
+    inner = kr.Residual([Shift(), layers.Dense(8)])
+    layer = kr.Residual([inner, Shift()], norm=Shift(), norm_position="out", branch_scale=Shift())
+    y = to_numpy(layer(X, time=TIME))
+    shifted = X + to_numpy(inner.branch[1](inner.branch[0](X, time=TIME)))
+    for part in (layer.branch[1], layer.out_norm, layer.branch_scale_layer):
+        shifted = part(shifted, time=TIME)
+    assert_close(y, X + to_numpy(shifted), 1e-6)
+
+
+def test_initial_states_of_a_recurrent_layer() -> None:
+    layer = kr.Residual(layers.LSTM(8, return_sequences=True))
+    states = [normal(2, 8), normal(2, 8)]
+    assert_close(layer(X, initial_state=states), X + to_numpy(layer.branch[0](X, initial_state=states)), 1e-6)
+
+
+def decoder() -> keras.Model:
+    x, memory, time = keras.Input((5, 8)), keras.Input((7, 6)), keras.Input((3,))
+    y = kr.Residual(attention(), norm="layer_norm")(x, use_causal_mask=True)
+    y = kr.Residual(attention(), norm="layer_norm", name="cross")(y, value=memory)
+    y = kr.Residual([Shift(), layers.Dense(8)], norm="layer_norm")(y, time=time)
+    model = keras.Model([x, memory, time], y)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+def test_in_a_functional_model_trained_saved_and_cloned(tmp_path: Path) -> None:
+    model = decoder()
+    model.fit([X, MEMORY, TIME], normal(2, 5, 8), verbose=0)
+    expected = model.predict([X, MEMORY, TIME], verbose=0)
+    model.save(tmp_path / "m.keras")
+    assert_close(keras.saving.load_model(tmp_path / "m.keras").predict([X, MEMORY, TIME], verbose=0), expected, 1e-6)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    assert_close(clone.predict([X, MEMORY, TIME], verbose=0), expected, 1e-6)
+    assert model.get_layer("cross").branch[0].value_dense.kernel.shape[0] == 6
+
+
+def test_a_mask_that_a_tensor_carries_is_seen_beside_a_second_input() -> None:
+    layer = kr.Residual([layers.LSTM(8, return_sequences=True), Shift()])
+    tokens = np.array([[1, 2, 0, 0, 0], [3, 4, 5, 6, 7]])
+    embedding = layers.Embedding(9, 8, mask_zero=True)
+    x = embedding(tokens)
+    mask = embedding.compute_mask(tokens)
+    assert_close(layer(x, time=TIME), to_numpy(layer(to_numpy(x), time=TIME, mask=mask)), 1e-6)
+    assert np.abs(to_numpy(layer(to_numpy(x), time=TIME)) - to_numpy(layer(x, time=TIME))).max() > 1e-4
+
+
+def test_an_argument_that_no_layer_takes() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'time'"):
+        kr.Residual(layers.Dense(8))(X, time=TIME)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'tme'"):
+        kr.Residual(Shift())(X, tme=TIME)
+
+
+def test_a_layer_with_a_state_for_each_sample() -> None:
+    inputs = keras.Input(batch_shape=(2, 5, 8))
+    layer = kr.Residual(layers.LSTM(8, return_sequences=True, stateful=True))
+    model = keras.Model(inputs, layer(inputs))
+    alone = keras.Model(inputs, layer.branch[0](inputs))
+    first, second = model.predict(X, verbose=0), model.predict(X, verbose=0)
+    assert np.abs(second - first).max() > 1e-4
+    layer.branch[0].reset_state()
+    assert_close(alone.predict(X, verbose=0) + X, first, 1e-5)
+    assert_close(alone.predict(X, verbose=0) + X, second, 1e-5)
