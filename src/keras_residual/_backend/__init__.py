@@ -36,6 +36,7 @@ __all__ = [
     "keeping_random_state",
     "probed_gradients",
     "recompute_cheap",
+    "register_parameters",
     "reversible",
     "run_compiled",
     "scale_with_other_gradient",
@@ -158,6 +159,11 @@ def as_tensor(array: Any) -> Any:
         array: A NumPy array that nobody writes to afterwards.
     """
     return _on.as_tensor(array)
+
+
+def register_parameters(layer: keras.Layer) -> None:
+    """Lets the backend know the variables of a layer, and of all in it, that were built in a stateless scope."""
+    _on.register_parameters(layer)
 
 
 def with_shape_of(like: Any, x: Any) -> Any:

@@ -37,6 +37,15 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
     return torch.autograd.grad(function(x), x)[0]
 
 
+def register_parameters(layer: Any) -> None:
+    """Registers the variables of layers that were built in a stateless scope, which Keras does not do there."""
+    if keras.src.backend.common.stateless_scope.in_stateless_scope():
+        return  # they have no values yet; whoever opened the scope does it
+    for part in layer._flatten_layers():
+        if part.built and not hasattr(part, "_torch_params"):
+            part._track_variables()
+
+
 def with_shape_of(like: Any, x: Any) -> Any:
     """Returns `x`: each shape is known when an operation is called."""
     del like

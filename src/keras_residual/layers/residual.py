@@ -44,11 +44,11 @@ class Residual(keras.layers.Layer):
         y = activation(norm_post(merge(skip_scale * S(x), drop_path(branch_scale * norm_out(F(norm_pre(x)))))))
 
     Args:
-        branch: The residual function `F`: a layer, or a list of layers applied in order. One tensor in, one out; an
-            attention layer of Keras attends to its own input.
+        branch: The residual function `F`: a layer, or a list of layers applied in order. One tensor in, one out. An
+            attention layer of Keras attends to its own input, or to the call argument `value`.
         shortcut: What the skip path does: `"identity"`, `"projection"`, `"zero_pad"`, `"avg_pool"`, or a layer.
             `"auto"` is the identity where shapes agree, else a projection. Filters and strides that a shortcut leaves
-            open are inferred from the branch.
+            open are inferred from the branch; one that upsamples by a whole factor is followed by repeating positions.
         merge: How the two paths meet: a name of `MERGES` (`"add"`, `"concat"`, `"highway"`, `"gru"`, …) or a layer
             called with `[skip, branch]`.
         branch_scale: Factor on the branch: a number, `"inverse_sqrt_2"`, `"skip_init"` (`"rezero"`), `"layer_scale"`,
@@ -73,6 +73,9 @@ class Residual(keras.layers.Layer):
         mask: Mask of a sequence, `(batch, time)`; it reaches every part, and comes out where the time
             axis is kept.
         depth_context: What a `ResidualStack` gives its blocks.
+        **arguments: What the calls of the layers inside take by name, such as `value`, `attention_mask` and
+            `use_causal_mask` of attention, `initial_state` of recurrent layers, or an embedding of time: each reaches
+            every layer that has an argument of that name, also in a nested `Residual`.
 
     Output shape:
         That of the branch; with `merge="concat"` the channels of both paths.
@@ -92,6 +95,9 @@ class Residual(keras.layers.Layer):
         ...     norm="batch_norm", branch_scale="skip_init", drop_path_rate=0.1)
         >>> block(np.zeros((1, 8, 8, 8))).shape
         (1, 4, 4, 16)
+        >>> cross = Residual(keras.layers.MultiHeadAttention(2, 8), norm="layer_norm")
+        >>> cross(np.zeros((1, 5, 16)), value=np.zeros((1, 7, 12))).shape  # attends to another sequence
+        (1, 5, 16)
 
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, eq. 1

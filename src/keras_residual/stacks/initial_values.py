@@ -12,7 +12,7 @@ import numpy as np
 from keras import initializers, ops
 from keras.src.initializers.random_initializers import RandomInitializer, compute_fans
 
-from keras_residual._backend import as_tensor
+from keras_residual._backend import as_tensor, register_parameters
 from keras_residual._errors import bad_argument
 
 Path = tuple[int, ...]
@@ -341,4 +341,5 @@ def drawn_on_host(make: Callable[[], keras.Model]) -> keras.Model:
             drawn = isinstance(variable._initializer, (HostInitializer, StackedInitializer))
             if variable._value is None and isinstance(variable._initializer, initializers.Initializer) and not drawn:
                 variable._initializer = HostInitializer(variable._initializer, 0)
+    register_parameters(model)
     return model

@@ -258,6 +258,8 @@ class ResidualStack(keras.layers.Layer):
                 blocks.stacked, seeds = stack_variables(blocks.cells[0], self.depth, gains[0])
             else:
                 spread_initial_values(blocks.cells, gains)
+        for cell in blocks.cells:
+            _backend.register_parameters(cell)
         for generator in seeds:
             self._tracker.add_to_store("seed_generators", generator)
         states = {id(generator.state) for generator in seeds}
