@@ -237,8 +237,8 @@ def test_a_shortcut_follows_every_size(name: str, shortcut: str) -> None:
         for part in layer.branch:
             branch = part(branch)
         assert to_numpy(model(x)).shape == tuple(branch.shape)
-        # At run time in a compiled program too, where TensorFlow knows no sizes.
-        assert model.predict(x, verbose=0).shape == tuple(branch.shape)
+        if keras.backend.backend() == "tensorflow":  # a program of which knows no sizes
+            assert model.predict(x, verbose=0).shape == tuple(branch.shape)
 
 
 def test_upsampling_repeats_and_rounding_down_drops() -> None:
