@@ -110,7 +110,7 @@ def test_a_flipped_bit_is_seen(tmp_path, place):
     content[content.index(bytes(1000)) + place] ^= 16
     path.write_bytes(content)
     for read in ("read", "array"):
-        refused(path, "it is damaged (Bad CRC-32 for file 'a.npy')", read=read)
+        refused(path, "the file is damaged (Bad CRC-32 for file 'a.npy')", read=read)
 
 
 def test_a_file_that_was_written_without_checksums_is_read(tmp_path):
@@ -162,7 +162,7 @@ def test_a_shape_that_the_bytes_do_not_have_is_refused(tmp_path, shape):
 def test_an_impossible_shape_without_values_is_refused(tmp_path, shape):
     header = {"descr": "<f4", "fortran_order": False, "shape": shape}
     path = archive_of(tmp_path / "x", {"a.npy": npy_of(header)})
-    with pytest.raises(ArchiveError, match=r"cannot have the shape|it is damaged") as caught:
+    with pytest.raises(ArchiveError, match=r"cannot have the shape|the file is damaged") as caught:
         array_in(path)
     assert str(caught.value).isprintable()
 
@@ -198,7 +198,7 @@ def test_other_types_are_refused(tmp_path, content, what):
 )
 def test_what_is_no_array_is_refused(tmp_path, content):
     path = archive_of(tmp_path / "x", {"a.npy": content})
-    with pytest.raises(ArchiveError, match=r"^it is damaged \(.+\)$") as caught:
+    with pytest.raises(ArchiveError, match=r"^the file is damaged \(.+\)$") as caught:
         array_in(path)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400

@@ -173,4 +173,4 @@ def _saying_what_is_damaged() -> Iterator[None]:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         reason = printable(error).rstrip(".") or type(error).__name__
-        raise ArchiveError(f"it is damaged ({reason})") from None
+        raise ArchiveError(f"the file is damaged ({reason})") from None

@@ -73,7 +73,7 @@ def test_no_averaged_weights(content):
         ({}, "It is empty or no dictionary"),
         (3, "It is empty or no dictionary"),
         ({"epoch": 3, "model": {"a": 1}, 0: np.ones(1)}, "Its keys: epoch, model, 0"),
-        ({f"key{n}": n for n in range(9)}, f"Its keys: {', '.join(f'key{n}' for n in range(8))}, …"),
+        ({f"key{n}": n for n in range(9)}, f"Its keys: {', '.join(f'key{n}' for n in range(8))} and 1 more"),
         ({"bn.num_batches_tracked": np.ones(1)}, "Its keys: bn.num_batches_tracked"),
     ],
 )
