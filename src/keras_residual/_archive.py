@@ -76,6 +76,12 @@ class Archive:
         self._fill(name, 0, memoryview(content))
         return content
 
+    def copy(self, name: str, path: Path) -> None:
+        """Writes the content of a member to a new file."""
+        with path.open("xb") as file:
+            for chunk in self._chunks(name):
+                file.write(chunk)
+
     def array(self, name: str) -> np.ndarray:
         """Returns the array of numbers or booleans in a member that `numpy.save` wrote."""
         with _saying_what_is_damaged(), self._zip.open(self._member(name)) as file:
@@ -104,15 +110,21 @@ class Archive:
             raise ArchiveError(f"it has no {shown(name)}") from None
 
     def _fill(self, name: str, start: int, content: memoryview) -> None:
-        """Reads a member from a place to its end; only there its checksum is known."""
+        place = 0
+        for chunk in self._chunks(name, start):
+            content[place : place + len(chunk)] = chunk
+            place += len(chunk)
+
+    def _chunks(self, name: str, start: int = 0) -> Iterator[bytes]:
+        """Yields the content of a member from a place to its end; only there its checksum is known."""
+        left = self.size(name) - start
         with _saying_what_is_damaged(), self._zip.open(self._member(name)) as file:
             file.read(start)
-            place = 0
             while chunk := file.read(_CHUNK):
-                content[place : place + len(chunk)] = chunk
-                place += len(chunk)
-            if place != len(content):
-                raise ArchiveError(f"{shown(name)} is cut off")
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise ArchiveError(f"{shown(name)} is cut off")
 
     def _checked(self, size: int) -> dict[str, zipfile.ZipInfo]:
         members = [member for member in self._zip.infolist() if not member.is_dir()]

@@ -385,7 +385,7 @@ def test_a_pickle_that_no_program_writes_is_refused(tmp_path, content, is_zip):
 
 
 def test_a_pickle_of_too_many_steps_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_residual.weights.pickled._MOST_STEPS", 1000)
+    monkeypatch.setattr("keras_residual._backend.torch_pickle._MOST_STEPS", 1000)
     path = zipped(tmp_path / "w.pth", many(b"0]", 1000, b"\x80\x02]"))
     refused(path, f"its pickle takes more than 1000 steps. {GET_AGAIN}")
 

@@ -56,7 +56,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """An array in the file, with its attributes; of bfloat16, which NumPy lacks, the bytes as `V2`."""
+    """An array in the file, with its attributes; of bfloat16 and other types that NumPy lacks, the bytes."""
 
     attributes: dict[str, Any]
     values: np.ndarray
@@ -203,9 +203,9 @@ def _dtype(block: Piece, name: str) -> np.dtype | None:
             return np.dtype(f"{order}{of_numpy}")
     if kind == 3 and 0 < size <= 1 << 16:
         return np.dtype(f"S{size}")
-    # What h5py makes of bfloat16, of which Keras keeps an attribute.
-    if kind == 5 and size == 2:
-        return np.dtype("V2")
+    # What h5py makes of bfloat16 and floats of 8 bits; of the first Keras keeps an attribute.
+    if kind == 5 and size in (1, 2):
+        return np.dtype(f"V{size}")
     if kind == 8 and size == 1 and any(pair in block.content for pair in _TRUTH):
         return np.dtype(bool)
     if kind == 9 and bits & 15 == 1 and size == 16:

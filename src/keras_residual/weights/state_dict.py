@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_residual._backend.torch_pickle import Tensor, Unread
 from keras_residual._errors import bad_checkpoint, listed
-from keras_residual.weights.pickled import Tensor, Unread
 
 # The keys under which training programs keep the weights beside the optimizer, in the order of preference.
 _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights")

@@ -11,19 +11,20 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from keras_residual._archive import Archive, ArchiveError
+from keras_residual._backend.torch_pickle import (
+    TYPES,
+    ForbiddenObjectError,
+    PickleError,
+    Storage,
+    Tensor,
+    Unread,
+    load,
+)
 from keras_residual._errors import CheckpointError, bad_checkpoint, shown
-from keras_residual.weights.pickled import ForbiddenObjectError, PickleError, Storage, Tensor, Unread, load
 from keras_residual.weights.state_dict import find_state_dict
 from keras_residual.weights.values import WIDTHS, from_bytes
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-_TYPES = {
-    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
-    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
-    "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8", "torch.uint16": "uint16",
-    "torch.uint32": "uint32", "torch.uint64": "uint64",
-}  # fmt: skip
-
 ReadBytes = Callable[[Storage, int], np.ndarray]
 """Returns so many bytes of a storage, all that it has."""
 
@@ -86,9 +87,9 @@ def _read_bare(file: BinaryIO, path: Path, *, ema: bool) -> dict[str, np.ndarray
     for key in keys if isinstance(keys, list) else ():
         count = int.from_bytes(file.read(8), "little")
         storage = storages.get(str(key))
-        if storage is None or storage.kind not in _TYPES or storage.size != count or str(key) in places:
+        if storage is None or storage.kind not in TYPES or storage.size != count or str(key) in places:
             raise PickleError(f"the file is damaged (the storage {shown(key)} is not what its pickle says)")
-        size = count * WIDTHS[_TYPES[storage.kind]]
+        size = count * WIDTHS[TYPES[storage.kind]]
         if file.tell() + size > end:
             raise PickleError(f"the file is cut off after {end} bytes")
         places[str(key)] = (file.tell(), size)
@@ -125,14 +126,14 @@ def _arrays(tensors: dict[str, Any], path: Path, read: ReadBytes, order: str) ->
         if isinstance(tensor, Unread):
             raise _unread(path, name, f"is {tensor.what}")
         storage, kind = tensor.storage, tensor.kind or tensor.storage.kind
-        if kind not in _TYPES:
-            raise _unread(path, name, f"is of the type {kind.removesuffix('Storage').removeprefix('torch.')}")
+        if kind not in TYPES:
+            raise _unread(path, name, f"is of the type {kind.removesuffix('Storage').rpartition('.')[2]}")
         if (storage.key, kind) not in vectors:
-            of_storage = _TYPES.get(storage.kind, "uint8")
+            of_storage = TYPES.get(storage.kind, "uint8")
             size = storage.size * WIDTHS[of_storage]
-            if size % WIDTHS[_TYPES[kind]]:
+            if size % WIDTHS[TYPES[kind]]:
                 raise PickleError(f"the file is damaged (the storage {shown(storage.key)} ends within a value)")
-            vectors[storage.key, kind] = from_bytes(read(storage, size), _TYPES[kind], order)
+            vectors[storage.key, kind] = from_bytes(read(storage, size), TYPES[kind], order)
         vector = vectors[storage.key, kind]
         if storage.view is not None:
             vector = vector[storage.view[0] : sum(storage.view)]

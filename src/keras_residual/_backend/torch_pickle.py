@@ -14,6 +14,14 @@ from typing import IO, Any
 
 from keras_residual._errors import printable
 
+TYPES = {
+    "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
+    "ByteStorage": "uint8", "BoolStorage": "bool", "UntypedStorage": "uint8", "torch.uint16": "uint16",
+    "torch.uint32": "uint32", "torch.uint64": "uint64",
+}  # fmt: skip
+"""What NumPy calls the types of numbers that are read, by the names of storages and of types without one."""
+
 _MOST_STEPS = 4_000_000
 """More than a checkpoint of thousands of layers with its optimizer takes, and within memory whatever they make."""
 
