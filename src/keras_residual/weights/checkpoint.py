@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import bad_checkpoint, shown
-from keras_residual.weights.file_format import file_format
+from keras_residual.weights.file_format import file_format, local_path
 from keras_residual.weights.keras_applications import read_keras_applications
 from keras_residual.weights.safetensors_file import read_safetensors
 from keras_residual.weights.state_dict import find_state_dict
@@ -39,7 +39,7 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndar
         >>> {name: (array.shape, array.dtype.name) for name, array in read_checkpoint("weights.npz").items()}
         {'fc.weight': ((2, 3), 'float32'), 'fc.bias': ((2,), 'float32')}
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     match file_format(path):
         case "pytorch":
             return read_torch_file(path, ema=ema)

@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import Literal
 
 from keras_residual._archive import Archive, ArchiveError
-from keras_residual._errors import bad_checkpoint
+from keras_residual._errors import CheckpointError, bad_checkpoint
 from keras_residual.weights.safetensors_file import full_size, header_length
 
 Format = Literal["safetensors", "pytorch", "npz", "hdf5"]
 
 _GET_AGAIN = "Delete it and get it again."
 _FORMATS = "Give a .safetensors, a .pth, .pt, .th or .bin that torch.save wrote, or a .npz."
+
+
+def local_path(path: str | Path) -> Path:
+    """Returns a path whose `~` is the user's home folder.
+
+    Raises:
+        CheckpointError: If nobody knows that folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise bad_checkpoint(path, "the home folder of the user is not known", "Give the whole path.") from None
 
 
 def file_format(path: Path) -> Format:
@@ -35,7 +47,9 @@ def file_format(path: Path) -> Format:
             raise bad_checkpoint(path, what, _GET_AGAIN)
         with path.open("rb") as file:
             head = file.read(64)
-    except (FileNotFoundError, NotADirectoryError):
+    except CheckpointError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte
         raise bad_checkpoint(path, "there is no such file", "Check the path.") from None
     except OSError as error:
         raise bad_checkpoint(path, f"it cannot be read ({error.strerror or error})", "Check the path.") from None
