@@ -26,7 +26,7 @@ def test_it_is_read(content):
         (b"[" * 500_000, "it is nested too deep"),
         (b'{"a":' * 500_000, "it is nested too deep"),
         (b'{"a": {"b\\u001b": 1, "c": 2, "b\\u001b": 3}}', r"it has 'b\x1b' twice"),
-        (b"[" + b"9" * 5000 + b"]", "Exceeds the limit (4300 digits) for integer string conversion: value has 5000"),
+        (b"[" + b"9" * 5000 + b"]", "it has a number of 5000 digits"),
     ],
 )
 def test_what_is_wrong_is_said(content, what):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from keras_residual._errors import printable, shown
+from keras_residual._errors import shown
+
+_MOST_DIGITS = 1000
 
 
 def parse(content: bytes | str) -> Any:
@@ -17,15 +19,13 @@ def parse(content: bytes | str) -> Any:
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return json.loads(text, object_pairs_hook=_without_doubles, parse_int=_number)
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error})") from None
     except RecursionError:
         raise ValueError("it is nested too deep") from None
-    except ValueError as error:  # a number of thousands of digits, or a key that is there twice
-        raise ValueError(printable(error).rstrip(".")) from None
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -35,3 +35,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"it has {shown(name)} twice")
         found[name] = value
     return found
+
+
+def _number(digits: str) -> int:
+    if len(digits) > _MOST_DIGITS:
+        raise ValueError(f"it has a number of {len(digits)} digits")
+    return int(digits)

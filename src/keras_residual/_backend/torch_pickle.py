@@ -22,7 +22,7 @@ TYPES = {
 }  # fmt: skip
 """What NumPy calls the types of numbers that are read, by the names of storages and of types without one."""
 
-_MOST_STEPS = 4_000_000
+_MOST_STEPS = 2_000_000
 """More than a checkpoint of thousands of layers with its optimizer takes, and within memory whatever they make."""
 
 
@@ -191,12 +191,18 @@ class _Machine:
         self.stack.append(value)
 
     def append(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], _LeftOut):
-            self.stack[-1].extend(items)
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target += items
+        elif not isinstance(target, _LeftOut):
+            raise PickleError("the file is damaged (its pickle appends to what is no list)")
 
     def set_items(self, items: list[Any]) -> None:
-        if not isinstance(self.stack[-1], _LeftOut):
-            self.stack[-1].update(_dictionary(items))
+        target = self.stack[-1]
+        if isinstance(target, dict):
+            target |= _dictionary(items)
+        elif not isinstance(target, _LeftOut):
+            raise PickleError("the file is damaged (its pickle sets items of what has none)")
 
     def name(self, text: str | None) -> None:
         module, name = self.last(2) if text is None else text.split(" ", 1)

@@ -40,16 +40,15 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndar
         {'fc.weight': ((2, 3), 'float32'), 'fc.bias': ((2,), 'float32')}
     """
     path = local_path(path)
-    match file_format(path):
-        case "pytorch":
+    kind = file_format(path)
+    try:
+        if kind == "pytorch":
             return read_torch_file(path, ema=ema)
-        case "safetensors":
-            arrays = read_safetensors(path)
-        case "npz":
-            arrays = _read_npz(path)
-        case "hdf5":
-            arrays = read_keras_applications(path)
-    return find_state_dict(arrays, path, ema=ema)
+        readers = {"safetensors": read_safetensors, "npz": _read_npz, "hdf5": read_keras_applications}
+        return find_state_dict(readers[kind](path), path, ema=ema)
+    except MemoryError:
+        what = f"there is not enough memory for its {path.stat().st_size} bytes"
+        raise bad_checkpoint(path, what, "Is it a file of holes, or that of a far larger model?") from None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

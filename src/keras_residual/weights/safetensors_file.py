@@ -25,7 +25,7 @@ class SafetensorsError(ValueError):
     """What is wrong with a safetensors file: a text without a full stop."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One tensor of a header.
 
@@ -104,7 +104,7 @@ def _header(path: Path) -> tuple[int, list[Entry]]:
     if not isinstance(header, dict):
         raise SafetensorsError("its header is no JSON object")
     entries = [_entry(name, value) for name, value in header.items() if name != "__metadata__"]
-    return _LENGTH_BYTES + length, sorted(entries)
+    return _LENGTH_BYTES + length, sorted(entries, key=lambda entry: (entry.start, entry.end))
 
 
 def _entry(name: str, value: Any) -> Entry:
