@@ -100,7 +100,8 @@ class Archive:
             array = np.empty(shape, dtype, order="F" if fortran_order else "C")
         except ValueError as error:  # a shape that NumPy does not have, with no value in it
             raise ArchiveError(f"{shown(name)} cannot have the shape {shown(shape)} ({error})") from None
-        self._fill(name, start, memoryview(array.reshape(-1, order="A").view(np.uint8)))
+        content: Any = array.reshape(-1, order="A").view(np.uint8)
+        self._fill(name, start, memoryview(content))
         return array
 
     def _member(self, name: str) -> zipfile.ZipInfo:
@@ -137,8 +138,10 @@ class Archive:
             if member.flag_bits & _ENCRYPTED:
                 raise ArchiveError(f"{name} is encrypted")
             if member.compress_type not in _METHODS:
-                method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-                raise ArchiveError(f"{name} is compressed by the method {method!r}, and only 'deflate' is read")
+                method = {zipfile.ZIP_BZIP2: "the bzip2", zipfile.ZIP_LZMA: "the lzma"}.get(
+                    member.compress_type, "another"
+                )
+                raise ArchiveError(f"{name} is compressed by {method} method, and only deflate is read")
             if member.filename in found:
                 raise ArchiveError(f"it has {name} twice")
             if member.compress_type == zipfile.ZIP_STORED:
@@ -153,7 +156,8 @@ class Archive:
             raise ArchiveError(f"its members claim {stored} bytes, but the file has {size}")
         if expanded > _ROOM + _GROWTH * size:
             raise ArchiveError(
-                f"its {size} bytes would become {expanded + stored}, more than {_ROOM} and {_GROWTH} times its size"
+                f"its {size} bytes would become {expanded + stored}, more than {_ROOM} and {_GROWTH} times its size; "
+                "without compression it is read"
             )
         return found
 

@@ -550,6 +550,12 @@ def test_a_revision_that_is_a_path_is_refused(cache, revision):
         open_location(f"hf://{REPO}@{revision}", cache_dir=cache)
 
 
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "..\\x"])
+def test_a_file_name_that_leads_out_is_refused(cache, name):
+    with pytest.raises(ValueError, match=r"^download: `filenames` must be paths within the repository, but received"):
+        download(REPO, filenames=["config.json", name], cache_dir=cache)
+
+
 @pytest.mark.parametrize("revision", ["main", "refs/pr/1", "v1.0", COMMIT])
 def test_usual_revisions_are_taken(cache, hub, revision):
     hub.commits.append(quote(revision, safe=""))

@@ -32,7 +32,7 @@ _NOTHING, _OLD_FILL, _FILL, _ESTIMATES, _COMMENT, _OLD_TIME, _TIME, _NODE_SIZES,
 _IGNORED = {_NOTHING, _OLD_FILL, _FILL, _ESTIMATES, _COMMENT, _OLD_TIME, _TIME, _NODE_SIZES, _NAME_COUNT}
 _REFUSED = {0x7: "has its values in other files", 0xB: "is compressed or filtered"}
 # Sign, exponent and mantissa of floats: where and how many bits, and the bias.
-_FLOATS = {
+_FLOATS: dict[tuple[int, ...], str] = {
     (16, 10, 5, 0, 10, 15): "f2",
     (32, 23, 8, 0, 23, 127): "f4",
     (64, 52, 11, 0, 52, 1023): "f8",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,9 @@ def download(
         raise bad_argument("download", "repo_id", "'owner/name'", repo_id)
     if revision is not None and not _REVISION.fullmatch(revision):
         raise bad_argument("download", "revision", "the name of a branch, tag or commit", revision)
+    for name in filenames or ():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise bad_argument("download", "filenames", "paths within the repository", name)
     hub = _optional.require("huggingface_hub", extra="hub")
     repository = Repository(hub, repo_id, revision or "main", cache_dir)
     wanted = [Wanted((name,)) for name in filenames] if filenames else [Wanted(WEIGHTS), Wanted((CONFIG,), must=False)]

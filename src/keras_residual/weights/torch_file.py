@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -118,7 +118,7 @@ class _Within:
         return self._file.readline()
 
 
-def _arrays(tensors: dict[str, Any], path: Path, read: ReadBytes, order: str) -> dict[str, np.ndarray]:
+def _arrays(tensors: dict[str, Any], path: Path, read: ReadBytes, order: Literal["<", ">"]) -> dict[str, np.ndarray]:
     """Returns the values of tensors; those of one storage are read once and shared."""
     vectors: dict[tuple[str, str], np.ndarray] = {}
 

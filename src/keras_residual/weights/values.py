@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 _OF_NUMPY = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64"
@@ -9,7 +11,7 @@ WIDTHS = {"bfloat16": 2, **{name: np.dtype(name).itemsize for name in _OF_NUMPY.
 """The types that are read: real numbers. In bytes."""
 
 
-def from_bytes(content: np.ndarray, kind: str, order: str = "<") -> np.ndarray:
+def from_bytes(content: np.ndarray, kind: str, order: Literal["<", ">"] = "<") -> np.ndarray:
     """Returns bytes as a vector of numbers.
 
     Args:
