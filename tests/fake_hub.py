@@ -25,6 +25,10 @@ class FakeHub(SimpleNamespace):
         commits: All commits, at the last of which is `main`.
         gated: Whether the access is restricted.
         status: What is answered to everything, if it is set.
+        etags: What is stated as the hash of a file instead of its SHA-256, by name; one after the other, the last for
+            ever.
+        commit_header: What is stated as the commit instead of it, if it is set.
+        sent: What is sent instead of a file, by name.
         requests: Method and file of each request.
     """
 
@@ -32,7 +36,10 @@ class FakeHub(SimpleNamespace):
 @contextlib.contextmanager
 def fake_hub(monkeypatch: pytest.MonkeyPatch, repo_id: str, files: dict[str, bytes]) -> Iterator[FakeHub]:
     """Makes huggingface_hub ask a server in this process; afterwards it asks the real one again."""
-    hub = FakeHub(repo_id=repo_id, files=files, commits=[COMMIT], gated=False, status=None, requests=[])
+    hub = FakeHub(
+        repo_id=repo_id, files=files, commits=[COMMIT], gated=False, status=None, requests=[],
+        etags={}, commit_header=None, sent={},
+    )  # fmt: skip
 
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -49,7 +56,7 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, repo_id: str, files: dict[str, byt
             hub.requests.append((self.command, name))
             content = hub.files.get(name)
             commit = hub.commits[-1] if revision == "main" else revision
-            headers = {"X-Repo-Commit": commit}
+            headers = {"X-Repo-Commit": hub.commit_header or commit}
             match (repository == hub.repo_id, commit in hub.commits, content):
                 case _ if hub.status is not None:
                     return self.refuse(hub.status, "ServerError")
@@ -61,7 +68,11 @@ def fake_hub(monkeypatch: pytest.MonkeyPatch, repo_id: str, files: dict[str, byt
                     return self.refuse(404, "RevisionNotFound")
                 case True, True, None:
                     return self.refuse(404, "EntryNotFound", headers)
-            headers |= {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "Content-Length": str(len(content))}
+            etags = hub.etags.get(name) or [hashlib.sha256(content).hexdigest()]
+            content = hub.sent.get(name, content)
+            headers |= {"ETag": f'"{etags[0]}"', "Content-Length": str(len(content))}
+            if len(etags) > 1 and self.command == "HEAD":
+                del etags[0]
             self.reply(200, headers)
             return content
 

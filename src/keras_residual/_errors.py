@@ -1,11 +1,94 @@
-"""Messages for bad input: each names the owner, the argument, the rule, what came and the way out."""
+"""Messages for bad input: each names the owner, the argument, the rule, what came and the way out.
+
+Names and values come from the files of others: a message shows them on one line, bounded, and with nothing in them that
+a terminal obeys.
+"""
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable
+import re
+import reprlib
+from collections.abc import Iterable, Sized
 from pathlib import Path
+
+_VALUE, _MESSAGE = 300, 4000
+"""The most characters of a value, and of a whole message."""
+
+
+def printable(text: object, limit: int = 200) -> str:
+    r"""Returns foreign text as it can be shown: on one line, without control characters, of `limit` characters at most.
+
+    What a terminal would obey (escape codes, line ends, marks of writing direction) becomes its Python escape. Of a
+    longer text the middle is left out, since the end of a path says most.
+
+    Args:
+        text: The text, or what has one.
+        limit: The most characters of the result.
+
+    Example:
+        >>> printable("conv1\x1b[31m.weight")
+        'conv1\\x1b[31m.weight'
+        >>> printable("a" * 1000, limit=20)
+        'aaaaaaaaaaaa … aaaaa'
+    """
+    text = str(text)
+    # Escapes make a text longer, so what is left is measured after them; the first cut bounds the work.
+    text = _escaped(_middle_left_out(text, limit))
+    return _middle_left_out(text, limit)
+
+
+def shown(value: object) -> str:
+    """Returns `repr(value)` as `printable` has it; a long or deep container is not written out before it is cut."""
+    # An array's text goes over several lines; in that of a string a line end is an escape already.
+    return printable(re.sub(r"\s*\n\s*", " ", _REPR.repr(value)), _VALUE)
+
+
+def listed(names: Iterable[object], most: int = 8) -> str:
+    """Returns foreign names for a message: "a, b, c and 5 more"."""
+    names = names if isinstance(names, Sized) else list(names)
+    first = ", ".join(printable(name) for name in itertools.islice(names, most))
+    return f"{first} and {len(names) - most} more" if len(names) > most else first
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _middle_left_out(text: str, limit: int) -> str:
+    if len(text) <= limit:
+        return text
+    end = max(0, (limit - 3) // 3)
+    return f"{text[: limit - 3 - end]} … {text[len(text) - end :]}"
+
+
+class _BoundedRepr(reprlib.Repr):
+    """`repr` of the first items of containers, in their own order."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxlevel = 8
+        self.maxstring = self.maxother = self.maxlong = _VALUE
+        self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = self.maxarray = 30
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python itself refuses to write out thousands of digits.
+        return repr(x) if x.bit_length() < 1000 else f"<a number of {x.bit_length()} bits>"
+
+    def repr_dict(self, x: dict, level: int) -> str:
+        if level <= 0:
+            return "{...}"
+        items = [
+            f"{self.repr1(key, level - 1)}: {self.repr1(value, level - 1)}"
+            for key, value in itertools.islice(x.items(), self.maxlist)
+        ]
+        return f"{{{', '.join([*items, '...'] if len(x) > self.maxlist else items)}}}"
+
+
+_REPR = _BoundedRepr()
 
 
 class CheckpointError(ValueError):
@@ -20,7 +103,7 @@ def bad_checkpoint(place: str | Path, what: str, way_out: str) -> CheckpointErro
         what: What is wrong, without a full stop.
         way_out: Sentences that say what to do instead.
     """
-    return CheckpointError(f"Checkpoint {str(place)!r}: {what}. {way_out}")
+    return CheckpointError(printable(f"Checkpoint {shown(str(place))}: {what}. {way_out}", _MESSAGE))
 
 
 def missing_package(package: str, *, extra: str) -> ImportError:
@@ -51,18 +134,19 @@ def wrong_type(owner: str, argument: str, rule: str, value: object, way_out: str
 def unknown_name(owner: str, argument: str, name: str, allowed: Iterable[str]) -> ValueError:
     """Returns the `ValueError` for a name that is not in a list, with the nearest one as a suggestion."""
     names = list(allowed)
-    return ValueError(f"{owner}: unknown name for `{argument}`: {name!r}.{did_you_mean(name, names)}")
+    message = f"{owner}: unknown name for `{argument}`: {shown(name)}.{did_you_mean(name, names)}"
+    return ValueError(printable(message, _MESSAGE))
 
 
 def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 30) -> str:
     """Returns " Did you mean …?" where a name is near, and the names that are allowed."""
-    names = list(allowed)
+    name, names = name[:_VALUE], list(allowed)
     folded = {candidate.lower(): candidate for candidate in names}
     near = difflib.get_close_matches(name.lower(), list(folded), n=8, cutoff=0.6)
     # Of equally similar names the one that begins alike: resnet2O is resnet20, not resnet32.
     best = max(near, key=lambda known: (_similarity(name.lower(), known), _alike(name.lower(), known)), default=None)
-    suggestion = f" Did you mean {folded[best]!r}?" if best else ""
-    listing = f" Known: {', '.join(names)}." if len(names) <= most else f" There are {len(names)} names."
+    suggestion = f" Did you mean {shown(folded[best])}?" if best else ""
+    listing = f" Known: {listed(names, most)}." if len(names) <= most else f" There are {len(names)} names."
     return suggestion + listing
 
 
@@ -83,12 +167,13 @@ def shape_mismatch(
     way_out: str,
 ) -> ValueError:
     """Returns the `ValueError` for two shapes that cannot be put together."""
-    return ValueError(
+    message = (
         f"{owner}: {first} has shape {tuple(first_shape)} and {second} has shape {tuple(second_shape)}, "
         f"which cannot be merged. {way_out}"
     )
+    return ValueError(printable(message, _MESSAGE))
 
 
 def _message(owner: str, argument: str, rule: str, value: object, way_out: str) -> str:
-    message = f"{owner}: `{argument}` must be {rule}, but received {value!r} ({type(value).__name__})."
-    return f"{message} {way_out}" if way_out else message
+    message = f"{owner}: `{argument}` must be {rule}, but received {shown(value)} ({type(value).__name__})."
+    return printable(f"{message} {way_out}" if way_out else message, _MESSAGE)

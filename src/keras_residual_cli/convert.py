@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.failure import CallError, reading_the_call, say
 from keras_residual_cli.output import output, print_json
 
 
@@ -29,6 +30,9 @@ def convert(
     size: Annotated[
         int | None, typer.Option(metavar="PIXELS", help="Edge of the pictures.", show_default="that of the weights")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse weights that no training leaves, such as NaN.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make a Keras model of a PyTorch checkpoint; it takes pictures 0..255 and gives logits."""
@@ -46,7 +50,11 @@ def convert(
             from keras_residual.models.converted import convert_checkpoint
 
             shape = None if size is None else (size, size, 3)
-            made = convert_checkpoint(checkpoint, model, input_shape=shape, **channels)
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always", UserWarning)
+                made = convert_checkpoint(checkpoint, model, input_shape=shape, strict=strict, **channels)
+            for warning in told:
+                say(str(warning.message), status=0)
         with _atomic.replacing(out) as beside:
             made.save(beside)
         classes = made.output_shape[-1]

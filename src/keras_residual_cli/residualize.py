@@ -30,11 +30,11 @@ def residualize(
         with reading_the_call():
             start_keras()
             from keras_residual import _atomic
-            from keras_residual.surgery import files
+            from keras_residual.models.keras_file import load_keras_model
             from keras_residual.surgery.residualize import report, residualize
             from keras_residual.surgery.suggest import suggest_groups
 
-            model = files.load(source)
+            model = load_keras_model(source, compiled=True)
             plan = suggest_groups(model, every=every)
             renewed = residualize(model, groups=plan, start=start, scale=scale, verbose=False)
         console.print(report(plan, model, renewed, start), markup=False, soft_wrap=True)

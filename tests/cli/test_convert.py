@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 import keras_residual as kr
 from keras_residual_cli.app import run
@@ -69,6 +70,37 @@ def test_a_wrong_call_is_told_in_one_line_and_writes_nothing(
     assert told in line
     assert Path("there.keras").read_text() == "mine"
     assert not Path("net.keras").exists()
+
+
+@pytest.mark.any_backend
+def test_doubtful_weights_are_told_in_one_line_or_refused(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tensors = load_file(checkpoint)
+    tensors["bn1.running_var"][0] = -1
+    save_file(tensors, checkpoint)
+    out = checkpoint.parent / "net.keras"
+    call = ["convert", str(checkpoint), str(out), "--model", "cifar_resnet20"]
+    assert run([*call, "--strict"]) == 2
+    assert not out.exists()
+    assert run(call) == 0
+    refused, warned = capsys.readouterr().err.splitlines()
+    for line in (refused, warned):
+        assert line.startswith(
+            f"keras-residual: Checkpoint '{checkpoint}': 1 of its weights are doubtful: bn1.running_var"
+        )
+    assert out.exists()
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("bias", "kernel"), [((), (4, 64)), ((4,), ()), ((4,), (5, 64)), ((100_000,), (100_000, 1)), ((4, 1), (4, 64))]
+)
+def test_a_head_that_makes_no_sense_is_refused_before_one_is_made(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str], bias: tuple[int, ...], kernel: tuple[int, ...]
+) -> None:
+    save_file({"linear.bias": np.zeros(bias, "float32"), "linear.weight": np.zeros(kernel, "float32")}, checkpoint)
+    assert run(["convert", str(checkpoint), str(checkpoint.parent / "net.keras"), "--model", "cifar_resnet20"]) == 2
+    told = f"its head 'linear' makes no sense: a bias of the shape {bias} and a kernel of {kernel}."
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.any_backend

@@ -1,5 +1,6 @@
 """A checkpoint file becomes a dictionary of arrays, whatever wrote it."""
 
+import json
 import os
 import re
 import sys
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.any_backend
 SHARED = Path(os.environ.get("KERAS_RESIDUAL_TEST_DATA", Path(__file__).parents[3] / "shared"))
 KERNEL = np.random.default_rng(0).normal(size=(4, 3, 2)).astype(np.float32)
 GET_AGAIN = "Delete it and get it again."
+FROM_NUMBERS = "Write it with numpy.savez, from arrays of real numbers."
 
 
 def refused(path, message):
@@ -26,8 +28,8 @@ def refused(path, message):
         read_checkpoint(path)
 
 
-def refused_as_damaged(path, way_out=GET_AGAIN, what="the file is damaged"):
-    start, end = re.escape(f"Checkpoint {str(path)!r}: {what} ("), re.escape(f"). {way_out}")
+def refused_as_damaged(path, way_out=GET_AGAIN):
+    start, end = re.escape(f"Checkpoint {str(path)!r}: the file is damaged ("), re.escape(f"). {way_out}")
     with pytest.raises(CheckpointError, match=f"^{start}[^\n]+{end}$"):
         read_checkpoint(path)
 
@@ -104,12 +106,12 @@ def test_a_float_that_numpy_lacks_is_refused(tmp_path):
     path = tmp_path / "w.safetensors"
     header = b'{"w":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}'
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"ab")
-    refused(path, "the tensor 'w' is of type F8_E4M3. Save it as float32, float16 or bfloat16.")
+    refused(path, "the tensor 'w' is of the type 'F8_E4M3'. Save it as float32, float16 or bfloat16.")
 
 
 def test_text_in_npz_is_refused(tmp_path):
     np.savez(tmp_path / "w.npz", w=np.array(["a"]))
-    refused(tmp_path / "w.npz", "the array 'w' is of type <U1. Leave it out.")
+    refused(tmp_path / "w.npz", f"'w.npy' is of the type <U1, not of numbers. {FROM_NUMBERS}")
 
 
 @pytest.mark.parametrize("kind", ["safetensors_file", "npz_file"])
@@ -137,49 +139,93 @@ def test_a_path_may_be_text_and_begin_at_home(monkeypatch, tmp_path, npz_file):
     assert list(read_checkpoint(f"~/{npz_file.name}")) == ["kernel"]
 
 
-def test_safetensors_damaged(safetensors_file):
-    content = safetensors_file.read_bytes()
-    safetensors_file.write_bytes(content.replace(b'"F32"', b'"F99"'))
-    refused_as_damaged(safetensors_file)
-    safetensors_file.write_bytes(content + b"more")
-    refused_as_damaged(safetensors_file)
+HEADER = {
+    "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+    "b": {"dtype": "U8", "shape": [], "data_offsets": [8, 9]},
+}
+
+
+def safetensors_of(path, header, content=bytes(9)):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    return path
+
+
+def changed(name, **entries):
+    return {**HEADER, name: {**HEADER[name], **entries}}
+
+
+@pytest.mark.parametrize(
+    ("header", "what"),
+    [
+        (changed("b", data_offsets=[7, 8]), "'b' begins at byte 7 and the one before ends at 8"),
+        (changed("b", data_offsets=[0, 1]), "'a' begins at byte 0 and the one before ends at 1"),
+        (changed("a", shape=[3]), "'a' of the type F32 and the shape (3,) has 8 bytes"),
+        (changed("a", shape=[10**13]), "'a' of the type F32 and the shape (10000000000000,) has 8 bytes"),
+        (
+            changed("a", shape=[2, -1]),
+            "its header says of 'a': {'dtype': 'F32', 'shape': [2, -1], 'data_offsets': [0, 8]}",
+        ),
+        (changed("a", shape=[True, 2]), "its header says of 'a': {"),
+        (changed("a", data_offsets=[8, 0]), "its header says of 'a': {"),
+        (changed("a", dtype=3), "its header says of 'a': {"),
+        ({**HEADER, "c\x1b": []}, r"its header says of 'c\x1b': []"),
+        ({"a": HEADER["a"]}, "its tensors take 8 bytes and it has 9"),
+        ({**HEADER, "c": {"dtype": "U8", "shape": [1], "data_offsets": [8, 9]}}, "'c' begins at byte 8 and the one"),
+        (json.dumps(HEADER).replace('"b"', '"a"').encode(), "of its header: it has 'a' twice"),
+        (b'{"a":' * 100_000, "of its header: it is nested too deep"),
+        (b"{" + b"[" * 100_000, "of its header: it is no JSON ("),
+        (b"{\xff}", "of its header: it is no text in UTF-8"),
+    ],
+)
+def test_safetensors_damaged(tmp_path, header, what):
+    path = safetensors_of(tmp_path / "w.safetensors", header)
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(path)
+    message = str(caught.value)
+    assert message.startswith(f"Checkpoint {str(path)!r}: the file is damaged ({what}"), message
+    assert message.endswith(f"). {GET_AGAIN}")
+    assert message.isprintable()
+
+
+def test_an_impossible_shape_in_safetensors(tmp_path):
+    path = safetensors_of(
+        tmp_path / "w", changed("b", dtype="F32", shape=[2**61, 2**61, 0], data_offsets=[8, 8]), bytes(8)
+    )
+    what = f"the tensor 'b' has the impossible shape ({2**61}, {2**61}, 0)"
+    refused(path, f"{what}. {GET_AGAIN}")
 
 
 def test_npz_damaged(npz_file):
     content = bytearray(npz_file.read_bytes())
     content[40:200] = b"\xff" * 160
     npz_file.write_bytes(content)
-    refused_as_damaged(npz_file, "Write it with numpy.savez, from arrays of numbers.", what="it cannot be read as npz")
+    refused_as_damaged(npz_file, FROM_NUMBERS)
+
+
+def test_complex_numbers_are_no_weights(tmp_path):
+    np.savez(tmp_path / "w.npz", w=np.ones(2, "complex64"))
+    refused(tmp_path / "w.npz", f"'w.npy' is of the type complex64, and weights are real numbers. {FROM_NUMBERS}")
+
+
+def test_npz_without_an_array(tmp_path):
+    np.savez(tmp_path / "w.npz")
+    refused(tmp_path / "w.npz", f"it holds no array. {FROM_NUMBERS}")
 
 
 def test_objects_in_npz(tmp_path):
     victim = tmp_path / "victim"
     np.savez(tmp_path / "w.npz", w=np.array([Payload(victim)], dtype=object))
-    refused(
-        tmp_path / "w.npz",
-        "it cannot be read as npz (Object arrays cannot be loaded when allow_pickle=False). "
-        "Write it with numpy.savez, from arrays of numbers.",
-    )
+    refused(tmp_path / "w.npz", f"'w.npy' holds Python objects, which are not read. {FROM_NUMBERS}")
     assert not victim.exists()
 
 
-def install(package, extra):
-    message = (
-        f"{package!r} is not installed. This feature of keras-residual needs it: pip install 'keras-residual[{extra}]'"
-    )
-    return f"^{re.escape(message)}$"
-
-
-def test_safetensors_is_missing(monkeypatch, safetensors_file):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(ImportError, match=install("safetensors", "hub")):
-        read_checkpoint(safetensors_file)
-
-
-def test_safetensors_and_npz_need_no_torch(monkeypatch, safetensors_file, npz_file):
-    monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "keras_residual._backend.torch_checkpoint", raising=False)
-    for path in (safetensors_file, npz_file):
+def test_nothing_but_numpy_is_needed(monkeypatch, safetensors_file, npz_file, save_torch):
+    of_torch = save_torch({"kernel": torch.from_numpy(KERNEL)})
+    bare = save_torch({"kernel": torch.from_numpy(KERNEL)}, "bare.th", _use_new_zipfile_serialization=False)
+    for package in ("torch", "safetensors", "ml_dtypes"):
+        monkeypatch.setitem(sys.modules, package, None)
+    for path in (safetensors_file, npz_file, of_torch, bare):
         np.testing.assert_array_equal(read_checkpoint(path)["kernel"], KERNEL)
 
 

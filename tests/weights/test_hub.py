@@ -1,11 +1,13 @@
 """Weights by the place where they are; no test asks the real Hub."""
 
 import errno
+import hashlib
 import json
 import os
 import re
 import sys
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import huggingface_hub
 import numpy as np
@@ -45,12 +47,19 @@ def no_network(monkeypatch):
         yield
 
 
+def hash_of(name, content):
+    """What the Hub calls the ETag: of large files their SHA-256, of others git's hash."""
+    if not name.endswith(".json"):
+        return hashlib.sha256(content).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def write_cache(cache, files, *, repo_id=REPO, commit=COMMIT, absent=()):
     """Writes what huggingface_hub leaves in its cache and returns the folder of the commit."""
     folder = cache / f"models--{repo_id.replace('/', '--')}"
     snapshot = folder / "snapshots" / commit
     for name, content in files.items():
-        blob = folder / "blobs" / f"{name.replace('/', '-')}-etag"
+        blob = folder / "blobs" / hash_of(name, content)
         blob.parent.mkdir(parents=True, exist_ok=True)
         blob.write_bytes(content)
         link = snapshot / name
@@ -427,6 +436,176 @@ def test_a_cache_that_is_half_written(cache, hub, monkeypatch, damage, name):
     found = open_location(f"hf://{REPO}", cache_dir=cache)
     assert (found.config, list(found.tensors)) == (json.loads(CONFIG), ["fc.weight"])
     assert [asked for method, asked in hub.requests if method == "GET"] == [name]
+
+
+# What is stated and what is there -----------------------------------------------------------------------------------
+
+
+def flip(path):
+    blob = path.resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1
+    blob.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_file_in_the_cache_that_has_changed_is_got_again(cache, hub, monkeypatch, name):
+    flip(download(REPO, cache_dir=cache) / name)
+    hub.requests.clear()
+    with asking(monkeypatch, "http://127.0.0.1:9"):
+        refused(ConnectionError, not_there(cache, NOBODY, name), download, REPO, cache_dir=cache)
+    folder = download(REPO, cache_dir=cache)
+    assert (folder / name).read_bytes() == FILES[name]
+    assert [asked for method, asked in hub.requests if method == "GET"] == [name]
+
+
+@pytest.mark.parametrize("length", [40, 64])
+def test_a_download_that_is_not_what_was_stated_is_refused_and_not_kept(cache, hub, length):
+    hub.etags["model.safetensors"] = ["0" * length]
+    message = (
+        f"Checkpoint 'hf://{REPO}': model.safetensors is not what the Hub states: its hash is another one. "
+        "Nothing of it was kept. Is HF_ENDPOINT, or a proxy, one that you trust?"
+    )
+    for _ in range(2):
+        refused(CheckpointError, message, open_location, f"hf://{REPO}", cache_dir=cache)
+        assert WEIGHTS not in [path.read_bytes() for path in cache.rglob("*") if path.is_file()]
+    del hub.etags["model.safetensors"]
+    assert list(open_location(f"hf://{REPO}", cache_dir=cache).tensors) == ["fc.weight"]
+
+
+def test_gits_hash_of_a_small_file_is_compared_too(cache, hub):
+    hub.etags["config.json"] = [hash_of("config.json", CONFIG)]
+    assert open_location(f"hf://{REPO}", cache_dir=cache).config == json.loads(CONFIG)
+    hub.sent["README.md"] = b"# Resnet"
+    hub.etags["README.md"] = [hash_of("a.json", FILES["README.md"])]
+    with pytest.raises(CheckpointError, match=r"README\.md is not what the Hub states"):
+        download(REPO, filenames=["README.md"], cache_dir=cache)
+
+
+PATHS = [
+    "../../../../outside",
+    "/{outside}",
+    "..",
+    "a/../../../outside",
+    "..\\outside",
+    "a" * 39 + "/",
+    "A" * 40,
+    "x",
+]
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("turn", [1, 2])
+def test_an_etag_that_is_a_path_writes_nothing(tmp_path, hub, path, turn):
+    cache, outside = tmp_path / "a" / "b" / "cache", tmp_path / "outside"
+    path = path.format(outside=outside)
+    # At first what the file is: a server may answer one thing and then another.
+    hub.etags["model.safetensors"] = [hash_of("w", WEIGHTS)] * (turn - 1) + [path]
+    if turn == 2:
+        download(REPO, cache_dir=cache)
+        flip(next(cache.rglob("model.safetensors")))
+    with pytest.raises(CheckpointError) as caught:
+        download(REPO, cache_dir=cache)
+    assert f"the Hub states the hash {path!r}, which is none. Nothing of it was kept." in str(caught.value)
+    assert {entry for entry in everything(tmp_path) if not entry.startswith("a/b/cache")} <= {"a", "a/b"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_commit_that_is_a_path_writes_nothing(tmp_path, hub, path, missing):
+    cache, outside = tmp_path / "a" / "b" / "cache", tmp_path / "outside"
+    path = path.format(outside=outside)
+    hub.commit_header = path
+    if missing:
+        hub.files.clear()
+    with pytest.raises(CheckpointError, match="the Hub answers with the commit"):
+        download(REPO, cache_dir=cache)
+    assert [entry for entry in everything(tmp_path) if not entry.startswith("a")] == []
+    assert not any(path.is_file() for path in cache.rglob("*"))
+
+
+def test_huggingface_hub_is_left_as_it_was(cache, hub):
+    from huggingface_hub import file_download
+
+    ask = file_download.get_hf_file_metadata
+    download(REPO, cache_dir=cache)
+    hub.etags["README.md"] = [".."]
+    with pytest.raises(CheckpointError):
+        download(REPO, filenames=["README.md"], cache_dir=cache)
+    assert file_download.get_hf_file_metadata is ask
+
+
+@pytest.mark.parametrize("revision", ["../x", "a/../../b", "/etc", "a//b", ".hidden", "", "a b", "x" * 10 + "\x1b"])
+def test_a_revision_that_is_a_path_is_refused(cache, revision):
+    with pytest.raises(
+        ValueError, match=r"^download: `revision` must be the name of a branch, tag or commit"
+    ) as caught:
+        download(REPO, revision=revision, cache_dir=cache)
+    assert str(caught.value).isprintable()
+    with pytest.raises(ValueError, match=r"^open_location: `location` must be hf://owner/name"):
+        open_location(f"hf://{REPO}@{revision}", cache_dir=cache)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "..\\x"])
+def test_a_file_name_that_leads_out_is_refused(cache, name):
+    with pytest.raises(ValueError, match=r"^download: `filenames` must be paths within the repository, but received"):
+        download(REPO, filenames=["config.json", name], cache_dir=cache)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", "v1.0", COMMIT])
+def test_usual_revisions_are_taken(cache, hub, revision):
+    hub.commits.append(quote(revision, safe=""))
+    hub.commit_header = COMMIT
+    assert download(REPO, revision=revision, cache_dir=cache).name == COMMIT
+
+
+def test_a_link_out_of_the_cache_is_not_followed(tmp_path, cache, no_network):
+    snapshot = write_cache(cache, FILES)
+    (tmp_path / "secret.json").write_text("{}")
+    (snapshot / "config.json").unlink()
+    (snapshot / "config.json").symlink_to(tmp_path / "secret.json")
+    refused(ConnectionError, not_there(cache, NOBODY, "config.json"), open_location, f"hf://{REPO}", cache_dir=cache)
+
+
+def test_a_branch_in_the_cache_that_is_no_commit_is_not_followed(tmp_path, cache, no_network):
+    snapshot = write_cache(cache, FILES)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "model.safetensors").write_bytes(WEIGHTS)
+    (snapshot.parents[1] / "refs" / "main").write_text(os.path.relpath(elsewhere, snapshot.parent))
+    with pytest.raises(
+        ConnectionError, match=r"model\.safetensors is not in the cache .*, and could not be downloaded"
+    ):
+        open_location(f"hf://{REPO}", cache_dir=cache)
+
+
+def test_a_cache_without_links_is_read(cache, no_network):
+    snapshot = write_cache(cache, FILES)
+    for name in FILES:
+        content = (snapshot / name).read_bytes()
+        (snapshot / name).unlink()
+        (snapshot / name).write_bytes(content)
+    assert list(open_location(f"hf://{REPO}", cache_dir=cache).tensors) == ["fc.weight"]
+
+
+@pytest.mark.parametrize("config", [b'{"a":' * 100_000, b'{"a": 1, "a": 2}', b"\xff", b"[" + b"9" * 5000 + b"]"])
+def test_a_configuration_of_the_hub_that_nobody_means(cache, hub, config):
+    hub.files["config.json"] = config
+    with pytest.raises(CheckpointError, match=r"config\.json': .+\. Correct it, or delete it") as caught:
+        open_location(f"hf://{REPO}", cache_dir=cache)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("place", ["~nobody_of_this_name/w.pth", "a\0b", "x" * 5000, "y/" * 3000, "/dev/null"])
+def test_places_that_are_no_files(place):
+    with pytest.raises(CheckpointError) as caught:
+        open_location(place)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
 
 
 def test_huggingface_hub_is_missing(monkeypatch):

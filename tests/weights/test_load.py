@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import torch
 
 import keras_residual as kr
 from contract import to_numpy
@@ -77,6 +78,106 @@ def test_what_does_not_fit_is_told_and_changes_nothing(change: Any, told: str, t
     assert "The model keeps its weights." in str(error.value)
     for path, value in values(model).items():
         np.testing.assert_array_equal(value, before[path], err_msg=path)
+
+
+def in_float64(t: dict[str, np.ndarray]) -> None:
+    t["fc.bias"] = np.full(5, 1e39)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t["fc.bias"].__setitem__(1, np.nan), "fc.bias has values that are not finite"),
+        (lambda t: t["conv1.weight"].__setitem__((0, 0, 0, 0), -np.inf), "conv1.weight has values that are not finite"),
+        (lambda t: t["bn1.running_var"].__setitem__(2, -1e-3), "bn1.running_var has a negative variance"),
+        (lambda t: t.update({"fc.bias": np.ones(5, "int8")}), "fc.bias has whole numbers (int8)"),
+        (lambda t: t.update({"fc.bias": np.ones(5, bool)}), "fc.bias has whole numbers (bool)"),
+        (in_float64, "fc.bias has values that are too large for float32"),
+    ],
+)
+def test_what_no_training_leaves_is_warned_of_or_refused(
+    change: Any, told: str, tensors: dict[str, np.ndarray]
+) -> None:
+    model = small()
+    before = values(model)
+    change(tensors)
+    start = f"Checkpoint 'w.pth': 1 of its weights are doubtful: {told}. "
+    refused = re.escape(f"{start}`strict=False` takes them all the same. The model keeps its weights.")
+    with pytest.raises(kr.CheckpointError, match=f"^{refused}$"):
+        set_weights(model, tensors, source="w.pth", strict=True)
+    for path, value in values(model).items():
+        np.testing.assert_array_equal(value, before[path], err_msg=path)
+    warned = re.escape(f"{start}`strict=True` refuses such a checkpoint.")
+    with pytest.warns(UserWarning, match=f"^{warned}$"):
+        done = set_weights(model, tensors, source="w.pth")
+    assert done.doubtful == (told,)
+    assert done.loaded == len(tensors)
+
+
+def test_values_beyond_float16_are_warned_of(tensors: dict[str, np.ndarray]) -> None:
+    keras.config.set_dtype_policy("float16")
+    model = small()
+    tensors["fc.bias"][3] = -70_000
+    with pytest.warns(UserWarning, match=r"doubtful: fc\.bias has values that are too large for float16\."):
+        set_weights(model, tensors, source="here")
+
+
+@pytest.mark.any_backend
+def test_a_file_of_such_weights(tensors: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """Of a file the values have become float32 before they are looked at."""
+    np.savez(tmp_path / "w.npz", **{**tensors, "fc.bias": np.full(5, 1e300), "bn1.bias": np.full(8, np.nan, "float16")})
+    told = (
+        "2 of its weights are doubtful: bn1.bias has values that are not finite, fc.bias has values that are not finite"
+    )
+    with pytest.raises(kr.CheckpointError, match=re.escape(told)):
+        kr.load_weights(small(), tmp_path / "w.npz", strict=True)
+    with pytest.warns(UserWarning, match=re.escape(told)) as caught:
+        kr.load_weights(small(), tmp_path / "w.npz")
+    assert [Path(warning.filename).name for warning in caught] == ["test_load.py"]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("prefix", "container"),
+    [
+        ("module.", None),
+        ("_orig_mod.", "model"),
+        ("model.", "state_dict"),
+        ("net.", None),
+        ("backbone.", "state_dict"),
+        ("network.", "model"),
+        ("module._orig_mod.model.backbone.", "state_dict"),
+    ],
+)
+def test_checkpoints_of_training_programs_load(
+    tensors: dict[str, np.ndarray], tmp_path: Path, prefix: str, container: str | None
+) -> None:
+    weights = {prefix + name: torch.from_numpy(value) for name, value in tensors.items()}
+    weights |= {f"{prefix}bn1.num_batches_tracked": torch.tensor(3), "criterion.weight": torch.ones(5)}
+    torch.save(weights if container is None else {container: weights, "epoch": 3}, tmp_path / "w.ckpt")
+    assert kr.load_weights(small(), tmp_path / "w.ckpt").loaded == len(tensors)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("conv1.weight", ()), ("conv1.weight", (7,)), ("conv1.weight", (1,) * 12), ("fc.weight", (0,)), ("fc.bias", ())],
+)
+def test_shapes_that_make_no_sense_are_told(tensors: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> None:
+    tensors[name] = np.zeros(shape, "float32")
+    with pytest.raises(kr.CheckpointError, match=re.escape(f"1 of another shape: {name} {shape} (for")):
+        set_weights(small(), tensors, source="here")
+
+
+@pytest.mark.any_backend
+def test_foreign_names_are_told_without_what_a_terminal_obeys(tensors: dict[str, np.ndarray]) -> None:
+    tensors |= {f"\x1b]0;{'x' * 100_000}{n}\x07": np.zeros(1) for n in range(20)}
+    with pytest.raises(kr.CheckpointError) as caught:
+        set_weights(small(), tensors, source="here\x1b[31m")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 4000
+    assert "and 12 more" in str(caught.value)
 
 
 @pytest.mark.any_backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from keras_residual.models.registry import create_model, resolve
 from keras_residual.weights.hub import open_location
 from keras_residual.weights.load import set_weights
 
+_LEAST_FEATURES = 16
+"""No network here has a head with fewer inputs."""
+
 
 def convert_checkpoint(
     location: str | Path,
@@ -24,6 +28,7 @@ def convert_checkpoint(
     input_shape: tuple[int, int, int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    strict: bool = False,
 ) -> keras.Model:
     """Returns a model with a checkpoint's weights that takes pictures with values 0..255 of the size it was made for.
 
@@ -38,6 +43,7 @@ def convert_checkpoint(
         mean: Mean of each channel that is subtracted from pictures with values 0..1; None for that of the tag, or
             ImageNet's.
         std: Deviation by which each channel is divided; None likewise.
+        strict: Whether weights that no training leaves are refused rather than warned of, see `load_weights`.
 
     Raises:
         CheckpointError: If the weights cannot be read or are those of another architecture.
@@ -60,7 +66,7 @@ def convert_checkpoint(
         num_classes=_num_classes(found.tensors, architecture, found.source),
         weights=None,
     )
-    set_weights(network, found.tensors, source=found.source)
+    set_weights(network, found.tensors, source=found.source, strict=strict)
     mean = mean if mean is not None else known.mean if known else IMAGENET_MEAN
     std = std if std is not None else known.std if known else IMAGENET_STD
     inputs = keras.Input(shape, name="pictures")
@@ -79,8 +85,13 @@ def _in_data_format(shape: tuple[int, int, int]) -> tuple[int, int, int]:
 
 def _num_classes(tensors: dict[str, np.ndarray], architecture: str, source: str) -> int:
     """Returns the number of classes of a checkpoint's head."""
-    heads = [name for name in ("fc.bias", "head.fc.bias", "last_linear.bias", "linear.bias") if name in tensors]
+    heads = [head for head in ("fc", "head.fc", "last_linear", "linear") if f"{head}.bias" in tensors]
     if len(heads) != 1:
         what = f"it has no head that {architecture!r} has ({len(heads)} candidates)"
         raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier? Use load_weights for a backbone.")
-    return len(tensors[heads[0]])
+    bias, kernel = (np.shape(tensors.get(f"{heads[0]}.{leaf}", ())) for leaf in ("bias", "weight"))
+    # Before a head is made for them: a file of some bytes may claim classes whose kernel takes all memory.
+    if len(bias) != 1 or kernel[:1] != bias or math.prod(kernel) < _LEAST_FEATURES * bias[0]:
+        what = f"its head {heads[0]!r} makes no sense: a bias of the shape {bias} and a kernel of {kernel}"
+        raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier?")
+    return bias[0]

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
-import keras_residual.layers  # noqa: F401 - registers the layers that a saved model is made of
 from keras_residual.data import Batches
+from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
 
@@ -59,27 +59,13 @@ def load_saved(path: str | Path) -> Saved:
             f"{str(path)!r} holds no model.keras, so it is no run directory or its first epoch was not finished."
         )
     config_file = file.parent / "config.toml"
-    saved = Saved(file, load_model(file), read_config(config_file) if config_file.is_file() else None)
+    saved = Saved(file, load_keras_model(file), read_config(config_file) if config_file.is_file() else None)
     if len(saved.model.inputs) != 1 or len(saved.shape) not in (1, 3) or None in saved.shape:
         raise ValueError(
             f"{file}: the model must take pictures (height, width, channels) or table rows (features,) of a fixed "
             f"shape, but its inputs are {[tuple(tensor.shape) for tensor in saved.model.inputs]}."
         )
     return saved
-
-
-def load_model(path: Path) -> keras.Model:
-    """Reads a `.keras` file in Keras's safe mode.
-
-    Raises:
-        ValueError: If it is no model.
-    """
-    try:
-        model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a Keras model: {reason}") from error
-    return model
 
 
 def raw_outputs(model: keras.Model, x: np.ndarray, *, batch_size: int = 256) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from keras_residual import _atomic
 from keras_residual._optional import require
 from keras_residual.data import Batches, Dataset, FollowEpoch, load_dataset, shift_and_flip
+from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
@@ -24,7 +25,7 @@ from keras_residual.training.fit import Record, compile_learner, make_optimizer
 from keras_residual.training.look_through import LookThrough
 from keras_residual.training.report import write_report
 from keras_residual.training.run_directory import RunDirectory, check_free
-from keras_residual.training.saved import load_model, raw_outputs
+from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import score
 from keras_residual.training.stopped import keeping
 from keras_residual.training.validation import split_validation
@@ -48,7 +49,7 @@ class TrainResult:
 
     def load_model(self) -> keras.Model:
         """Returns the best model: raw inputs to logits, or to the target in its own units."""
-        return load_model(self.run_directory / "model.keras")
+        return load_keras_model(self.run_directory / "model.keras")
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
         started = time.perf_counter()
         _fit(prepared, [record, *callbacks])
         seconds = time.perf_counter() - started
-        model = load_model(run.model)
+        model = load_keras_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
         trained = look.now(model.get_weights()) if look else None
         metrics = {

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_residual import _optional
-from keras_residual._errors import bad_checkpoint
-from keras_residual.weights.file_format import file_format
+from keras_residual._archive import Archive, ArchiveError
+from keras_residual._errors import bad_checkpoint, shown
+from keras_residual.weights.file_format import file_format, local_path
 from keras_residual.weights.keras_applications import read_keras_applications
+from keras_residual.weights.safetensors_file import read_safetensors
 from keras_residual.weights.state_dict import find_state_dict
-
-# As safetensors calls the types. NumPy has none for the other floats, of 8 bits and fewer.
-_READABLE = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "BF16", "F16", "F32", "F64", "C64"}
+from keras_residual.weights.torch_file import read_torch_file
+from keras_residual.weights.values import float32
 
 
 def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndarray]:
@@ -34,7 +32,6 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndar
 
     Raises:
         CheckpointError: If there is no file, or it cannot be read, or has no weights; says what is wrong.
-        ImportError: If the package that reads the format is not installed; names the extra.
 
     Example:
         >>> from keras_residual.weights.checkpoint import read_checkpoint
@@ -42,58 +39,29 @@ def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndar
         >>> {name: (array.shape, array.dtype.name) for name, array in read_checkpoint("weights.npz").items()}
         {'fc.weight': ((2, 3), 'float32'), 'fc.bias': ((2,), 'float32')}
     """
-    path = Path(path).expanduser()
-    readers = {
-        "safetensors": _read_safetensors,
-        "pytorch": _read_pytorch,
-        "npz": _read_npz,
-        "hdf5": read_keras_applications,
-    }
-    return find_state_dict(readers[file_format(path)](path), path, ema=ema)
-
-
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    safetensors = _optional.require("safetensors", extra="hub")
-    # Gives NumPy the type bfloat16, for which safetensors asks by name. Keras brings it.
-    _optional.require("ml_dtypes", extra="hub")
-    arrays = {}
+    path = local_path(path)
+    kind = file_format(path)
     try:
-        with safetensors.safe_open(path, framework="np") as file:
-            for name in file.keys():  # noqa: SIM118 - no mapping
-                kind = file.get_slice(name).get_dtype()
-                if kind not in _READABLE:
-                    raise bad_checkpoint(
-                        path, f"the tensor {name!r} is of type {kind}", "Save it as float32, float16 or bfloat16."
-                    )
-                arrays[name] = _float32(file.get_tensor(name))
-    except safetensors.SafetensorError as error:
-        raise bad_checkpoint(path, f"the file is damaged ({error})", "Delete it and get it again.") from None
-    return arrays
-
-
-def _read_pytorch(path: Path) -> Any:
-    from keras_residual._backend import torch_checkpoint
-
-    return torch_checkpoint.read(path)
+        if kind == "pytorch":
+            return read_torch_file(path, ema=ema)
+        readers = {"safetensors": read_safetensors, "npz": _read_npz, "hdf5": read_keras_applications}
+        return find_state_dict(readers[kind](path), path, ema=ema)
+    except MemoryError:
+        what = f"there is not enough memory for its {path.stat().st_size} bytes"
+        raise bad_checkpoint(path, what, "Is it a file of holes, or that of a far larger model?") from None
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    arrays = {}
     try:
-        with path.open("rb") as file:
-            stored = np.load(file, allow_pickle=False)
-            arrays = {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise bad_checkpoint(
-            path,
-            f"it cannot be read as npz ({str(error).rstrip('.')})",
-            "Write it with numpy.savez, from arrays of numbers.",
-        ) from None
-    for name, array in arrays.items():
-        if array.dtype.kind not in "biufc":
-            raise bad_checkpoint(path, f"the array {name!r} is of type {array.dtype}", "Leave it out.")
-    return {name: _float32(array) for name, array in arrays.items()}
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    # ml_dtypes's bfloat16 is of kind V.
-    return array.astype(np.float32) if array.dtype.kind in "fV" and array.dtype != np.float32 else array
+        with Archive(path) as archive:
+            if not archive.names:
+                raise ArchiveError("it holds no array")
+            for name in archive.names:
+                array = archive.array(name)
+                if array.dtype.kind == "c":
+                    raise ArchiveError(f"{shown(name)} is of the type {array.dtype}, and weights are real numbers")
+                arrays[name.removesuffix(".npy")] = float32(array)
+    except ArchiveError as error:
+        raise bad_checkpoint(path, str(error), "Write it with numpy.savez, from arrays of real numbers.") from None
+    return arrays

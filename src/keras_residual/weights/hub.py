@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from keras_residual import _optional
-from keras_residual._errors import bad_argument, bad_checkpoint
+from keras_residual import _json, _optional
+from keras_residual._errors import bad_argument, bad_checkpoint, listed
 from keras_residual.weights.checkpoint import read_checkpoint
+from keras_residual.weights.file_format import local_path
 from keras_residual.weights.hub_repository import SCHEME, Repository, Wanted
 
 CONFIG = "config.json"
@@ -22,6 +22,8 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _REPOSITORY = re.compile(rf"{_NAME}/{_NAME}", re.ASCII)
+# Part of a path in the cache, so no part of it may lead upwards.
+_REVISION = re.compile(rf"{_NAME}(/{_NAME})*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,20 @@ def open_location(location: str | Path, *, ema: bool = False, cache_dir: str | P
     text = str(location)
     if text.startswith(SCHEME):
         repo_id, at, revision = text.removeprefix(SCHEME).partition("@")
-        if not _REPOSITORY.fullmatch(repo_id) or (at and not revision):
+        if not _REPOSITORY.fullmatch(repo_id) or (at and not _REVISION.fullmatch(revision)):
             raise bad_argument("open_location", "location", "hf://owner/name or hf://owner/name@revision", text)
         folder = download(repo_id, revision=revision or None, cache_dir=cache_dir)
         return _open_folder(folder, f"{SCHEME}{repo_id}@{folder.name}", ema=ema)
     if "://" in text:
         raise bad_checkpoint(text, "addresses of this kind are not read", "Download the file and give its path.")
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = local_path(text)
+    try:
+        there, is_folder = path.exists(), path.is_dir()
+    except OSError:  # of which `read_checkpoint` has more to say
+        there, is_folder = True, False
+    if is_folder:
         return _open_folder(path, text, ema=ema)
-    if not path.exists() and _REPOSITORY.fullmatch(text):
+    if not there and _REPOSITORY.fullmatch(text):
         raise bad_checkpoint(
             text, "there is no such file or folder", f"For the repository of the Hugging Face Hub give {SCHEME}{text}."
         )
@@ -90,7 +96,8 @@ def download(
 
     What is on this machine is not asked for again, so it works without a network and with `HF_HUB_OFFLINE=1`. A branch
     that has moved on since is not looked up either: for a newer state give its commit as the revision. The download
-    shows a progress bar where there is a terminal.
+    shows a progress bar where there is a terminal. A file is compared with the hash that the Hub states after the
+    download, and each time that it is taken from the cache.
 
     Args:
         repo_id: `"owner/name"`.
@@ -100,13 +107,19 @@ def download(
         cache_dir: Where repositories are kept. None: where the Hub's own programs keep them (`HF_HUB_CACHE`).
 
     Raises:
-        CheckpointError: If there is no such repository, revision or file, or the access to it is restricted.
+        CheckpointError: If there is no such repository, revision or file, or the access to it is restricted; if a file
+            is not what the Hub states, or that is no hash.
         ConnectionError: If files are not on this machine and the Hub cannot be reached.
         OSError: If the disk fills or cannot be written to. What is half done does not count as downloaded.
         ImportError: If huggingface_hub is not installed; it comes with the extra `hub`.
     """
     if not _REPOSITORY.fullmatch(repo_id):
         raise bad_argument("download", "repo_id", "'owner/name'", repo_id)
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise bad_argument("download", "revision", "the name of a branch, tag or commit", revision)
+    for name in filenames or ():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+            raise bad_argument("download", "filenames", "paths within the repository", name)
     hub = _optional.require("huggingface_hub", extra="hub")
     repository = Repository(hub, repo_id, revision or "main", cache_dir)
     wanted = [Wanted((name,)) for name in filenames] if filenames else [Wanted(WEIGHTS), Wanted((CONFIG,), must=False)]
@@ -126,7 +139,7 @@ def download(
 def _open_folder(folder: Path, source: str, *, ema: bool) -> Checkpoint:
     weights = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
     if weights is None:
-        found = ", ".join(sorted(entry.name for entry in folder.iterdir())[:8]) or "nothing"
+        found = listed(sorted(entry.name for entry in folder.iterdir())) or "nothing"
         raise bad_checkpoint(
             source,
             f"the folder holds neither {' nor '.join(WEIGHTS)}, but {found}",
@@ -139,9 +152,9 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise bad_checkpoint(path, f"it is no JSON ({error})", "Correct it, or delete it and get it again.") from None
+        config = _json.parse(path.read_bytes())
+    except (ValueError, OSError) as error:
+        raise bad_checkpoint(path, str(error), "Correct it, or delete it and get it again.") from None
     if not isinstance(config, dict):
         raise bad_checkpoint(path, "it must hold one JSON object", "Correct it, or delete it and get it again.")
     return config

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from keras_residual import _optional
 from keras_residual._errors import bad_checkpoint
+from keras_residual.weights.file_format import local_path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -33,7 +34,7 @@ def explained(
     # The package loads its modules when they are imported by name.
     kinds, constants = (_optional.require(f"huggingface_hub.{name}", extra="hub") for name in ("utils", "constants"))
     place, page = f"hf://{repo_id}", f"https://huggingface.co/{repo_id}"
-    cache = Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
+    cache = local_path(cache_dir or constants.HF_HUB_CACHE)
     causes = list(_causes(error))
     # Not those of the causes, which are of the network.
     number = error.errno if isinstance(error, OSError) else None

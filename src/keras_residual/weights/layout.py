@@ -13,7 +13,7 @@ def to_ours(slot: Slot, array: np.ndarray) -> np.ndarray:
 
     A convolution of one position becomes the matrix of a dense layer where we have one.
     """
-    if not slot.path.endswith("/kernel"):
+    if not slot.path.endswith("/kernel") or array.ndim < 2:
         return array
     kernel = array.transpose(*range(2, array.ndim), 1, 0)
     window = kernel.shape[:-2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_checkpoint, unknown_name
+from keras_residual._errors import bad_checkpoint, listed, printable, shown, unknown_name
 from keras_residual.weights.hub import open_location
 from keras_residual.weights.layout import to_ours
 from keras_residual.weights.name_maps import LEAVES, NAME_MAPS, NameMap, name_map
@@ -31,6 +32,7 @@ class LoadedWeights:
         loaded: Number of weights that were set.
         new: Paths of weights that keep their initial values: those of a head for other classes.
         adapted: Paths of weights that were changed to fit: the first kernel, for other channels than red, green, blue.
+        doubtful: What no training leaves, by the names in the checkpoint: `"bn1.running_var has a negative variance"`.
     """
 
     source: str
@@ -38,6 +40,7 @@ class LoadedWeights:
     loaded: int
     new: tuple[str, ...] = ()
     adapted: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
 
 def load_weights(
@@ -47,12 +50,17 @@ def load_weights(
     names: str = "auto",
     new_head: bool = False,
     ema: bool = False,
+    strict: bool = False,
 ) -> LoadedWeights:
     """Sets a model's weights to those of a checkpoint; raises before anything is changed.
 
     A model with other than three input channels gets a first kernel made of the checkpoint's three: their sum for one
     channel, else their cycle, scaled so that equal channels give the same answer. Heads are left out for a model
     without one.
+
+    Weights that no training leaves are taken with a warning that names them: values that are not finite, also because
+    they are too large for the model's type, negative variances, and whole numbers, which quantised weights without
+    their scales are.
 
     Args:
         model: One of `create_model`, `ResNet` or `ResNetV2`, however its stacks are executed.
@@ -61,13 +69,14 @@ def load_weights(
         names: How the checkpoint names its weights: one of `NAME_MAPS`, or `"auto"` for the one that fits best.
         new_head: Whether the head keeps its initial values where the checkpoint's is for other classes.
         ema: Whether to take the averaged weights of a training program's checkpoint.
+        strict: Whether such weights are refused. A name or a shape that does not fit always is.
 
     Returns:
         What was done.
 
     Raises:
-        CheckpointError: If the file cannot be read, or a weight is missing, left over or of the wrong shape; with the
-            list. The model keeps its weights.
+        CheckpointError: If the file cannot be read, or a weight is missing, left over or of the wrong shape, or with
+            `strict` doubtful; with the list. The model keeps its weights.
         ValueError: For an unknown map of names.
 
     Example:
@@ -79,7 +88,7 @@ def load_weights(
     if names != "auto" and names not in NAME_MAPS:
         raise unknown_name("load_weights", "names", names, ["auto", *NAME_MAPS])
     found = open_location(location, ema=ema)
-    return set_weights(model, found.tensors, source=found.source, names=names, new_head=new_head)
+    return set_weights(model, found.tensors, source=found.source, names=names, new_head=new_head, strict=strict)
 
 
 def set_weights(
@@ -89,6 +98,7 @@ def set_weights(
     source: str,
     names: str = "auto",
     new_head: bool = False,
+    strict: bool = False,
 ) -> LoadedWeights:
     """Sets a model's weights to arrays by name, as `load_weights` does."""
     places = slots(model)
@@ -100,7 +110,7 @@ def set_weights(
             if new_head and slot.path.startswith(_HEAD):
                 new.append(slot.path)
                 continue
-            missing.append(f"{name} (for {slot.path})" if name else slot.path)
+            missing.append(f"{printable(name)} (for {slot.path})" if name else slot.path)
             continue
         value = to_ours(slot, tensors[name])
         if slot.path in _FIRST_KERNELS and value.shape != slot.shape:
@@ -111,7 +121,7 @@ def set_weights(
         elif new_head and slot.path.startswith(_HEAD):
             new.append(slot.path)
         else:
-            wrong.append(f"{name} {tensors[name].shape} (for {slot.path} {slot.shape})")
+            wrong.append(f"{printable(name)} {shown(tensors[name].shape)} (for {slot.path} {slot.shape})")
     if new:
         # Never half a head: with as many classes a bias would fit beside a kernel that does not.
         values = {slot: value for slot, value in values.items() if not slot.path.startswith(_HEAD)}
@@ -129,8 +139,14 @@ def set_weights(
         way_out = f"The names were read as {chosen.name!r}. Is the model of the architecture of the checkpoint?"
         what = f"it does not fit {model.name!r}: {'; '.join(filter(None, problems))}"
         raise bad_checkpoint(source, what, f"{way_out} The model keeps its weights.")
+    doubtful = [f"{printable(wanted[slot])} {why}" for slot, value in values.items() if (why := _doubt(slot, value))]
+    if doubtful:
+        what = f"{len(doubtful)} of its weights are doubtful: {listed(doubtful)}"
+        if strict:
+            raise bad_checkpoint(source, what, "`strict=False` takes them all the same. The model keeps its weights.")
+        warnings.warn(str(bad_checkpoint(source, what, "`strict=True` refuses such a checkpoint.")), stacklevel=3)
     assign(values.items())
-    return LoadedWeights(source, chosen.name, len(values), tuple(new), tuple(adapted))
+    return LoadedWeights(source, chosen.name, len(values), tuple(new), tuple(adapted), tuple(doubtful))
 
 
 def best_map(places: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> NameMap:
@@ -148,7 +164,7 @@ def _optional_paths(places: Iterable[Slot]) -> list[str]:
 
 def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     """Returns a kernel `(…, 3, filters)` for another number of channels; any other kernel as it is."""
-    if kernel.shape[-2] != 3:
+    if kernel.ndim < 2 or kernel.shape[-2] != 3:
         return kernel
     if channels == 1:
         return kernel.sum(-2, keepdims=True)
@@ -156,8 +172,17 @@ def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return repeated * np.float32(3 / channels)
 
 
-def _listed(what: str, names: list[str], most: int = 8) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"{len(names)} {what}: {', '.join(names[:most])}{more}"
+def _doubt(slot: Slot, value: np.ndarray) -> str:
+    """Returns what no training leaves in a weight; empty where there is nothing."""
+    if value.dtype.kind != "f":
+        return f"has whole numbers ({value.dtype})"
+    if not np.isfinite(value).all():
+        return "has values that are not finite"
+    if slot.path.endswith("/moving_variance") and (value < 0).any():
+        return "has a negative variance"
+    kind = "float16" if slot.variable.dtype == "float16" else "float32"
+    return f"has values that are too large for {kind}" if (np.abs(value) > np.finfo(kind).max).any() else ""
+
+
+def _listed(what: str, names: list[str]) -> str:
+    return f"{len(names)} {what}: {listed(names)}" if names else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import bad_argument, listed, unknown_name
 from keras_residual.weights.layout import to_theirs
 from keras_residual.weights.name_maps import NAME_MAPS, name_map
 from keras_residual.weights.slots import slots
@@ -54,7 +54,7 @@ def state_dict(model: keras.Model, *, names: str = "auto") -> dict[str, np.ndarr
             found[name.replace("running_var", "num_batches_tracked")] = np.zeros((), "int64")
     if nameless:
         rule = f"a model whose weights {chosen.name!r} has names for"
-        raise bad_argument("save_weights", "model", rule, model.name, f"It has none for {', '.join(nameless[:8])}.")
+        raise bad_argument("save_weights", "model", rule, model.name, f"It has none for {listed(nameless)}.")
     return found
 
 

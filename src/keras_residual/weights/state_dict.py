@@ -8,22 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from keras_residual._errors import bad_checkpoint
+from keras_residual._backend.torch_pickle import Tensor, Unread
+from keras_residual._errors import bad_checkpoint, listed
 
 # The keys under which training programs keep the weights beside the optimizer, in the order of preference.
-_PLAIN = ("state_dict", "model_state_dict", "model_state", "model")
-_AVERAGED = ("state_dict_ema", "model_ema")
-# What DistributedDataParallel and torch.compile put before each name.
-_PREFIXES = ("module.", "_orig_mod.")
+_PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "module", "params", "weights")
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "params_ema", "ema")
+_MOST_MAPPINGS, _MOST_PREFIXES = 64, 8
+# What DistributedDataParallel, torch.compile, Lightning and other programs put before each name of the model's.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.", "ema_model.")
 # Counters: of a batch norm, which with a fixed momentum has no use for it, and of an averaged model.
 _COUNTERS = ("num_batches_tracked", "n_averaged")
+# Beside its model such a program may hold the weights of its loss.
+_LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_function.", "metrics.")
 
 
-def find_state_dict(content: Any, path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
+def find_state_dict(content: Any, path: Path, *, ema: bool = False) -> dict[str, Any]:
     """Returns the weights, whose names lose the prefixes that all of them share.
 
     Args:
-        content: Mapping of names to arrays, on its own or under one of the keys of training programs.
+        content: Mapping of names to arrays, or to descriptions of tensors in the file, on its own or under the keys of
+            training programs.
         path: The file, for messages.
         ema: Whether to take the averaged weights.
 
@@ -47,12 +52,15 @@ def find_state_dict(content: Any, path: Path, *, ema: bool = False) -> dict[str,
     return _without_prefixes(arrays)
 
 
-def _inside(tree: Mapping, keys: tuple[str, ...]) -> Mapping | None:
+def _inside(tree: Mapping, keys: tuple[str, ...], seen: set[int] | None = None) -> Mapping | None:
     """Returns the innermost mapping with weights under these keys."""
+    seen = set() if seen is None else seen
     for key in keys:
         under = tree.get(key)
-        if isinstance(under, Mapping):
-            deeper = _inside(under, _PLAIN)
+        # Mappings may lie in each other in any depth, and in themselves.
+        if isinstance(under, Mapping) and id(under) not in seen and len(seen) < _MOST_MAPPINGS:
+            seen.add(id(under))
+            deeper = _inside(under, _PLAIN, seen)
             if deeper is not None:
                 return deeper
             if _weights(under):
@@ -60,23 +68,25 @@ def _inside(tree: Mapping, keys: tuple[str, ...]) -> Mapping | None:
     return None
 
 
-def _weights(tree: Mapping) -> dict[str, np.ndarray]:
+def _weights(tree: Mapping) -> dict[str, Any]:
     return {
         name: value
         for name, value in tree.items()
-        if isinstance(name, str) and isinstance(value, np.ndarray) and name.rpartition(".")[2] not in _COUNTERS
+        if isinstance(name, str)
+        and isinstance(value, np.ndarray | Tensor | Unread)
+        and name.rpartition(".")[2] not in _COUNTERS
     }
 
 
-def _without_prefixes(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in arrays):
-            return _without_prefixes({name.removeprefix(prefix): array for name, array in arrays.items()})
+def _without_prefixes(arrays: dict[str, Any]) -> dict[str, Any]:
+    for _ in range(_MOST_PREFIXES):
+        ours = [name for name in arrays if not name.startswith(_LOSSES)]
+        shared = next((prefix for prefix in _PREFIXES if ours and all(name.startswith(prefix) for name in ours)), None)
+        if shared is None:
+            break
+        arrays = {name.removeprefix(shared): arrays[name] for name in ours}
     return arrays
 
 
-def _keys(tree: Mapping, most: int = 8) -> str:
-    names = [str(key) for key in tree]
-    if not names:
-        return "It is empty or no dictionary"
-    return f"Its keys: {', '.join(names[:most])}{', …' if len(names) > most else ''}"
+def _keys(tree: Mapping) -> str:
+    return f"Its keys: {listed(tree)}" if tree else "It is empty or no dictionary"

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_residual import _atomic, _optional
 from keras_residual._errors import bad_argument
+from keras_residual.weights.file_format import local_path
 
 _OWNER = "write_safetensors"
 _WRITABLE = {
@@ -42,7 +43,7 @@ def write_safetensors(
         >>> from keras_residual.weights.writer import write_safetensors
         >>> write_safetensors("weights.safetensors", {"fc.weight": np.ones((2, 3), "float32")})
     """
-    path = Path(path).expanduser()
+    path = local_path(path)
     arrays = {name: _array(name, value) for name, value in tensors.items()}
     if not arrays:
         raise bad_argument(_OWNER, "tensors", "a dictionary with an array at least", dict(tensors))
@@ -57,14 +58,10 @@ def write_safetensors(
         raise FileExistsError(f"{_OWNER}: {str(path)!r} exists. Pass `overwrite=True`, or choose another name.")
     safetensors, numpy = (_optional.require(name, extra="hub") for name in ("safetensors", "safetensors.numpy"))
     with _atomic.replacing(path) as beside:
-        # safetensors makes a file that its owner alone may read, whatever the user's umask says.
-        beside.touch()
-        mode = beside.stat().st_mode
         try:
             numpy.save_file(arrays, beside, dict(metadata or {}) or None)
         except safetensors.SafetensorError as error:
             raise OSError(f"{_OWNER}: {str(path)!r} could not be written ({error}).") from None
-        beside.chmod(mode)
 
 
 def _array(name: str, value: np.ndarray) -> np.ndarray:
