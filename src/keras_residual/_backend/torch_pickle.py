@@ -308,7 +308,7 @@ def _storage(reference: Any) -> Storage:
 
 def _tensor(version: str | None, storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> Tensor | Unread:
     *_, metadata = (*rest, None, None, None, None)[: 4 if version == "_v3" else 3]
-    if False:
+    if metadata:
         return Unread("a tensor that is negated or conjugated when it is read")
     shape, strides = tuple(shape), tuple(strides)
     described = isinstance(storage, Storage) and len(shape) == len(strides) <= _MOST_AXES
