@@ -82,14 +82,19 @@ class Archive:
             for chunk in self._chunks(name):
                 file.write(chunk)
 
-    def array(self, name: str) -> np.ndarray:
-        """Returns the array of numbers or booleans in a member that `numpy.save` wrote."""
+    def array(self, name: str, *, kinds: str = "biufc") -> np.ndarray:
+        """Returns the array in a member that `numpy.save` wrote.
+
+        Args:
+            name: Name of the member.
+            kinds: NumPy's letters for the kinds of types that are read; by default numbers and booleans.
+        """
         with _saying_what_is_damaged(), self._zip.open(self._member(name)) as file:
             shape, fortran_order, dtype = _numpy_header(file)
             start = file.tell()
         if dtype.hasobject:
             raise ArchiveError(f"{shown(name)} holds Python objects, which are not read")
-        if dtype.kind not in "biufc":
+        if dtype.kind not in kinds or dtype.itemsize == 0:
             raise ArchiveError(f"{shown(name)} is of the type {printable(dtype)}, not of numbers")
         claimed, there = math.prod(shape) * dtype.itemsize, self.size(name) - start
         if claimed != there:

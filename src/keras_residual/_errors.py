@@ -106,6 +106,17 @@ def bad_checkpoint(place: str | Path, what: str, way_out: str) -> CheckpointErro
     return CheckpointError(printable(f"Checkpoint {shown(str(place))}: {what}. {way_out}", _MESSAGE))
 
 
+def bad_data(owner: str, what: str, way_out: str = "") -> ValueError:
+    """Returns the error for data that cannot be read or learned from.
+
+    Args:
+        owner: What was being read, for example `"Data 'pets'"`.
+        what: What is wrong, without a full stop.
+        way_out: Sentences that say what to do instead.
+    """
+    return ValueError(printable(f"{owner}: {what}. {way_out}".rstrip(), _MESSAGE))
+
+
 def missing_package(package: str, *, extra: str) -> ImportError:
     """Returns the `ImportError` for a package that is not installed, with the line that installs it."""
     return ImportError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Returns the key that sorts names as people do: digits by value, letters without regard to case.
 
     Example:
@@ -13,5 +13,10 @@ def natural_key(name: str) -> tuple[list[tuple[int, int | str]], str]:
         ['Img1', 'img2', 'img10']
     """
     parts = re.split(r"([0-9]+)", name.casefold())
-    # A number sorts before a letter; the pair keeps int and str from ever being compared with each other.
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name
+    # A number sorts before a letter. Of two without leading zeros the longer one is larger; Python would not make a
+    # number of thousands of digits.
+    return [_by_value(part.lstrip("0")) if part.isdecimal() else (1, 0, part) for part in parts if part], name
+
+
+def _by_value(digits: str) -> tuple[int, int, str]:
+    return 0, len(digits), digits

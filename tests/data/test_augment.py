@@ -76,3 +76,13 @@ def test_the_batch_that_came_in_stays_as_it_was():
 def test_a_negative_shift_is_refused(make):
     with pytest.raises(ValueError, match=re.escape("`pixels` must be 0 or more, but received -1 (int).") + "$"):
         make(pixels=-1)
+
+
+@pytest.mark.parametrize("pixels", [5, 10**6])
+def test_nothing_of_a_picture_may_be_shifted_out_of_sight(pixels):
+    message = (
+        f"random_shift: `pixels` must be less than 5, the smaller side of the pictures, but received {pixels} (int)."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        random_shift(pictures(), np.random.default_rng(0), pixels=pixels)
+    assert random_shift(pictures(), np.random.default_rng(0), pixels=4).shape == pictures().shape

@@ -114,6 +114,21 @@ def test_batches_that_cannot_be_made_are_refused(arguments, message):
 
 
 @any_backend
+@pytest.mark.parametrize("training", [True, False])
+def test_some_rows_are_served_as_if_they_were_all(training):
+    x, y = numbered(40)
+    rows = np.random.default_rng(0).permutation(40)[:23]
+    some = Batches(x, y, 5, training=training, rows=rows, seed=3)
+    alone = Batches(x[rows], y[rows], 5, training=training, seed=3)
+    assert len(some) == len(alone)
+    for epoch in range(3):
+        some.epoch = alone.epoch = epoch
+        for index in range(len(some)):
+            for one, other in zip(some[index], alone[index], strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@any_backend
 def test_augmentation_of_evaluation_is_refused():
     with pytest.raises(
         ValueError, match=r"^Batches: `augment` must be left out for evaluation, but received <function"

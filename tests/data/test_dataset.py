@@ -41,9 +41,9 @@ def test_input_shape_is_that_of_one_example():
             "but is float32 of shape (4, 2, 2, 1).",
         ),
         (
-            {"kind": "table", "x_train": np.zeros((4, 2), np.float32), "features": ("u",)},
-            "Data 'd': x_train must be float32 of shape (examples, 1), a column a feature, "
-            "but is float32 of shape (4, 2).",
+            {"kind": "table", "x_train": np.zeros((4, 2)), "features": ("u",)},
+            "Data 'd': x_train must be float64 of shape (examples, 1), a column a feature, "
+            "but is float64 of shape (4, 2).",
         ),
         (
             {"y_train": LABELS.astype("int64")},

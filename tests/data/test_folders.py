@@ -8,6 +8,8 @@ from keras_residual.data import load_dataset, pictures
 
 pytestmark = pytest.mark.any_backend
 
+NO_PICTURE = "not a picture in JPEG, PNG, WebP, BMP, GIF or TIFF"
+
 
 def refused(message, source, **arguments):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -141,13 +143,13 @@ def test_a_class_with_one_picture_cannot_be_split(two_classes, write_picture):
 def test_files_that_are_no_pictures_are_named(two_classes, write_picture):
     notes = two_classes / "cat" / "notes.txt"
     notes.write_text("two cats")
-    message = f"Data {str(two_classes)!r}: 1 file is not a picture that can be read: {notes} (not a picture). "
+    message = f"Data {str(two_classes)!r}: 1 file is not a picture that can be read: {notes} ({NO_PICTURE}). "
     refused(message + "Remove or replace it.", two_classes)
     for number in range(1, 7):
         (two_classes / "dog" / f"empty{number}.jpg").touch()
-    listing = ", ".join(f"{two_classes / 'dog' / f'empty{number}.jpg'} (not a picture)" for number in range(1, 5))
+    listing = ", ".join(f"{two_classes / 'dog' / f'empty{number}.jpg'} ({NO_PICTURE})" for number in range(1, 5))
     refused(
-        f"Data {str(two_classes)!r}: 7 files are not pictures that can be read: {notes} (not a picture), {listing}, …. "
+        f"Data {str(two_classes)!r}: 7 files are not pictures that can be read: {notes} ({NO_PICTURE}), {listing}, …. "
         "Remove or replace them.",
         two_classes,
     )
@@ -199,11 +201,13 @@ def test_pictures_lie_at_any_depth_under_their_class(two_classes, write_picture)
 def test_more_pictures_than_memory_may_hold_are_refused_before_decoding(two_classes, monkeypatch):
     monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 20 * 30 * 30)
     assert load_dataset(str(two_classes), image_size=30).input_shape == (30, 30, 1)
-    monkeypatch.setattr(pictures, "decode", None)
+    monkeypatch.setattr(pictures, "_each", lambda read, items, owner, names=None: [pictures.Header(8, 8, True)] * 20)
     monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 2**30)
+    packed = sum(path.stat().st_size for path in two_classes.rglob("*.png"))
     refused(
-        f"Data {str(two_classes)!r}: 20 pictures of 8000×8000×1 would take 1.2 GiB, more than the 1.0 GiB of memory "
-        "that are allowed. Lower `image_size`; 7327 is the largest that fits.",
+        f"Data {str(two_classes)!r}: 20 pictures of 8000×8000×1 would take 1.2 GiB, more than the 512.0 MiB of memory "
+        f"that are allowed for {packed / 1024:.1f} KiB of pictures. Take fewer of them, or lower `image_size`; 5181 is "
+        "the largest that fits.",
         two_classes,
         image_size=8000,
     )

@@ -35,7 +35,7 @@ def test_rows_of_a_table_take_the_columns_of_the_model(write_csv):
     first = write_csv("b,note,a\n1,x,2\n3,y,4\n", "one.csv")
     second = write_csv("a,b\n6,5\n", "two.csv")
     x, names = load_inputs([first, second], kind="table", features=("a", "b"))
-    assert (x.tolist(), x.dtype) == ([[2, 1], [4, 3], [6, 5]], np.float32)
+    assert (x.tolist(), x.dtype) == ([[2, 1], [4, 3], [6, 5]], np.float64)
     assert names == (f"{first}:1", f"{first}:2", f"{second}:1")
 
 
@@ -62,8 +62,8 @@ def test_what_is_not_there_or_no_picture_is_named(tmp_path):
     refused(f"Inputs {str(missing)!r}: there is no such file or folder.", [missing], **shape)
     refused(f"Inputs {str(empty)!r}: the folder holds no pictures.", [empty], **shape)
     refused(
-        f"Inputs {str(text)!r}: 1 file is not a picture that can be read: {text} (not a picture). "
-        "Remove or replace it.",
+        f"Inputs {str(text)!r}: 1 file is not a picture that can be read: {text} (not a picture in JPEG, PNG, "
+        "WebP, BMP, GIF or TIFF). Remove or replace it.",
         [text],
         **shape,
     )
@@ -97,7 +97,7 @@ def test_the_other_kind_is_refused(tmp_path, write_csv, write_picture):
     path = str(tmp_path / "t.npz")
     refused(
         f"Inputs {path!r}: the model needs pictures: numbers of rank 3 or 4 called `x`. "
-        "The file holds x float64 (3, 2), z float64 (1,).",
+        "The file holds x float64 (3, 2).",
         [path],
         kind="pictures",
         image_shape=(4, 4, 1),

@@ -67,7 +67,7 @@ def test_california_housing_is_split_by_the_seed_and_its_columns_picked(monkeypa
     assert asked == {"test_split": 0.4, "seed": 7}
     assert data.features[:2] == ("longitude", "housing_median_age")
     np.testing.assert_array_equal(data.x_train[0], [0, 2, 3, 4, 5, 6, 7])
-    assert (data.task, data.y_test.dtype) == ("regression", np.float32)
+    assert (data.task, data.y_test.dtype) == ("regression", np.float64)
 
 
 def test_a_set_of_pictures_has_no_columns():

@@ -89,7 +89,8 @@ def test_a_damaged_picture_is_named_by_row_and_path(tmp_path):
     pictures = [{"bytes": encoded(row), "path": f"{row}.png"} for row in range(10)]
     pictures[3]["bytes"] = b"no picture"
     refused(
-        "1 file is not a picture that can be read: row 4: 3.png (not a picture). Remove or replace it.",
+        "1 file is not a picture that can be read: row 4: 3.png (not a picture in JPEG, PNG, WebP, BMP, GIF "
+        "or TIFF). Remove or replace it.",
         write(tmp_path / "p.parquet", [0, 1] * 5, pictures=pictures),
     )
 

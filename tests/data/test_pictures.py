@@ -1,8 +1,16 @@
+import io
+import os
+import re
+import struct
+import threading
+import time
+import zlib
+
 import numpy as np
 import pytest
 
-from keras_residual.data.pictures import DEFAULT_SIZE, Header, Picture, choose_shape, decode, read_headers
-from keras_residual.data.pixels import conform
+from keras_residual.data import pictures as pictures_module
+from keras_residual.data.pictures import DEFAULT_SIZE, Header, Picture, choose_shape, conform, decode, read_headers
 
 pytestmark = pytest.mark.any_backend
 
@@ -101,7 +109,162 @@ def test_order_stays_though_threads_decode(tmp_path, write_picture):
 
 def test_conform_leaves_what_fits_and_changes_channels_and_size():
     x = np.random.default_rng(0).integers(0, 256, (3, 6, 6, 3)).astype(np.uint8)
-    assert conform(x, (None, None, None)) is x
-    grey = conform(x, (None, None, 1))
+    stored = {"packed": x.nbytes, "owner": "T"}
+    assert conform(x, (None, None, None), **stored) is x
+    grey = conform(x, (None, None, 1), **stored)
     np.testing.assert_allclose(grey[..., 0], x @ np.array([0.299, 0.587, 0.114]), atol=1)
-    assert conform(x, (12, 9, 3)).shape == (3, 12, 9, 3)
+    assert conform(x, (12, 9, 3), **stored).shape == (3, 12, 9, 3)
+
+
+def test_nothing_else_is_started_for_a_picture(tmp_path, monkeypatch):
+    # Pillow has Ghostscript run what is in an EPS, whatever the file is called.
+    ghostscript, started = tmp_path / "gs", tmp_path / "started"
+    ghostscript.write_text(f"#!/bin/sh\ntouch {started}\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    path = tmp_path / "0.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    for content in (path, path.read_bytes()):
+        with pytest.raises(ValueError, match=r"\(not a picture in JPEG, PNG, WebP, BMP, GIF or TIFF\)"):
+            decode([Picture("0.png", content)], (8, 8, 3), owner="T")
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "TGA", "PCX", "SGI", "JPEG2000"])
+def test_other_formats_are_not_opened(kind, tmp_path, write_picture):
+    path = write_picture(tmp_path / "p.png", 7, size=(16, 16), mode="RGB", format=kind)
+    with pytest.raises(ValueError, match="not a picture in JPEG, PNG, WebP, BMP, GIF or TIFF"):
+        read(path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_the_formats_that_are_opened_whatever_the_file_is_called(kind, tmp_path, write_picture):
+    path = write_picture(tmp_path / "p.dat", (200, 100, 50), mode="RGB", format=kind)
+    assert np.abs(read(path, (8, 8, 3)).astype(int) - (200, 100, 50)).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_several_frames_the_first_counts(kind, tmp_path):
+    from PIL import Image
+
+    frames = [Image.new("RGB", (8, 8), (value, value, value)) for value in (200, 20, 90)]
+    frames[0].save(tmp_path / "p", kind, save_all=True, append_images=frames[1:])
+    assert np.abs(read(tmp_path / "p", (8, 8, 1)).astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_colours_for_print_become_those_of_a_screen(kind, tmp_path, write_picture):
+    path = write_picture(tmp_path / "p", (0, 255, 255, 0), mode="CMYK", format=kind)  # no cyan: red
+    assert np.abs(read(path, (8, 8, 3)).astype(int) - (255, 0, 0)).max() <= 4
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width, height, colour, rows, depth=16):
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+@pytest.mark.parametrize(("colour", "samples"), [(0, [0x8123]), (2, [0x8123, 0x4001, 0xFFFF]), (4, [0x8123, 0xFFFF])])
+def test_sixteen_bits_of_any_colour_become_the_upper_eight(colour, samples):
+    rows = b"\0" + struct.pack(f">{len(samples)}H", *samples)
+    (pixel,) = decode([Picture("p", png(1, 1, colour, rows))], (1, 1, 3), owner="T")
+    expected = [0x81, 0x40, 0xFF] if colour == 2 else [0x81] * 3
+    assert pixel[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_sixteen_bits_in_either_order_of_bytes(order, tmp_path):
+    values = np.array([[0, 256, 32768, 65535]], f"{order}u2")
+    mark, entry = (b"II*\0", "<HHII") if order == "<" else (b"MM\0*", ">HHII")
+    short = lambda value: value if order == "<" else value << 16  # noqa: E731 - left in a field of four bytes
+    tags = [(256, 3, short(4)), (257, 3, short(1)), (258, 3, short(16)), (259, 3, short(1)), (262, 3, short(1)),
+            (273, 4, 200), (277, 3, short(1)), (278, 3, short(1)), (279, 4, 8)]  # fmt: skip
+    directory = struct.pack(entry[:2], len(tags)) + b"".join(
+        struct.pack(entry, tag, kind, 1, value) for tag, kind, value in tags
+    )
+    content = mark + struct.pack(order + "I", 8) + directory + bytes(4)
+    (tmp_path / "p.tif").write_bytes(content.ljust(200, b"\0") + values.tobytes())
+    assert read(tmp_path / "p.tif")[..., 0].tolist() == [[0, 1, 128, 255]]
+
+
+def test_a_palette_with_a_transparent_colour(tmp_path):
+    from PIL import Image
+
+    image = Image.new("P", (2, 1))
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putdata([0, 1])
+    for kind in ("PNG", "GIF"):
+        image.save(tmp_path / "p", kind, transparency=1)
+        assert read(tmp_path / "p", (1, 2, 3)).tolist() == [[[10, 20, 30], [255, 255, 255]]]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0", b"Exif\0\0http://n", b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + b"\x12\x01" * 9]
+)
+def test_a_picture_is_none_the_worse_for_damaged_exif_data(kind, exif, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (8, 4), (90, 90, 90)).save(tmp_path / "p", kind, exif=exif)
+    shown = read(tmp_path / "p")
+    assert shown.shape == (4, 8, 3)
+    assert np.abs(shown.astype(int) - 90).max() <= 2
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_honoured(orientation, tmp_path):
+    from PIL import Image, ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "p.png", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(tmp_path / "p.png"))
+    np.testing.assert_array_equal(read(tmp_path / "p.png"), np.asarray(expected))
+
+
+def test_more_pixels_than_memory_may_hold_are_refused_before_decoding(monkeypatch):
+    monkeypatch.setattr(pictures_module, "to_pixels", None)
+    message = (
+        "T: 1 file is not a picture that can be read: p (more pixels than the 50 million that are allowed; save it "
+        "smaller). Remove or replace it."
+    )
+    for side in (7_100, 20_000):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            decode([Picture("p", png(side, side, 0, b"", depth=8))], (8, 8, 1), owner="T")
+
+
+def test_a_large_jpeg_that_is_decoded_smaller_is_allowed(tmp_path):
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("L", (8_000, 8_000), 90).save(file, "JPEG")
+    assert decode([Picture("p", file.getvalue())], (8, 8, 1), owner="T").tolist() == [[[[90]] * 8] * 8]
+
+
+def test_what_is_decoded_at_a_time_has_the_memory_that_there_is():
+    memory, used, most = pictures_module._Memory(10), [0], [0]
+    lock = threading.Lock()
+
+    def decoding(size):
+        with memory.taken(size):
+            with lock:
+                used[0] += size
+                most[0] = max(most[0], used[0])
+            time.sleep(0.001)
+            with lock:
+                used[0] -= size
+
+    sizes = np.random.default_rng(0).integers(1, 11, 60).tolist()
+    threads = [threading.Thread(target=decoding, args=(size,)) for size in sizes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+    assert 5 < most[0] <= 10
+    assert memory._left == 10

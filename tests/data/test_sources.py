@@ -141,7 +141,7 @@ def test_dropped_columns_are_left_out():
         (
             "diabetes",
             {"features": ("agee",)},
-            "Data 'diabetes': `features` names 'agee', which is not a column. Did you mean 'age'? "
+            "Data 'diabetes': the model needs the column 'agee'. Did you mean 'age'? "
             "Known: age, sex, bmi, bp, s1, s2, s3, s4, s5, s6.",
         ),
         (

@@ -4,6 +4,7 @@ from keras_residual.data.augment import Augment, random_flip, random_shift, shif
 from keras_residual.data.batches import Batches, FollowEpoch
 from keras_residual.data.builtin import BUILTIN_NAMES
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.fingerprint import Fingerprint
 from keras_residual.data.inputs import load_inputs
 from keras_residual.data.keras_sets import KERAS_NAMES
 from keras_residual.data.sources import load_dataset
@@ -14,6 +15,7 @@ __all__ = [
     "Augment",
     "Batches",
     "Dataset",
+    "Fingerprint",
     "FollowEpoch",
     "load_dataset",
     "load_inputs",

@@ -28,6 +28,7 @@ class Batches(keras.utils.PyDataset):
         y: Array of shape `(examples, ...)`.
         batch_size: Rows in a batch, 1 or more; for training at most the number of examples.
         training: Which of the two forms.
+        rows: Places of the examples that are served, in their order; by default all. They are not copied.
         seed: Whole number, 0 or more.
         augment: Function of `(x, generator)` that returns a changed batch; training only.
         epoch: The epoch to serve first, 0 or more.
@@ -48,18 +49,20 @@ class Batches(keras.utils.PyDataset):
         batch_size: int,
         *,
         training: bool,
+        rows: np.ndarray | None = None,
         seed: int = 0,
         augment: Augment | None = None,
         epoch: int = 0,
     ):
         super().__init__()
-        if len(x) != len(y) or len(x) == 0:
+        self._rows = np.arange(len(x)) if rows is None else rows
+        if len(x) != len(y) or len(self._rows) == 0:
             raise ValueError(f"Batches: x and y must have equally many examples, 1 or more, not {len(x)} and {len(y)}.")
         if batch_size < 1:
             raise bad_argument("Batches", "batch_size", "1 or more", batch_size)
-        if training and batch_size > len(x):
+        if training and batch_size > len(self._rows):
             raise bad_argument(
-                "Batches", "batch_size", f"at most {len(x)}, the number of training examples", batch_size,
+                "Batches", "batch_size", f"at most {len(self._rows)}, the number of training examples", batch_size,
                 "A training epoch has whole batches only.",
             )  # fmt: skip
         if augment is not None and not training:
@@ -80,7 +83,7 @@ class Batches(keras.utils.PyDataset):
     def epoch(self, epoch: int) -> None:
         self._epoch = epoch
         if self._training:
-            self._order = np.random.default_rng((self._seed, epoch)).permutation(len(self._x))
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
 
     @property
     def num_batches(self) -> int:
@@ -88,18 +91,19 @@ class Batches(keras.utils.PyDataset):
         return len(self)
 
     def __len__(self) -> int:
-        return len(self._x) // self._batch_size if self._training else -(-len(self._x) // self._batch_size)
+        count = len(self._rows)
+        return count // self._batch_size if self._training else -(-count // self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
-        rows = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        places = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
         if self._training:
-            rows = self._order[rows]
+            rows = self._order[places]
             x = self._x[rows]
             if self._augment is not None:
                 x = self._augment(x, np.random.default_rng((self._seed, self._epoch, index)))
             return x, self._y[rows]
-        weight = (rows < len(self._x)).astype(np.float32)
-        rows = np.minimum(rows, len(self._x) - 1)
+        weight = (places < len(self._rows)).astype(np.float32)
+        rows = self._rows[np.minimum(places, len(self._rows) - 1)]
         return self._x[rows], self._y[rows], weight
 
     def on_epoch_end(self) -> None:

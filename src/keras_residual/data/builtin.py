@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from keras_residual import _optional
+from keras_residual._errors import bad_data
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
 from keras_residual.data.labels import encode_classes
-from keras_residual.data.pixels import conform
+from keras_residual.data.pictures import conform
 from keras_residual.data.request import Request
 from keras_residual.data.split import split_indices
 
@@ -28,13 +29,14 @@ def load_builtin(request: Request) -> Dataset:
         return _regression(bunch, request)
     names = tuple(str(name) for name in bunch.target_names)
     if request.task == "regression":
-        raise ValueError(f"{request.owner}: the set has classes ({', '.join(names)}), so its task is classification.")
+        raise bad_data(request.owner, f"the set has classes ({', '.join(names)}), so its task is classification")
     classes = request.classes or names
-    y = encode_classes(np.array(names)[bunch.target], classes, owner=request.owner, what="class")
+    y = encode_classes(np.array(names, object)[bunch.target], classes, owner=request.owner, what="class")
     if request.source == "digits":
         request.refuse("drop", "features", because="Pictures have no columns.")
         pictures = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
-        x, features, kind = conform(pictures, request.picture_shape), (), "pictures"
+        x = conform(pictures, request.picture_shape, packed=pictures.nbytes, owner=request.owner)
+        features, kind = (), "pictures"
     else:
         x, features = _columns(bunch, request)
         kind = "table"
@@ -44,10 +46,10 @@ def load_builtin(request: Request) -> Dataset:
 
 def _regression(bunch: dict[str, np.ndarray], request: Request) -> Dataset:
     if request.task == "classification":
-        raise ValueError(f"{request.owner}: the target of this set is a number, so its task is regression.")
+        raise bad_data(request.owner, "the target of this set is a number, so its task is regression")
     request.refuse("classes", because="The task is regression.")
     x, features = _columns(bunch, request)
-    y = bunch["target"].astype(np.float32)
+    y = bunch["target"].astype(np.float64)
     train, test = split_indices(y, (), request)
     return Dataset(request.source, "table", "regression", x[train], y[train], x[test], y[test], (), features)
 
@@ -56,4 +58,4 @@ def _columns(bunch: dict[str, np.ndarray], request: Request) -> tuple[np.ndarray
     request.refuse("image_size", "image_shape", because="The data is a table.")
     names = tuple(str(name) for name in bunch["feature_names"])
     features = pick_features(names, request, target=None)
-    return bunch["data"][:, [names.index(name) for name in features]].astype(np.float32), features
+    return bunch["data"][:, [names.index(name) for name in features]].astype(np.float64), features

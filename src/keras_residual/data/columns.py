@@ -4,79 +4,94 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from keras_residual import _optional
+from keras_residual._errors import bad_data, printable, shown
+from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
 
 TABLE_SUFFIXES = (".csv", ".parquet")
+MOST_COLUMNS = 100_000
+# The model that is saved takes float32, whatever it is computed in.
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 _MOST_ROWS = 5
+# Whole numbers up to here are all different in 64-bit floats.
+_EXACT = 2**53
 
 
-def read_table(path: Path, *, owner: str) -> Any:
-    """Returns the file as a `pyarrow.Table` whose columns have distinct names and that has rows.
-
-    Of a CSV, the first line names the columns; comma, semicolon or tab separates them, whichever the first line has.
-
-    Raises:
-        ValueError: If the file is empty or damaged, has a header only, or names two columns alike.
-    """
-    arrow = _optional.require("pyarrow", extra="train")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{owner}: the file {path} is empty.")
-    try:
-        table = _read_csv(path) if path.suffix.lower() == ".csv" else _read_parquet(path)
-        names = table.column_names
-    except UnicodeDecodeError:
-        raise _not_text(path, owner) from None
-    except arrow.ArrowInvalid as error:
-        kind = path.suffix.lower().lstrip(".")
-        raise ValueError(f"{owner}: the file {path} cannot be read as {kind}: {error}") from None
-    # Of a CSV, pyarrow makes bytes of a column that is not UTF-8.
-    if path.suffix.lower() == ".csv" and any(arrow.types.is_binary(kind) for kind in table.schema.types):
-        raise _not_text(path, owner)
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise ValueError(f"{owner}: the column name {twice[0]!r} stands more than once in {path}. Rename one of them.")
-    if table.num_rows == 0:
-        raise ValueError(f"{owner}: the file {path} has columns ({', '.join(names)}) but no rows.")
-    return table
-
-
-def feature_matrix(table: Any, features: tuple[str, ...], *, owner: str, may_drop: bool = True) -> np.ndarray:
-    """Returns the columns as finite float32 of shape `(rows, features)`; true is 1 and false 0.
+@dataclass(frozen=True)
+class TableFile:
+    """A table on the disk, whose columns are read when they are asked for.
 
     Args:
-        table: A `pyarrow.Table` that has the columns.
+        path: The file.
+        owner: How messages call it.
+        size: Its bytes on the disk.
+        rows: Number of rows, 1 or more.
+        schema: Its `pyarrow.Schema`; the names are distinct.
+        read: Function of some names that returns these columns as a `pyarrow.Table`.
+    """
+
+    path: Path
+    owner: str
+    size: int
+    rows: int
+    schema: Any
+    read: Callable[[Sequence[str]], Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all columns."""
+        return tuple(self.schema.names)
+
+
+def open_table(path: Path, *, owner: str) -> TableFile:
+    """Returns the table; it has rows, and columns of distinct names.
+
+    Of a CSV, the first line names the columns; comma, semicolon or tab separates them, whichever the first line has
+    most of. Of a Parquet file only the columns that are asked for are read.
+
+    Raises:
+        ValueError: If the file is empty or damaged, has a header only, names two columns alike, or would take far more
+            memory than it has bytes.
+    """
+    size = check_file(path, owner=owner)
+    if size == 0:
+        raise bad_data(owner, f"the file {path} is empty")
+    open_file = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
+    file = _understood(lambda: open_file(path, owner, size), path, owner)
+    twice = [name for name, count in Counter(file.names).items() if count > 1]
+    if twice:
+        raise bad_data(owner, f"the column name {shown(twice[0])} stands more than once in {path}", "Rename one.")
+    if file.rows == 0:
+        raise bad_data(owner, f"the file {path} has columns ({', '.join(file.names)}) but no rows")
+    return file
+
+
+def feature_matrix(file: TableFile, features: Sequence[str], *, may_drop: bool = True) -> np.ndarray:
+    """Returns the columns as finite float64 of shape `(rows, features)`; true is 1 and false 0.
+
+    Args:
+        file: A table that has the columns.
         features: Names of the columns in the order of the result.
-        owner: Who asks, for the message.
         may_drop: Whether a column may be left out; not where a model that needs it exists already.
 
     Raises:
-        ValueError: If a column holds text or another type, or a value is missing or not finite.
+        ValueError: If a column holds text or another type, or a value is missing, not finite, or beyond what 32-bit
+            floats hold (the model takes those) or 64-bit floats tell apart.
     """
-    result = np.empty((table.num_rows, len(features)), np.float32)
+    what, way_out = f"{file.rows} rows of {len(features)} numbers", "Take fewer rows, or write the table as CSV."
+    check_unpacked(8 * file.rows * len(features), file.size, owner=file.owner, what=what, way_out=way_out)
+    table = file.read(features)
+    result = np.empty((file.rows, len(features)), np.float64)
     for position, name in enumerate(features):
-        column = table.column(name)
         drop = f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
-        check_complete(column, name, owner=owner, way_out=f"Fill the gap or remove the row{drop}.")
-        values = column_values(column)
-        if values is None or values.dtype.kind not in "iufb":
-            row = 0 if values is None else _first_text(values)
-            raise ValueError(
-                f"{owner}: column {name!r} must hold numbers, but row {row + 1} has {column[row].as_py()!r} "
-                f"({column.type}). Correct or convert it{drop}."
-            )
-        with np.errstate(over="ignore"):
-            result[:, position] = values
-        wrong = np.flatnonzero(~np.isfinite(result[:, position]))
-        if len(wrong):
-            raise ValueError(
-                f"{owner}: column {name!r} must hold finite numbers, but has {values[wrong[0]]} in {_rows(wrong)}. "
-                f"Correct it or remove the row{drop}."
-            )
+        result[:, position] = _numbers(table.column(name), name, file.owner, drop)
     return result
 
 
@@ -84,46 +99,87 @@ def check_complete(column: Any, name: str, *, owner: str, way_out: str) -> None:
     """Raises a ValueError that names the rows where the column has no value."""
     if column.null_count:
         missing = np.flatnonzero(column.is_null().to_numpy())
-        raise ValueError(f"{owner}: column {name!r} has no value in {_rows(missing)}. {way_out}")
+        raise bad_data(owner, f"column {shown(name)} has no value in {rows_in_words(missing)}", way_out)
 
 
 def column_values(column: Any) -> np.ndarray | None:
-    """Returns a column without gaps as an array of shape `(rows,)` of numbers, booleans, text; None for other types."""
+    """Returns a column without gaps as an array of shape `(rows,)` of numbers, booleans, text; None for other types.
+
+    Text is an array of Python's strings, in which equal ones are one: NumPy's own would make each as wide as the
+    longest.
+    """
     arrow = _optional.require("pyarrow", extra="train")
     types = arrow.types
+    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    if str(kind) in ("string", "large_string", "string_view"):
+        return _text(column)
     if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if types.is_decimal(column.type):
+        column = column.cast(kind)
+    if types.is_decimal(kind):
         column = column.cast(arrow.float64())
-    if types.is_string(column.type) or types.is_large_string(column.type):
-        return np.array(column.to_pylist(), dtype=str)
     if types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type):
         return column.to_numpy()
     return None
 
 
-def _not_text(path: Path, owner: str) -> ValueError:
-    return ValueError(f"{owner}: the file {path} is not text in UTF-8. Save it as UTF-8.")
+def rows_in_words(rows: np.ndarray) -> str:
+    """Returns "row 3", or "rows 3, 5, …" for several, counted from 1."""
+    listing = ", ".join(str(row + 1) for row in rows[:_MOST_ROWS]) + (", …" if len(rows) > _MOST_ROWS else "")
+    return f"row{'s' if len(rows) > 1 else ''} {listing}"
 
 
-def _read_csv(path: Path) -> Any:
-    csv = _optional.require("pyarrow.csv", extra="train")
-    with path.open("rb") as file:
-        header = file.readline()
-    delimiter = next((sign for sign in (",", ";", "\t") if sign.encode() in header), ",")
-    return csv.read_csv(
-        path,
-        # One block, since a row must not be longer than a block.
-        # One thread: only so do errors name the row.
-        read_options=csv.ReadOptions(use_threads=False, block_size=min(path.stat().st_size + 1, 2**31 - 1)),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(strings_can_be_null=True),
-    )
+def _numbers(column: Any, name: str, owner: str, drop: str) -> np.ndarray:
+    """Returns a column as float64; `drop` says how to leave it out, "" where it cannot be."""
+    check_complete(column, name, owner=owner, way_out=f"Fill the gap or remove the row{drop}.")
+    values = column_values(column)
+    if values is None or values.dtype.kind not in "iufb":
+        row = 0 if values is None else _first_text(values)
+        raise bad_data(
+            owner, f"column {shown(name)} must hold numbers, but row {row + 1} has {_cell(column[row])} "
+            f"({printable(column.type)})", f"Correct or convert it{drop}.",
+        )  # fmt: skip
+    numbers = values.astype(np.float64)
+    wrong = np.flatnonzero(~(np.abs(numbers) <= LARGEST_NUMBER))
+    if len(wrong):
+        rule = "finite numbers" if not np.isfinite(numbers[wrong[0]]) else f"numbers up to {LARGEST_NUMBER:.1e}"
+        raise bad_data(
+            owner, f"column {shown(name)} must hold {rule}, but has {values[wrong[0]]} in {rows_in_words(wrong)}",
+            f"Correct it or remove the row{drop}.",
+        )  # fmt: skip
+    if values.dtype.kind in "iu" and np.abs(numbers).max() > _EXACT:
+        _check_told_apart(values, numbers, name, owner, drop)
+    return numbers
 
 
-def _read_parquet(path: Path) -> Any:
-    parquet = _optional.require("pyarrow.parquet", extra="train")
-    return parquet.ParquetFile(path).read()
+def _check_told_apart(values: np.ndarray, numbers: np.ndarray, name: str, owner: str, drop: str) -> None:
+    """Raises where two whole numbers beyond 2**53 are one 64-bit float: a number of an account, say."""
+    distinct = np.unique(values)
+    alike = np.flatnonzero(np.diff(distinct.astype(np.float64)) == 0)
+    if len(alike):
+        one, other = distinct[alike[0]], distinct[alike[0] + 1]
+        raise bad_data(
+            owner, f"column {shown(name)} has whole numbers beyond 2**53 that 64-bit floats do not tell apart, "
+            f"{one} and {other}", f"Subtract what they have in common{drop}.",
+        )  # fmt: skip
+
+
+def _text(column: Any) -> np.ndarray:
+    types = _optional.require("pyarrow", extra="train").types
+    if not types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    parts = []
+    for chunk in column.unify_dictionaries().chunks:
+        words = np.array([*chunk.dictionary.to_pylist(), None], object)[:-1]  # an array of one text would be a text
+        parts.append(words[chunk.indices.to_numpy()])
+    return np.concatenate(parts)
+
+
+def _cell(scalar: Any) -> str:
+    # A date may lie outside of what Python's dates hold.
+    try:
+        return shown(scalar.as_py())
+    except Exception:
+        return "a value"
 
 
 def _first_text(values: np.ndarray) -> int:
@@ -136,6 +192,108 @@ def _first_text(values: np.ndarray) -> int:
     return 0
 
 
-def _rows(rows: np.ndarray) -> str:
-    listing = ", ".join(str(row + 1) for row in rows[:_MOST_ROWS]) + (", …" if len(rows) > _MOST_ROWS else "")
-    return f"row{'s' if len(rows) > 1 else ''} {listing}"
+def _understood(read: Callable[[], Any], path: Path, owner: str) -> Any:
+    """Returns what the function returns; raises what pyarrow says of a damaged file as one line that names the file."""
+    arrow = _optional.require("pyarrow", extra="train")
+    try:
+        return read()
+    except UnicodeDecodeError:
+        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.") from None
+    except (arrow.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # of the system, as "Permission denied"
+        kind = path.suffix.lower().lstrip(".")
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise bad_data(
+            owner, f"the file {path} cannot be read as {kind}: {printable(reason, 500)}", "Correct or replace it."
+        ) from None
+
+
+def _open_csv(path: Path, owner: str, size: int) -> TableFile:
+    csv = _optional.require("pyarrow.csv", extra="train")
+    types = _optional.require("pyarrow", extra="train").types
+    with path.open("rb") as file:
+        header = file.readline()
+    delimiter = _delimiter(header)
+    if header.count(delimiter.encode()) >= MOST_COLUMNS:
+        raise bad_data(
+            owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
+            "are allowed", "Put the examples into rows and what is known of each into columns.",
+        )  # fmt: skip
+    table = csv.read_csv(
+        path,
+        # One block, since a row must not be longer than a block.
+        # One thread: only so do errors name the row.
+        read_options=csv.ReadOptions(use_threads=False, block_size=min(size + 1, 2**31 - 1)),
+        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+        convert_options=csv.ConvertOptions(strings_can_be_null=True),
+    )
+    # pyarrow makes bytes of a column that is not UTF-8.
+    if any(types.is_binary(kind) for kind in table.schema.types):
+        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
+    _check_header(table.column_names, path, owner)
+    return TableFile(path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)))
+
+
+def _delimiter(header: bytes) -> str:
+    """Returns the sign that stands most often in the line, outside of quoted names."""
+    bare = b"".join(header.split(b'"')[::2])
+    return max((",", ";", "\t"), key=lambda sign: bare.count(sign.encode()))
+
+
+def _check_header(names: Sequence[str], path: Path, owner: str) -> None:
+    """Raises where the first line has the numbers of an example: names such as 2019 are whole numbers at least."""
+    try:
+        values = [float(name) for name in names]
+    except ValueError:
+        return
+    if not all(value.is_integer() for value in values):
+        raise bad_data(
+            owner, f"the first line of {path} has numbers ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})",
+            "Put a line before it that names the columns.",
+        )  # fmt: skip
+
+
+def _open_parquet(path: Path, owner: str, size: int) -> TableFile:
+    parquet = _optional.require("pyarrow.parquet", extra="train")
+    file = parquet.ParquetFile(path)
+    rows = file.metadata.num_rows
+    return TableFile(
+        path, owner, size, rows, file.schema_arrow,
+        lambda names: _understood(lambda: _read_parquet(file, list(names), path, owner, size), path, owner),
+    )  # fmt: skip
+
+
+def _read_parquet(file: Any, names: list[str], path: Path, owner: str, size: int) -> Any:
+    """Returns the columns, read in batches and counted: a value that is stored once may be repeated in each row."""
+    arrow = _optional.require("pyarrow", extra="train")
+    what, way_out = f"the table {path}", "Take fewer rows or columns, or write the table as CSV."
+    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    leaves = [
+        column.total_uncompressed_size
+        for group in groups
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema.partition(".")[0] in names or column.path_in_schema in names
+    ]
+    widths = [_bytes_in_a_row(file.schema_arrow.field(name).type) for name in names]
+    least = max(sum(leaves), file.metadata.num_rows * sum(width or 0 for width in widths))
+    check_unpacked(least, size, owner=owner, what=what, way_out=way_out)
+    # A text or a picture is at most as long as its column; numbers all have one width.
+    most_rows = 2**16 if None not in widths else max(1, min(256, SMALL_BYTES // max([1, *leaves])))
+    batches, taken = [], 0
+    for batch in file.iter_batches(batch_size=most_rows, columns=names):
+        taken += batch.nbytes
+        check_unpacked(taken, size, owner=owner, what=what, way_out=way_out)
+        batches.append(batch)
+    table = arrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
+    if table.num_rows != file.metadata.num_rows:
+        raise arrow.ArrowInvalid(f"it says that it has {file.metadata.num_rows} rows and has {table.num_rows}")
+    return table.select(names)
+
+
+def _bytes_in_a_row(kind: Any) -> int | None:
+    """Returns the bytes of a value; None for text and other types whose values differ in length."""
+    try:
+        return -(-kind.bit_width // 8)
+    except ValueError:
+        return None

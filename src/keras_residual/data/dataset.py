@@ -7,8 +7,14 @@ from typing import Literal
 
 import numpy as np
 
+from keras_residual._errors import bad_data, shown
+from keras_residual.data.files import in_words
+
 Kind = Literal["pictures", "table"]
 Task = Literal["classification", "regression"]
+
+# The answers to all test examples, a number a class, are in memory together.
+MAX_ANSWER_BYTES = 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,15 +26,18 @@ class Dataset:
         kind: What a row of `x` is: a picture or a row of a table.
         task: What `y` holds: class indices or numbers.
         x_train: Pictures: uint8 of shape `(examples, height, width, channels)`, 0..255, 1 or 3 channels.
-            Tables: finite float32 of shape `(examples, features)`.
-        y_train: Classes: int32 of shape `(examples,)` in `[0, len(classes))`. Numbers: finite float32, same shape.
+            Tables: finite float64 of shape `(examples, features)`.
+        y_train: Classes: int32 of shape `(examples,)` in `[0, len(classes))`. Numbers: finite float64, same shape.
         x_test: As `x_train`.
         y_test: As `y_train`.
         classes: Class names in index order, two at least; `()` for regression.
         features: Column names of a table in the order of `x`; `()` for pictures.
+        own_test: Whether the source has a test part of its own, so that nothing was drawn by seed.
+        notes: What the user should know of the data: sentences.
 
     Raises:
-        ValueError: If a part is empty, has another type or shape than stated, or there is one class only.
+        ValueError: If a part is empty, has another type or shape than stated, or there is one class only, or so many
+            that the answers would not fit into memory.
     """
 
     name: str
@@ -40,6 +49,8 @@ class Dataset:
     y_test: np.ndarray
     classes: tuple[str, ...]
     features: tuple[str, ...]
+    own_test: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_classes()
@@ -47,53 +58,64 @@ class Dataset:
             self._check_inputs(part, x)
             self._check_answers(part, y)
             if len(x) != len(y):
-                raise ValueError(f"Data {self.name!r}: x_{part} has {len(x)} rows and y_{part} has {len(y)}.")
+                raise bad_data(self._owner, f"x_{part} has {len(x)} rows and y_{part} has {len(y)}")
         self.check_there_are("test")
         if self.x_train.shape[1:] != self.x_test.shape[1:]:
-            raise ValueError(
-                f"Data {self.name!r}: an example has shape {self.x_train.shape[1:]} in x_train "
-                f"and {self.x_test.shape[1:]} in x_test."
-            )
+            raise bad_data(
+                self._owner, f"an example has shape {self.x_train.shape[1:]} in x_train and {self.x_test.shape[1:]} in "
+                "x_test",
+            )  # fmt: skip
 
     def check_there_are(self, part: str) -> None:
         """Raises a `ValueError` where the part, "train" or "test", is empty."""
         if len(getattr(self, f"x_{part}")) == 0:
-            raise ValueError(f"Data {self.name!r}: there are no {part} examples.")
+            raise bad_data(self._owner, f"there are no {part} examples")
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one example: `(height, width, channels)` or `(features,)`."""
-        return self.x_train.shape[1:]
+        return self.x_test.shape[1:]
+
+    @property
+    def _owner(self) -> str:
+        return f"Data {shown(self.name)}"
 
     def _check_classes(self) -> None:
         if self.task == "classification" and len(self.classes) < 2:
-            only = f"only the class {self.classes[0]!r}" if self.classes else "no class"
-            raise ValueError(
-                f"Data {self.name!r}: there is {only}, and telling classes apart needs two at least. "
-                f"Add examples of another class."
-            )
+            only = f"only the class {shown(self.classes[0])}" if self.classes else "no class"
+            raise bad_data(
+                self._owner, f"there is {only}, and telling classes apart needs two at least",
+                "Add examples of another class.",
+            )  # fmt: skip
         if self.task == "regression" and self.classes:
-            raise ValueError(f"Data {self.name!r}: regression has no classes, but received {self.classes!r}.")
+            raise bad_data(self._owner, f"regression has no classes, but received {shown(self.classes)}")
+        size = 4 * len(self.y_test) * len(self.classes)
+        if size > MAX_ANSWER_BYTES:
+            raise bad_data(
+                self._owner, f"{len(self.y_test)} test examples and {len(self.classes)} classes make "
+                f"{in_words(size)} of answers, and {in_words(MAX_ANSWER_BYTES)} are allowed",
+                "Test with fewer examples, put rare classes together, or set the task to 'regression' if they are "
+                "numbers.",
+            )  # fmt: skip
 
     def _check_inputs(self, part: str, x: np.ndarray) -> None:
         if self.kind == "pictures":
             right = x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3) and not self.features
             rule = "uint8 of shape (examples, height, width, 1 or 3)"
         else:
-            right = x.dtype == np.float32 and x.ndim == 2 and x.shape[1] == len(self.features) > 0
-            rule = f"float32 of shape (examples, {len(self.features)}), a column a feature"
+            right = x.dtype == np.float64 and x.ndim == 2 and x.shape[1] == len(self.features) > 0
+            rule = f"float64 of shape (examples, {len(self.features)}), a column a feature"
         if not right:
-            raise ValueError(f"Data {self.name!r}: x_{part} must be {rule}, but is {x.dtype} of shape {x.shape}.")
+            raise bad_data(self._owner, f"x_{part} must be {rule}, but is {x.dtype} of shape {x.shape}")
 
     def _check_answers(self, part: str, y: np.ndarray) -> None:
-        dtype = np.int32 if self.task == "classification" else np.float32
+        dtype = np.int32 if self.task == "classification" else np.float64
         if y.dtype != dtype or y.ndim != 1:
-            raise ValueError(
-                f"Data {self.name!r}: y_{part} must be {np.dtype(dtype)} of shape (examples,), "
-                f"but is {y.dtype} of shape {y.shape}."
-            )
+            raise bad_data(
+                self._owner, f"y_{part} must be {np.dtype(dtype)} of shape (examples,), but is {y.dtype} of shape "
+                f"{y.shape}",
+            )  # fmt: skip
         if self.task == "classification" and len(y) and not 0 <= y.min() <= y.max() < len(self.classes):
-            raise ValueError(
-                f"Data {self.name!r}: y_{part} must be in [0, {len(self.classes)}), but runs "
-                f"from {y.min()} to {y.max()}."
+            raise bad_data(
+                self._owner, f"y_{part} must be in [0, {len(self.classes)}), but runs from {y.min()} to {y.max()}"
             )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 
+from keras_residual._errors import bad_data, shown
 from keras_residual._order import natural_key
 from keras_residual.data.dataset import Dataset
-from keras_residual.data.labels import encode_classes
-from keras_residual.data.pictures import Picture, check_memory, choose_shape, decode, read_headers
+from keras_residual.data.labels import check_names, encode_classes
+from keras_residual.data.pictures import Picture, choose_shape, decode, read_headers
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
@@ -31,44 +33,53 @@ def load_folder(folder: Path, request: Request) -> Dataset:
     """
     request.refuse("target", "features", "drop", because="The folders are the classes.")
     if request.task == "regression":
-        raise ValueError(f"{request.owner}: a folder of pictures has classes, so its task is classification.")
+        raise bad_data(request.owner, "a folder of pictures has classes, so its task is classification")
     train_folder, test_folder = _parts(folder)
     pictures, labels = _labelled(train_folder or folder, request, may_be_empty=bool(request.classes))
     classes = request.classes or tuple(sorted(set(labels), key=natural_key))
+    check_names(classes, owner=request.owner)
     if len(classes) < 2:
         hint = (
             f" Or name the folder that holds the classes: {folder / labels[0]}." if _classes(folder / labels[0]) else ""
         )
-        raise ValueError(
-            f"{request.owner}: there is only the class {labels[0]!r}, and telling classes apart needs two at least. "
-            f"Add a sub-folder of pictures for another class.{hint}"
-        )
-    y = encode_classes(np.array(labels), classes, owner=request.owner, what="sub-folder")
+        raise bad_data(
+            request.owner, f"there is only the class {shown(labels[0])}, and telling classes apart needs two at least",
+            f"Add a sub-folder of pictures for another class.{hint}",
+        )  # fmt: skip
+    y = encode_classes(np.array(labels, object), classes, owner=request.owner, what="sub-folder")
     test_pictures: list[Picture] = []
     y_test = y[:0]
     if test_folder is not None:
         test_pictures, test_labels = _labelled(test_folder, request, may_be_empty=True)
         what = f"sub-folder of {test_folder.name}/"
-        y_test = encode_classes(np.array(test_labels), classes, owner=request.owner, what=what)
+        y_test = encode_classes(np.array(test_labels, object), classes, owner=request.owner, what=what)
+        if request.test_fraction == 1:
+            pictures, y = [], y[:0]
     shape = choose_shape(read_headers(pictures + test_pictures, owner=request.owner), request.picture_shape)
     if test_folder is None:
         train, test = split_indices(y, classes, request)
         y, y_test = y[train], y[test]
         pictures, test_pictures = [pictures[row] for row in train], [pictures[row] for row in test]
-    check_memory(len(pictures) + len(test_pictures), shape, owner=request.owner)
-    x_train = decode(pictures, shape, owner=request.owner)
-    x_test = decode(test_pictures, shape, owner=request.owner)
-    return Dataset(source_name(folder), "pictures", "classification", x_train, y, x_test, y_test, classes, ())
+    x = decode(pictures + test_pictures, shape, owner=request.owner)
+    x_train, x_test = x[: len(pictures)], x[len(pictures) :]
+    return Dataset(
+        source_name(folder), "pictures", "classification", x_train, y, x_test, y_test, classes, (),
+        own_test=test_folder is not None,
+    )  # fmt: skip
 
 
 def picture_files(folder: Path) -> list[Picture]:
     """Returns the files under a folder at any depth, in natural order; hidden ones and litter are passed over."""
-    found = [
-        path
-        for path in folder.rglob("*")
-        if not any(_passed_over(part) for part in path.relative_to(folder).parts) and path.is_file()
-    ]
-    return [Picture(str(path), path) for path in sorted(found, key=lambda path: natural_key(path.as_posix()))]
+    found: list[Path] = []
+    for parent, folders, files in os.walk(folder, onerror=_cannot_be_read):
+        folders[:] = [name for name in folders if not _passed_over(name)]
+        found += [Path(parent, name) for name in files if not _passed_over(name)]
+    pictures = [path for path in found if path.is_file()]
+    return [Picture(str(path), path) for path in sorted(pictures, key=lambda path: natural_key(path.as_posix()))]
+
+
+def _cannot_be_read(error: OSError) -> None:
+    raise error
 
 
 def _parts(folder: Path) -> tuple[Path | None, Path | None]:
@@ -91,19 +102,19 @@ def _labelled(folder: Path, request: Request, *, may_be_empty: bool) -> tuple[li
     if not class_folders:
         files = picture_files(folder)
         holds = f"holds {len(files)} file{'s' if len(files) > 1 else ''} and no sub-folder" if files else "is empty"
-        raise ValueError(f"{request.owner}: the folder {folder} {holds}. Put the pictures into one sub-folder a class.")
+        raise bad_data(request.owner, f"the folder {folder} {holds}", "Put the pictures into one sub-folder a class.")
     pictures: list[Picture] = []
     labels: list[str] = []
     for class_folder in class_folders:
         files = picture_files(class_folder)
         if not files and not may_be_empty:
-            raise ValueError(
-                f"{request.owner}: the class folder {class_folder} holds no pictures. Put pictures there or remove it."
+            raise bad_data(
+                request.owner, f"the class folder {class_folder} holds no pictures", "Put pictures there or remove it."
             )
         pictures += files
         labels += [class_folder.name] * len(files)
     if not pictures:
-        raise ValueError(f"{request.owner}: there are no pictures under {folder}. Put pictures into its sub-folders.")
+        raise bad_data(request.owner, f"there are no pictures under {folder}", "Put pictures into its sub-folders.")
     return pictures, labels
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from keras_residual._errors import bad_argument, did_you_mean
-from keras_residual.data.columns import TABLE_SUFFIXES, feature_matrix, read_table
+from keras_residual._errors import bad_argument, bad_data, listed, shown
+from keras_residual.data.columns import TABLE_SUFFIXES, feature_matrix, open_table
+from keras_residual.data.features import check_columns
+from keras_residual.data.files import check_file
 from keras_residual.data.folders import picture_files
-from keras_residual.data.npz import as_pictures, as_table, read_arrays
+from keras_residual.data.npz import array_names, as_pictures, as_table, read_arrays
 from keras_residual.data.picture_parquet import picture_column, table_pictures
-from keras_residual.data.pictures import Picture, check_memory, decode
-from keras_residual.data.pixels import conform
+from keras_residual.data.pictures import Picture, conform, decode
 
 
 def load_inputs(
@@ -35,10 +37,11 @@ def load_inputs(
 
     Returns:
         Pictures: uint8 of shape `(examples, height, width, channels)`, 0..255, named by their paths.
-        Tables: float32 of shape `(rows, features)`, named `PATH:ROW` from row 1.
+        Tables: float64 of shape `(rows, features)`, named `PATH:ROW` from row 1.
+        Parts of a name that are not UTF-8 are shown as escapes.
 
     Raises:
-        ValueError: If a path is not there, holds nothing, or its content does not fit.
+        ValueError: If a path is not there, holds nothing, or its content does not fit the model or into memory.
     """
     if not paths:
         raise bad_argument("Inputs", "paths", "one path at least", paths)
@@ -49,68 +52,65 @@ def load_inputs(
     blocks: list[np.ndarray] = []
     names: list[str] = []
     for text in paths:
-        path = Path(text).expanduser()
+        path, owner = Path(text).expanduser(), f"Inputs {shown(text)}"
         if not path.exists():
-            raise ValueError(f"Inputs {text!r}: there is no such file or folder.")
-        x, own = (
-            _pictures(path, text, image_shape) if image_shape and kind == "pictures" else _rows(path, text, features)
-        )
+            raise bad_data(owner, "there is no such file or folder")
+        try:
+            if image_shape and kind == "pictures":
+                x, own = _pictures(path, text, image_shape, owner)
+            else:
+                x, own = _rows(path, text, features, owner)
+        except MemoryError:
+            raise bad_data(owner, "it needs more memory than there is", "Name less at a time.") from None
         blocks.append(x)
         names += own
-    return np.concatenate(blocks), tuple(names)
+    return np.concatenate(blocks), tuple(os.fsencode(name).decode(errors="backslashreplace") for name in names)
 
 
-def _pictures(path: Path, text: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, list[str]]:
-    owner = f"Inputs {text!r}"
+def _pictures(path: Path, text: str, shape: tuple[int, int, int], owner: str) -> tuple[np.ndarray, list[str]]:
     suffix = path.suffix.lower()
     if path.is_file() and suffix == ".npz":
-        x = _array(path, owner, ranks=(3, 4), what="pictures")
-        return conform(as_pictures(x, "x", owner=owner), shape), [f"{text}:{row + 1}" for row in range(len(x))]
+        x = as_pictures(_array(path, owner, ranks=(3, 4), what="pictures"), "x", owner=owner)
+        names = [f"{text}:{row + 1}" for row in range(len(x))]
+        return conform(x, shape, packed=path.stat().st_size, owner=owner), names
     if path.is_file() and suffix == ".parquet":
-        table = read_table(path, owner=owner)
+        table = open_table(path, owner=owner)
         if picture_column(table) is None:
-            raise ValueError(f"{owner}: the model needs pictures, and the file has no column of them.")
-        pictures = table_pictures(table, owner=owner)
+            raise bad_data(owner, "the model needs pictures, and the file has no column of them")
+        pictures = table_pictures(table)
         names = [f"{text}:{row + 1}" for row in range(len(pictures))]
     else:
+        if not path.is_dir():
+            check_file(path, owner=owner)
         pictures = picture_files(path) if path.is_dir() else [Picture(text, path)]
         names = [picture.name for picture in pictures]
     if not pictures:
-        raise ValueError(f"{owner}: the folder holds no pictures.")
-    check_memory(len(pictures), shape, owner=owner)
+        raise bad_data(owner, "the folder holds no pictures")
     return decode(pictures, shape, owner=owner), names
 
 
-def _rows(path: Path, text: str, features: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
-    owner = f"Inputs {text!r}"
+def _rows(path: Path, text: str, features: tuple[str, ...], owner: str) -> tuple[np.ndarray, list[str]]:
     suffix = path.suffix.lower()
     if path.is_dir() or suffix not in (*TABLE_SUFFIXES, ".npz"):
-        raise ValueError(f"{owner}: the model needs a table, which is a .csv, .parquet or .npz file.")
+        raise bad_data(owner, "the model needs a table, which is a .csv, .parquet or .npz file")
     if suffix == ".npz":
-        x = as_table(_array(path, owner, ranks=(2,), what="a table"), "x", owner=owner)
-        columns = [f"x{column}" for column in range(x.shape[1])]
-        _check_columns(columns, features, owner)
-        x = x[:, [columns.index(name) for name in features]]
+        x = _array(path, owner, ranks=(2,), what="a table")
+        columns = {f"x{column}": column for column in range(x.shape[1])}
+        check_columns(features, tuple(columns), owner=owner)
+        x = as_table(x[:, [columns[name] for name in features]], "x", path=path, owner=owner)
     else:
-        table = read_table(path, owner=owner)
-        _check_columns(table.column_names, features, owner)
-        x = feature_matrix(table, features, owner=owner, may_drop=False)
+        table = open_table(path, owner=owner)
+        check_columns(features, table.names, owner=owner)
+        x = feature_matrix(table, features, may_drop=False)
     return x, [f"{text}:{row + 1}" for row in range(len(x))]
 
 
-def _check_columns(columns: list[str], features: tuple[str, ...], owner: str) -> None:
-    for name in features:
-        if name not in columns:
-            raise ValueError(f"{owner}: the model needs the column {name!r}.{did_you_mean(name, columns)}")
-
-
 def _array(path: Path, owner: str, *, ranks: tuple[int, ...], what: str) -> np.ndarray:
-    arrays = read_arrays(path, owner=owner)
-    x = arrays.get("x")
+    x = read_arrays(path, ["x"], owner=owner).get("x")
     if x is None or x.ndim not in ranks or x.dtype.kind not in "biuf" or len(x) == 0:
-        holds = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items()) or "nothing"
+        holds = f"x {x.dtype} {x.shape}" if x is not None else listed(array_names(path, owner=owner)) or "nothing"
         ranked = " or ".join(str(rank) for rank in ranks)
-        raise ValueError(
-            f"{owner}: the model needs {what}: numbers of rank {ranked} called `x`. The file holds {holds}."
-        )
+        raise bad_data(
+            owner, f"the model needs {what}: numbers of rank {ranked} called `x`. The file holds {holds}"
+        )  # fmt: skip
     return x

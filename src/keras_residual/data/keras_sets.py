@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_residual._errors import bad_data, printable
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
 from keras_residual.data.labels import encode_classes
-from keras_residual.data.pixels import conform
+from keras_residual.data.pictures import conform
 from keras_residual.data.request import Request
 
 _CIFAR100 = """
@@ -56,19 +58,22 @@ def load_keras_set(request: Request) -> Dataset:
         return _table(name, request)
     request.refuse("features", "drop", because="Pictures have no columns.")
     if request.task == "regression":
-        raise ValueError(f"{request.owner}: the set has classes, so its task is classification.")
+        raise bad_data(request.owner, "the set has classes, so its task is classification")
     (x_train, y_train), (x_test, y_test) = _download(name)
-    names, classes = np.array(PICTURE_SETS[name]), request.classes or PICTURE_SETS[name]
+    if request.test_fraction == 1:
+        x_train, y_train = x_train[:0], y_train[:0]
+    names, classes = np.array(PICTURE_SETS[name], object), request.classes or PICTURE_SETS[name]
 
     def labels(y: np.ndarray) -> np.ndarray:
         return encode_classes(names[y.reshape(-1)], classes, owner=request.owner, what="class")
 
     def pictures(x: np.ndarray) -> np.ndarray:
-        return conform(x if x.ndim == 4 else x[..., None], request.picture_shape)
+        x = x if x.ndim == 4 else x[..., None]
+        return conform(x, request.picture_shape, packed=x.nbytes, owner=request.owner)
 
     return Dataset(
         name, "pictures", "classification",
-        pictures(x_train), labels(y_train), pictures(x_test), labels(y_test), classes, (),
+        pictures(x_train), labels(y_train), pictures(x_test), labels(y_test), classes, (), own_test=True,
     )  # fmt: skip
 
 
@@ -76,24 +81,24 @@ def _table(name: str, request: Request) -> Dataset:
     request.refuse("image_size", "image_shape", because="The data is a table.")
     request.refuse("classes", because="The task is regression.")
     if request.task == "classification":
-        raise ValueError(f"{request.owner}: the target of this set is a number, so its task is regression.")
+        raise bad_data(request.owner, "the target of this set is a number, so its task is regression")
     columns = TABLE_SETS[name]
     features = pick_features(columns, request, target=None)
     picked = [columns.index(feature) for feature in features]
     (x_train, y_train), (x_test, y_test) = _download(name, test_split=request.test_fraction, seed=request.seed)
-    x_train, x_test = (x[:, picked].astype(np.float32) for x in (x_train, x_test))
-    y_train, y_test = (y.astype(np.float32) for y in (y_train, y_test))
+    x_train, x_test = (x[:, picked].astype(np.float64) for x in (x_train, x_test))
+    y_train, y_test = (y.astype(np.float64) for y in (y_train, y_test))
     return Dataset(name, "table", "regression", x_train, y_train, x_test, y_test, (), features)
 
 
 def _download(name: str, **arguments: Any) -> Any:
     try:
-        # Keras reports the download on standard output, which may be kept for --json.
-        with contextlib.redirect_stdout(sys.stderr):
+        # Keras reports the download on standard output, which may be kept for --json. Standard error may be closed.
+        with contextlib.redirect_stdout(sys.stderr or io.StringIO()):
             return getattr(keras.datasets, name).load_data(**arguments)
     # keras.utils.get_file raises bare Exceptions.
     except Exception as error:
         raise ConnectionError(
-            f"Data {name!r}: the set is not on this machine and could not be downloaded ({error}). "
+            f"Data {name!r}: the set is not on this machine and could not be downloaded ({printable(error)}). "
             f"Check the network; the sets digits, breast_cancer, wine and diabetes need none."
         ) from None

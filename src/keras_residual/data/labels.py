@@ -1,16 +1,20 @@
-"""Answers as numbers: labels of any type to class indices, numbers to float32."""
+"""Answers as numbers: labels of any type to class indices, numbers to float64."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
-from keras_residual._errors import did_you_mean
+from keras_residual._errors import bad_data, did_you_mean, shown
 from keras_residual._order import natural_key
+from keras_residual.data.columns import LARGEST_NUMBER
 from keras_residual.data.dataset import Task
 
+# Control characters, parts that are not UTF-8, line ends; marks that turn the writing direction of what follows.
+_NO_CHARACTERS, _TURNS = ("Cc", "Cs", "Zl", "Zp"), ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 # Whole numbers with at most so many distinct values are taken for classes.
 MOST_WHOLE_CLASSES = 20
 
@@ -31,6 +35,8 @@ def choose_task(values: np.ndarray, task: Literal["auto", "classification", "reg
 
 def label_texts(values: np.ndarray) -> np.ndarray:
     """Returns the labels as the text that names a class: `3` and `3.0` are `"3"`, `True` is `"true"`."""
+    if values.dtype.kind in "OU":
+        return values
     if values.dtype.kind == "b":
         return np.where(values, "true", "false")
     if values.dtype.kind == "f" and np.all(values == np.floor(values)) and np.all(np.abs(values) < 2**53):
@@ -38,11 +44,38 @@ def label_texts(values: np.ndarray) -> np.ndarray:
     return values.astype(str)
 
 
-def class_names(values: np.ndarray) -> tuple[str, ...]:
-    """Returns the distinct labels as text; numbers by value, text in natural order."""
+def class_names(values: np.ndarray, *, owner: str) -> tuple[str, ...]:
+    """Returns the distinct labels as text; numbers by value, text in natural order.
+
+    Raises:
+        ValueError: If a name cannot be written or shown as one line.
+    """
     distinct = np.unique(values)
     texts = [str(text) for text in label_texts(distinct)]
-    return tuple(texts if distinct.dtype.kind in "iufb" else sorted(texts, key=natural_key))
+    names = tuple(texts if distinct.dtype.kind in "iufb" else sorted(texts, key=natural_key))
+    check_names(names, owner=owner)
+    return names
+
+
+def check_names(names: Sequence[str], *, owner: str) -> None:
+    """Raises a ValueError for a class whose name is used twice, or has characters that are none to read.
+
+    Class names go into files, tables and pages; a line end or what a terminal obeys has no place there, nor has a part
+    that is not UTF-8, as names of folders may have.
+    """
+    seen = set()
+    for name in names:
+        if not name.isprintable() and any(map(_no_character, name)):
+            raise bad_data(
+                owner, f"the class {shown(name)} has characters in its name that cannot be shown", "Rename the class."
+            )
+        if name in seen:
+            raise bad_data(owner, f"two classes are called {shown(name)}", "Rename one.")
+        seen.add(name)
+
+
+def _no_character(sign: str) -> bool:
+    return unicodedata.category(sign) in _NO_CHARACTERS or unicodedata.bidirectional(sign) in _TURNS
 
 
 def encode_classes(values: np.ndarray, classes: Sequence[str], *, owner: str, what: str = "label") -> np.ndarray:
@@ -65,30 +98,30 @@ def encode_classes(values: np.ndarray, classes: Sequence[str], *, owner: str, wh
     for row, label in enumerate(distinct):
         if str(label) not in index:
             count = int(np.sum(inverse == row))
-            raise ValueError(
-                f"{owner}: {what} {str(label)!r} ({count} example{'s' if count > 1 else ''}) is not one of the classes."
-                f"{did_you_mean(str(label), classes)}"
-            )
+            raise bad_data(
+                owner, f"{what} {shown(str(label))} ({count} example{'s' if count > 1 else ''}) is not one of the "
+                "classes", did_you_mean(str(label), classes).strip(),
+            )  # fmt: skip
     return np.array([index[str(label)] for label in distinct], dtype=np.int32)[inverse]
 
 
 def encode_numbers(values: np.ndarray, *, owner: str, what: str = "label") -> np.ndarray:
-    """Returns numbers as finite float32 of shape `(examples,)`.
+    """Returns numbers as finite float64 of shape `(examples,)`.
 
     Raises:
-        ValueError: If the values are text, or one is not a finite number in float32.
+        ValueError: If the values are text, or one is not finite or beyond what 32-bit floats hold.
     """
     if values.dtype.kind not in "iufb":
-        raise ValueError(
-            f"{owner}: {what} holds text, for example {str(values[0])!r}, and regression needs numbers. "
-            f"Set the task to 'classification' or name another column."
-        )
-    with np.errstate(over="ignore"):
-        numbers = values.astype(np.float32)
-    wrong = np.flatnonzero(~np.isfinite(numbers))
+        raise bad_data(
+            owner, f"{what} holds text, for example {shown(str(values[0]))}, and regression needs numbers",
+            "Set the task to 'classification' or name another column.",
+        )  # fmt: skip
+    numbers = values.astype(np.float64)
+    wrong = np.flatnonzero(~(np.abs(numbers) <= LARGEST_NUMBER))
     if len(wrong):
-        raise ValueError(
-            f"{owner}: {what} must be a finite number, but is {values[wrong[0]]} in row {wrong[0] + 1}. "
-            f"Correct the value or remove the row."
-        )
+        rule = "a finite number" if not np.isfinite(numbers[wrong[0]]) else f"a number up to {LARGEST_NUMBER:.1e}"
+        raise bad_data(
+            owner, f"{what} must be {rule}, but is {values[wrong[0]]} in row {wrong[0] + 1}",
+            "Correct the value or remove the row.",
+        )  # fmt: skip
     return numbers

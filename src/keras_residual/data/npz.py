@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from keras_residual._archive import Archive, ArchiveError
+from keras_residual._errors import bad_data, listed
+from keras_residual.data.columns import LARGEST_NUMBER, MOST_COLUMNS
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
+from keras_residual.data.files import check_file, check_unpacked
 from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers
-from keras_residual.data.pixels import conform
+from keras_residual.data.pictures import conform
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
+_WAY_OUT = "Write it with numpy.savez, which does not compress, or take fewer examples."
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -28,56 +34,76 @@ def load_npz(path: Path, request: Request) -> Dataset:
     """
     request.refuse("target", because="The answers are in `y`.")
     owner = request.owner
-    arrays = read_arrays(path, owner=owner)
-    if set(_PARTS) <= set(arrays):
-        x, y, x_test, y_test = (arrays[part] for part in _PARTS)
-    elif {"x", "y"} <= set(arrays):
-        x, y, x_test, y_test = arrays["x"], arrays["y"], None, None
-    else:
-        raise ValueError(
-            f"{owner}: the file must hold `x` and `y`, or {', '.join(f'`{part}`' for part in _PARTS)}, "
-            f"but holds {', '.join(arrays) or 'nothing'}."
-        )
-    y = _answers(y, len(x), "y", owner)
+    names = array_names(path, owner=owner)
+    own_test = set(_PARTS) <= set(names)
+    if not own_test and not {"x", "y"} <= set(names):
+        raise bad_data(
+            owner, f"the file must hold `x` and `y`, or {', '.join(f'`{part}`' for part in _PARTS)}, but holds "
+            f"{listed(names) or 'nothing'}",
+        )  # fmt: skip
+    x, y, x_test, y_test = (*read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner).values(), None, None)[
+        :4
+    ]
+    y = _answers(y, x, "y", path, owner)
     task = choose_task(y, request.task)
     if task == "regression":
         request.refuse("classes", because="The task is regression.")
-    classes = (request.classes or class_names(y)) if task == "classification" else ()
+    classes = (request.classes or class_names(y, owner=owner)) if task == "classification" else ()
     encoded = encode_classes(y, classes, owner=owner) if classes else encode_numbers(y, owner=owner)
-    x, features = _inputs(x, "x", request)
+    x, features = _inputs(x, "x", path, request)
     if x_test is None or y_test is None:
         rows, test_rows = split_indices(encoded, classes, request)
         x, x_test, encoded, encoded_test = x[rows], x[test_rows], encoded[rows], encoded[test_rows]
     else:
-        y_test = _answers(y_test, len(x_test), "y_test", owner)
+        y_test = _answers(y_test, x_test, "y_test", path, owner)
         encoded_test = (
             encode_classes(y_test, classes, owner=owner, what="y_test: label")
             if classes
             else encode_numbers(y_test, owner=owner, what="y_test")
         )
-        x_test, _ = _inputs(x_test, "x_test", request)
+        x_test, _ = _inputs(x_test, "x_test", path, request)
+        if request.test_fraction == 1:
+            x, encoded = x[:0], encoded[:0]
     kind = "table" if features else "pictures"
-    return Dataset(source_name(path), kind, task, x, encoded, x_test, encoded_test, classes, features)
+    return Dataset(
+        source_name(path), kind, task, x, encoded, x_test, encoded_test, classes, features, own_test=own_test
+    )
 
 
-def read_arrays(path: Path, *, owner: str) -> dict[str, np.ndarray]:
-    """Returns all arrays of the file.
+def array_names(path: Path, *, owner: str) -> list[str]:
+    """Returns the names of the arrays in the file.
 
     Raises:
-        ValueError: If the file is damaged or holds Python objects, which are pickled.
+        ValueError: If the file is damaged, or would take far more memory than it has bytes.
     """
+    with _opened(path, owner) as archive:
+        return [name.removesuffix(".npy") for name in archive.names]
+
+
+def read_arrays(path: Path, names: Iterable[str], *, owner: str) -> dict[str, np.ndarray]:
+    """Returns those of the named arrays that the file has: numbers, booleans or text.
+
+    Raises:
+        ValueError: As `array_names`, and if an array holds something else; Python objects would have to be unpickled.
+    """
+    with _opened(path, owner) as archive:
+        return {name: archive.array(f"{name}.npy", kinds="biufcU") for name in names if f"{name}.npy" in archive.names}
+
+
+@contextmanager
+def _opened(path: Path, owner: str) -> Iterator[Archive]:
+    check_file(path, owner=owner)
     try:
-        # NumPy leaves a file open that turns out to be damaged, unless it is opened here.
         with path.open("rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise ValueError("it holds one bare array")
-            return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{owner}: the file {path} cannot be read as npz ({error}). "
-            f"Write it with numpy.savez, from arrays of numbers or text."
-        ) from None
+            if file.read(6) == np.lib.format.MAGIC_PREFIX:
+                raise ArchiveError("it holds one bare array")
+        with Archive(path) as archive:
+            yield archive
+    except ArchiveError as error:
+        raise bad_data(
+            owner, f"the file {path} cannot be read as npz ({error})",
+            "Write it with numpy.savez, from arrays of numbers or text.",
+        ) from None  # fmt: skip
 
 
 def as_pictures(x: np.ndarray, name: str, *, owner: str) -> np.ndarray:
@@ -93,62 +119,87 @@ def as_pictures(x: np.ndarray, name: str, *, owner: str) -> np.ndarray:
         x = x[..., None]
     if x.shape[-1] not in (1, 3):
         turned = (
-            " The channels seem to come first: move them with numpy.moveaxis(x, 1, -1)." if x.shape[1] in (1, 3) else ""
+            "The channels seem to come first: move them with numpy.moveaxis(x, 1, -1)." if x.shape[1] in (1, 3) else ""
         )
-        raise ValueError(
-            f"{owner}: pictures need 1 or 3 channels on the last axis, but {name} has shape {x.shape}.{turned}"
-        )
+        raise bad_data(
+            owner, f"pictures need 1 or 3 channels on the last axis, but {name} has shape {x.shape}", turned
+        )  # fmt: skip
+    if 0 in x.shape[1:]:
+        raise bad_data(owner, f"pictures need one pixel at least, but {name} has shape {x.shape}")
     if x.dtype == np.uint8 or x.size == 0:
-        return x.astype(np.uint8)
+        return x.astype(np.uint8, copy=False)
     low, high = x.min(), x.max()
-    if x.dtype.kind == "b" or (x.dtype.kind == "f" and low >= 0 and high <= 1):
-        return np.rint(x * np.float32(255)).astype(np.uint8)
-    if x.dtype.kind in "iuf" and low >= 0 and high <= 255 and np.all(x == np.rint(x)):
-        return x.astype(np.uint8)
-    raise ValueError(
-        f"{owner}: pictures must be whole numbers in 0..255 or floats in 0..1, but {name} is {x.dtype} "
-        f"from {low} to {high}. Scale it before writing the file."
-    )
+    result = np.empty(x.shape, np.uint8)
+    for rows in _some_rows(x):
+        if x.dtype.kind == "b" or (x.dtype.kind == "f" and low >= 0 and high <= 1):
+            result[rows] = np.rint(x[rows] * np.float32(255))
+        elif low >= 0 and high <= 255 and (x.dtype.kind in "iu" or np.all(x[rows] == np.rint(x[rows]))):
+            result[rows] = x[rows]
+        else:
+            raise bad_data(
+                owner, f"pictures must be whole numbers in 0..255 or floats in 0..1, but {name} is {x.dtype} from "
+                f"{low} to {high}", "Scale it before writing the file.",
+            )  # fmt: skip
+    return result
 
 
-def as_table(x: np.ndarray, name: str, *, owner: str) -> np.ndarray:
-    """Returns an array of shape `(examples, features)` as finite float32."""
-    with np.errstate(over="ignore"):
-        numbers = x.astype(np.float32)
-    wrong = np.argwhere(~np.isfinite(numbers))
+def _some_rows(x: np.ndarray) -> Iterator[slice]:
+    """Yields the rows in parts of some megabytes, so that no second copy of all of them is made on the way."""
+    step = max(1, 2**22 // max(1, x[0].size))
+    return (slice(start, start + step) for start in range(0, len(x), step))
+
+
+def as_table(x: np.ndarray, name: str, *, path: Path, owner: str) -> np.ndarray:
+    """Returns an array of shape `(examples, features)` as finite float64."""
+    what = f"{name} as 64-bit floats"
+    check_unpacked(8 * x.size, path.stat().st_size, owner=owner, what=what, way_out=_WAY_OUT)
+    numbers = x.astype(np.float64)
+    wrong = np.argwhere(~(np.abs(numbers) <= LARGEST_NUMBER))
     if len(wrong):
         row, column = wrong[0]
-        raise ValueError(
-            f"{owner}: {name} must hold finite numbers, but has {x[row, column]} in row {row + 1}, column 'x{column}'. "
-            f"Correct the value or remove the row."
-        )
+        rule = "finite numbers" if not np.isfinite(numbers[row, column]) else f"numbers up to {LARGEST_NUMBER:.1e}"
+        raise bad_data(
+            owner, f"{name} must hold {rule}, but has {x[row, column]} in row {row + 1}, column 'x{column}'",
+            "Correct the value or remove the row.",
+        )  # fmt: skip
     return numbers
 
 
-def _inputs(x: np.ndarray, name: str, request: Request) -> tuple[np.ndarray, tuple[str, ...]]:
+def _inputs(x: np.ndarray, name: str, path: Path, request: Request) -> tuple[np.ndarray, tuple[str, ...]]:
     owner = request.owner
     if x.dtype.kind not in "biuf" or x.ndim not in (2, 3, 4):
-        raise ValueError(
-            f"{owner}: {name} must hold numbers, of rank 2 for a table and 3 or 4 for pictures, "
-            f"but is {x.dtype} of shape {x.shape}."
-        )
+        raise bad_data(
+            owner, f"{name} must hold numbers, of rank 2 for a table and 3 or 4 for pictures, but is {x.dtype} of "
+            f"shape {x.shape}",
+        )  # fmt: skip
     if x.ndim > 2:
         request.refuse("features", "drop", because="The data is pictures.")
-        return conform(as_pictures(x, name, owner=owner), request.picture_shape), ()
+        pictures = as_pictures(x, name, owner=owner)
+        return conform(pictures, request.picture_shape, packed=path.stat().st_size, owner=owner), ()
     request.refuse("image_size", "image_shape", because="The data is a table.")
+    if x.shape[1] > MOST_COLUMNS:
+        raise bad_data(owner, f"{name} has {x.shape[1]} columns, and {MOST_COLUMNS} are allowed", "Take fewer.")
     columns = tuple(f"x{column}" for column in range(x.shape[1]))
     features = pick_features(columns, request, target=None)
-    return as_table(x, name, owner=owner)[:, [columns.index(column) for column in features]], features
+    table = as_table(x, name, path=path, owner=owner)
+    if features != columns:
+        place = {column: index for index, column in enumerate(columns)}
+        table = table[:, [place[column] for column in features]]
+    return table, features
 
 
-def _answers(y: np.ndarray, count: int, name: str, owner: str) -> np.ndarray:
+def _answers(y: np.ndarray, x: np.ndarray, name: str, path: Path, owner: str) -> np.ndarray:
+    count = len(x) if x.ndim else 0
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim != 1:
-        hint = " Of one-hot labels take y.argmax(axis=1)." if y.ndim == 2 else ""
-        raise ValueError(f"{owner}: {name} must have one value an example, but has shape {y.shape}.{hint}")
+        hint = "Of one-hot labels take y.argmax(axis=1)." if y.ndim == 2 else ""
+        raise bad_data(owner, f"{name} must have one value an example, but has shape {y.shape}", hint)
     if len(y) != count or count == 0:
-        raise ValueError(f"{owner}: {name} must have a value for each example, but has {len(y)} for {count} examples.")
+        raise bad_data(owner, f"{name} must have a value for each example, but has {len(y)} for {count} examples")
     if y.dtype.kind not in "biufU":
-        raise ValueError(f"{owner}: {name} must hold numbers, booleans or text, but is {y.dtype}.")
+        raise bad_data(owner, f"{name} must hold numbers, booleans or text, but is {y.dtype}")
+    # Sorting makes copies, each as wide as the longest label.
+    size = path.stat().st_size
+    check_unpacked(3 * y.nbytes, size, owner=owner, what=f"sorting the labels in {name}", way_out=_WAY_OUT)
     return y

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._errors import bad_argument, bad_data, shown, wrong_type
 
 MAX_SEED = 2**32 - 1
 
@@ -32,6 +32,9 @@ class Request:
     drop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        # A configuration could not be written down.
+        if not self.source.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in self.source):
+            raise bad_data(self.owner, "its path is not UTF-8", "Rename it.")
         if self.task not in ("auto", "classification", "regression"):
             raise bad_argument(self.owner, "task", "'auto', 'classification' or 'regression'", self.task)
         if self.image_size is not None and not _is_whole(self.image_size, low=1):
@@ -54,7 +57,7 @@ class Request:
     @property
     def owner(self) -> str:
         """How messages call the data."""
-        return f"Data {self.source!r}"
+        return f"Data {shown(self.source)}"
 
     def refuse(self, *arguments: str, because: str) -> None:
         """Raises a ValueError for the first of these arguments that was given although the source has no use for it."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from keras_residual._errors import did_you_mean
+from keras_residual._errors import bad_data, did_you_mean
 from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
-from keras_residual.data.columns import TABLE_SUFFIXES, read_table
+from keras_residual.data.columns import TABLE_SUFFIXES, open_table
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.fingerprint import apart
 from keras_residual.data.folders import TEST_FOLDERS, load_folder
 from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
 from keras_residual.data.npz import load_npz
@@ -32,18 +33,23 @@ def load_dataset(
 ) -> Dataset:
     """Returns training and test data from a name or a path. Nothing is written.
 
+    Where the source has a test part of its own, what is a training example too is left out of it, with a note. Files
+    are opened in the formats that are named here, whatever else Pillow knows, and refused before they unpack to far
+    more than they are.
+
     Args:
         source: A set inside scikit-learn (`BUILTIN_NAMES`), a set of Keras (`KERAS_NAMES`, downloaded once), a folder
             with one sub-folder of pictures a class (or `train/` and `test/` of those), a folder with `train.parquet`
             and `test.parquet` (or `.csv`), a `.parquet` of pictures in the Hugging Face layout, a table (`.csv`,
-            `.parquet`) or a `.npz`. A name of a set wins over a file; write `./digits` for the folder.
+            `.parquet`) or a `.npz`. A name of a set wins over a file; write `./digits` for the folder. Pictures are
+            JPEG, PNG, WebP, BMP, GIF or TIFF; of an animation the first frame counts.
         target: Column to predict; a table needs it.
         task: `"auto"`: text, booleans and whole numbers with 20 distinct values at most are classes.
         image_size: Height and width of the pictures in pixels. None: their own where they share one of at most 96,
             else 64; arrays keep theirs.
         image_shape: Height, width and channels exactly, over `image_size`; what a trained model needs.
-        test_fraction: Share of the test examples in `(0, 1]` where the source has no split of its own; with 1 there are
-            no training examples.
+        test_fraction: Share of the test examples in `(0, 1]` where the source has no split of its own. With 1 there are
+            no training examples, and the test examples are all there are, or the source's own test part.
         seed: Decides that split, whole number in `[0, 2**32)`.
         classes: Class names in index order, where a trained model fixes them. None: those of the data.
         features: Columns in their order, where a trained model fixes them. None: all but target and `drop`.
@@ -70,10 +76,14 @@ def load_dataset(
         features=features or (),
         drop=drop,
     )
-    dataset = _load(request)
-    if test_fraction < 1:
-        dataset.check_there_are("train")
-    return dataset
+    try:
+        dataset = _load(request)
+    except MemoryError:
+        raise bad_data(request.owner, "it needs more memory than there is", "Take fewer examples.") from None
+    if test_fraction == 1:
+        return dataset
+    dataset.check_there_are("train")
+    return apart(dataset)
 
 
 def _load(request: Request) -> Dataset:
@@ -86,10 +96,10 @@ def _load(request: Request) -> Dataset:
     if path.is_dir():
         return _load_directory(path, request)
     if not path.exists():
-        raise ValueError(
-            f"Data {source!r}: there is no such file or folder, and no set has this name."
-            f"{did_you_mean(source, (*BUILTIN_NAMES, *KERAS_NAMES))}"
-        )
+        raise bad_data(
+            request.owner, "there is no such file or folder, and no set has this name",
+            did_you_mean(source, (*BUILTIN_NAMES, *KERAS_NAMES)).strip(),
+        )  # fmt: skip
     return _load_file(path, request)
 
 
@@ -99,10 +109,10 @@ def _load_file(path: Path, request: Request) -> Dataset:
         return load_npz(path, request)
     if suffix in TABLE_SUFFIXES:
         return _load_tables(path, path, None, request)
-    raise ValueError(
-        f"{request.owner}: a data file ends in .csv, .parquet or .npz. "
-        f"Pictures come as a folder with one sub-folder a class."
-    )
+    raise bad_data(
+        request.owner, "a data file ends in .csv, .parquet or .npz",
+        "Pictures come as a folder with one sub-folder a class.",
+    )  # fmt: skip
 
 
 def _load_directory(folder: Path, request: Request) -> Dataset:
@@ -117,7 +127,7 @@ def _load_directory(folder: Path, request: Request) -> Dataset:
 
 
 def _load_tables(path: Path, train_path: Path, test_path: Path | None, request: Request) -> Dataset:
-    train = read_table(train_path, owner=request.owner)
-    test = None if test_path is None else read_table(test_path, owner=request.owner)
+    train = open_table(train_path, owner=request.owner)
+    test = None if test_path is None else open_table(test_path, owner=f"{request.owner} (test)")
     load = table_dataset if picture_column(train) is None else picture_dataset
     return load(path, train, test, request)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from keras_residual import _optional
+from keras_residual._errors import bad_data, shown
 from keras_residual.data.request import Request
 
 
@@ -14,7 +15,7 @@ def split_indices(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
     """Returns the sorted indices of the training and of the test examples.
 
     Args:
-        y: int32 class indices (stratified), or float32 numbers, shape `(examples,)`.
+        y: int32 class indices (stratified), or float64 numbers, shape `(examples,)`.
         classes: Class names in index order, `()` for numbers.
         request: Gives `test_fraction` and `seed`; the same values give the same split.
 
@@ -30,11 +31,11 @@ def split_indices(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
         present = len(np.unique(y))
     test_count = math.ceil(request.test_fraction * len(y))
     if min(test_count, len(y) - test_count) < present:
-        raise ValueError(
-            f"{request.owner}: {len(y)} examples and a test fraction of {request.test_fraction} make "
+        raise bad_data(
+            request.owner, f"{len(y)} examples and a test fraction of {request.test_fraction} make "
             f"{len(y) - test_count} for training and {test_count} for testing, and each side needs {present} at least"
-            f"{', one a class' if classes else ''}. Add examples or change the test fraction."
-        )
+            f"{', one a class' if classes else ''}", "Add examples or change the test fraction.",
+        )  # fmt: skip
     train, test = selection.train_test_split(
         np.arange(len(y)),
         test_size=test_count,
@@ -48,12 +49,12 @@ def _check_single(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
     counts = np.bincount(y, minlength=len(classes))
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
     if single:
-        names = ", ".join(repr(name) for name in single[:5]) + (", …" if len(single) > 5 else "")
-        raise ValueError(
-            f"{request.owner}: {'class' if len(single) == 1 else 'classes'} {names} "
-            f"{'has' if len(single) == 1 else 'have'} one example only, which cannot be in both training and test. "
-            f"Add examples or take the class out."
-        )
+        names = ", ".join(shown(name) for name in single[:5]) + (", …" if len(single) > 5 else "")
+        raise bad_data(
+            request.owner, f"{'class' if len(single) == 1 else 'classes'} {names} "
+            f"{'has' if len(single) == 1 else 'have'} one example only, which cannot be in both training and test",
+            "Add examples or take the class out.",
+        )  # fmt: skip
 
 
 def _by_appearance(y: np.ndarray) -> np.ndarray:

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from keras_residual._errors import did_you_mean
-from keras_residual.data.columns import check_complete, column_values, feature_matrix
+from keras_residual._errors import bad_data, did_you_mean, listed, printable, shown
+from keras_residual.data.columns import TableFile, check_complete, column_values, feature_matrix
 from keras_residual.data.dataset import Dataset, Task
-from keras_residual.data.features import pick_features
+from keras_residual.data.features import check_columns, pick_features
 from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
-# pandas writes its row numbers so; they give the order of a sorted file away.
-_ROW_NUMBERS = ("", "__index_level_0__")
+# pandas writes its row numbers so, and reads them back so; they give the order of a sorted file away.
+_ROW_NUMBERS = ("", "__index_level_0__", "Unnamed: 0")
 
 
-def table_dataset(path: Path, train: Any, test: Any | None, request: Request) -> Dataset:
+def table_dataset(path: Path, train: TableFile, test: TableFile | None, request: Request) -> Dataset:
     """Returns the rows of one table split by seed, or of two as they are.
 
     Args:
         path: The file or folder, for the name.
-        train: `pyarrow.Table` of all rows, or of the training rows where there is a test table.
-        test: `pyarrow.Table` of the test rows, or None.
+        train: All rows, or the training rows where there is a test table.
+        test: The test rows, or None.
         request: Gives target, task, features and dropped columns.
 
     Raises:
@@ -33,32 +32,31 @@ def table_dataset(path: Path, train: Any, test: Any | None, request: Request) ->
     """
     request.refuse("image_size", "image_shape", because="The data is a table.")
     owner = request.owner
-    columns = tuple(train.column_names)
-    target = pick_target(columns, request)
-    for position, name in enumerate(columns):
+    target = pick_target(train.names, request)
+    for position, name in enumerate(train.names):
         if name in _ROW_NUMBERS and name not in (*request.drop, target) and not request.features:
-            raise ValueError(
-                f"{owner}: column {position + 1} is called {name!r}: row numbers, probably, which a model "
-                f"must not see. Give it a name, or leave it out with --set 'data.drop=[\"{name}\"]'."
-            )
-    features = pick_features(columns, request, target=target)
-    values = target_values(train, target, owner=owner)
+            raise bad_data(
+                owner, f"column {position + 1} is called {name!r}: row numbers, probably, which a model must not see",
+                f"Give it a name, or leave it out with --set 'data.drop=[\"{name}\"]'.",
+            )  # fmt: skip
+    features = pick_features(train.names, request, target=target)
+    if test is not None:
+        check_columns((*features, target), test.names, owner=test.owner)
+    values = target_values(train, target)
     task = choose_task(values, request.task)
     classes = _classes(values, task, request)
-    y = _encode(values, task, classes, target, request)
-    x = feature_matrix(train, features, owner=owner)
+    y = _encode(values, task, classes, target, owner)
     if test is None:
+        x = feature_matrix(train, features)
         rows, test_rows = split_indices(y, classes, request)
         x, x_test, y, y_test = x[rows], x[test_rows], y[rows], y[test_rows]
     else:
-        for name in (*features, target):
-            if name not in test.column_names:
-                raise ValueError(
-                    f"{owner}: the test table has no column {name!r}.{did_you_mean(name, test.column_names)}"
-                )
-        y_test = _encode(target_values(test, target, owner=f"{owner} (test)"), task, classes, target, request)
-        x_test = feature_matrix(test, features, owner=f"{owner} (test)")
-    return Dataset(source_name(path), "table", task, x, y, x_test, y_test, classes, features)
+        y_test = _encode(target_values(test, target), task, classes, target, test.owner)
+        x_test = feature_matrix(test, features)
+        # Where all is for testing, the training rows are not even looked at.
+        x, y = (x_test[:0], y[:0]) if request.test_fraction == 1 else (feature_matrix(train, features), y)
+    name = source_name(path)
+    return Dataset(name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None)
 
 
 def pick_target(columns: tuple[str, ...], request: Request) -> str:
@@ -68,31 +66,33 @@ def pick_target(columns: tuple[str, ...], request: Request) -> str:
         ValueError: If none was given or there is no such column; lists the columns.
     """
     if request.target is None:
-        raise ValueError(
-            f"{request.owner}: a table needs the column to predict: give it with --target. "
-            f"The columns are: {', '.join(columns)}."
-        )
+        raise bad_data(
+            request.owner, "a table needs the column to predict: give it with --target",
+            f"The columns are: {listed(columns, 30)}.",
+        )  # fmt: skip
     if request.target not in columns:
-        raise ValueError(
-            f"{request.owner}: there is no target column {request.target!r}.{did_you_mean(request.target, columns)}"
-        )
+        raise bad_data(
+            request.owner, f"there is no target column {shown(request.target)}",
+            did_you_mean(request.target, columns).strip(),
+        )  # fmt: skip
     return request.target
 
 
-def target_values(table: Any, target: str, *, owner: str) -> np.ndarray:
+def target_values(file: TableFile, target: str) -> np.ndarray:
     """Returns the target column as numbers, booleans or text of shape `(rows,)`.
 
     Raises:
         ValueError: If a value is missing or of another type.
     """
-    column = table.column(target)
-    check_complete(column, target, owner=owner, way_out="It is the target: fill the gap or remove the row.")
+    column = file.read([target]).column(target)
+    way_out = "It is the target: fill the gap or remove the row. Of a CSV, NA, NaN, null and the like are gaps too."
+    check_complete(column, target, owner=file.owner, way_out=way_out)
     values = column_values(column)
     if values is None:
-        raise ValueError(
-            f"{owner}: the target column {target!r} must hold numbers, booleans or text, but holds {column.type}. "
-            f"Convert it."
-        )
+        raise bad_data(
+            file.owner, f"the target column {shown(target)} must hold numbers, booleans or text, but holds "
+            f"{printable(column.type)}", "Convert it.",
+        )  # fmt: skip
     return values
 
 
@@ -100,17 +100,17 @@ def _classes(values: np.ndarray, task: Task, request: Request) -> tuple[str, ...
     if task == "regression":
         request.refuse("classes", because="The task is regression.")
         return ()
-    classes = request.classes or class_names(values)
+    classes = request.classes or class_names(values, owner=request.owner)
     if len(classes) < 2:
-        raise ValueError(
-            f"{request.owner}: there is only the class {next(iter(classes))!r}, and telling classes apart "
-            f"needs two at least. Add rows of another class or name another target."
-        )
+        raise bad_data(
+            request.owner, f"there is only the class {shown(classes[0])}, and telling classes apart needs two at least",
+            "Add rows of another class or name another target.",
+        )  # fmt: skip
     return classes
 
 
-def _encode(values: np.ndarray, task: Task, classes: tuple[str, ...], target: str, request: Request) -> np.ndarray:
-    what = f"target column {target!r}"
+def _encode(values: np.ndarray, task: Task, classes: tuple[str, ...], target: str, owner: str) -> np.ndarray:
+    what = f"target column {shown(target)}"
     if task == "regression":
-        return encode_numbers(values, owner=request.owner, what=what)
-    return encode_classes(values, classes, owner=request.owner, what=f"{what}:")
+        return encode_numbers(values, owner=owner, what=what)
+    return encode_classes(values, classes, owner=owner, what=f"{what}:")

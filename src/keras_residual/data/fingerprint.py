@@ -1,0 +1,145 @@
+"""Which examples were trained on, known by what they hold: names, order and format of the files do not matter."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from keras_residual._errors import bad_data, shown
+from keras_residual.data.dataset import Dataset
+from keras_residual.data.npz import read_arrays
+
+
+@dataclass(frozen=True, eq=False)
+class Fingerprint:
+    """A digest of each of some examples, as the model sees it, and its answer.
+
+    Args:
+        digests: Shape `(examples,)`, uint64.
+        answers: Class indices or numbers, shape `(examples,)`, float64.
+    """
+
+    digests: np.ndarray
+    answers: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> Fingerprint:
+        """Returns the fingerprint of examples as a `Dataset` holds them."""
+        if x.dtype.kind == "f":
+            x = x + 0.0  # -0.0 is 0.0
+        digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
+        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0)
+
+    @classmethod
+    def read(cls, path: Path) -> Fingerprint:
+        """Reads what `to_bytes` made.
+
+        Raises:
+            ValueError: If it is something else.
+        """
+        owner = f"Fingerprint {path}"
+        arrays = read_arrays(path, ("digests", "answers"), owner=owner)
+        forms = {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
+        right = forms == {"digests": ("<u8", 1), "answers": ("<f8", 1)}
+        if not right or len(arrays["digests"]) != len(arrays["answers"]):
+            raise bad_data(owner, "the file does not hold what a run writes into it", "Remove it, or train again.")
+        return cls(**arrays)
+
+    def to_bytes(self) -> bytes:
+        """Returns the content of a file."""
+        file = io.BytesIO()
+        np.savez(file, digests=self.digests.astype("<u8"), answers=self.answers.astype("<f8"))
+        return file.getvalue()
+
+    def find(self, other: Fingerprint) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which of other examples are these, and which merely hold the same as one of these.
+
+        Pictures that hold the same are one picture, but rows of a table may be equal by chance. So where an example is
+        here `k` times and there as often at least, `k` of those there are taken for these, such with the same answer
+        first. Where it is there less often, it comes from somewhere else, and holds the same.
+
+        Args:
+            other: The examples that are looked at.
+
+        Returns:
+            Two arrays of booleans, shape `(other examples,)`, never both true.
+        """
+        here, there = _counts(self.digests, other.digests), _counts(other.digests, other.digests)
+        # Those with the same answer come first, as many as there are here.
+        one, two = _mixed(self), _mixed(other)
+        same_answer = _rank(two, np.zeros(len(two))) < _counts(one, two)
+        these = (_rank(other.digests, ~same_answer) < here) & (there >= here)
+        return these, (here > 0) & ~these
+
+
+def apart(dataset: Dataset) -> Dataset:
+    """Returns the data without the test examples that are training examples too, and with a note that says how many.
+
+    Only a test part that the source itself has can hold training examples: one that is drawn by seed can hold equal
+    ones at most.
+
+    Raises:
+        ValueError: If no test example is left.
+    """
+    return without(dataset, Fingerprint.of(dataset.x_train, dataset.y_train), drawn=not dataset.own_test)
+
+
+def without(dataset: Dataset, trained: Fingerprint, *, drawn: bool = False) -> Dataset:
+    """Returns the data without the test examples that a model was trained on, and with a note that says how many.
+
+    Args:
+        dataset: The data.
+        trained: What the model was trained on.
+        drawn: Whether the test examples were drawn from those that are not in `trained`, so that they can be equal to
+            some of these and not the same.
+
+    Raises:
+        ValueError: If no test example is left.
+    """
+    these, equal = trained.find(Fingerprint.of(dataset.x_test, dataset.y_test))
+    if drawn:
+        these, equal = np.zeros_like(these), these | equal
+    count, notes = len(these), dataset.notes
+    if these.all():
+        raise bad_data(
+            f"Data {shown(dataset.name)}", f"the model was trained on all {count} examples, so that none is left to "
+            "test with", "Name other data.",
+        )  # fmt: skip
+    if these.any():
+        notes += (f"Left out of the test, since the model was trained on them: {these.sum()} of {count} examples.",)
+        dataset = replace(dataset, x_test=dataset.x_test[~these], y_test=dataset.y_test[~these])
+    if equal.any():
+        notes += (
+            f"Counted in the test, though equal to training examples in all that the model sees: {equal.sum()} of "
+            f"{len(dataset.y_test)} examples.",
+        )  # fmt: skip
+    return replace(dataset, notes=notes)
+
+
+def _counts(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """Returns how often each of some values is among others."""
+    distinct, counts = np.unique(values, return_counts=True)
+    if not len(distinct):
+        return np.zeros(len(of), int)
+    place = np.minimum(np.searchsorted(distinct, of), len(distinct) - 1)
+    return np.where(distinct[place] == of, counts[place], 0)
+
+
+def _rank(groups: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Returns the place of each element in its group, from 0, in the order of `by`."""
+    order = np.lexsort((by, groups))
+    sorted_groups, places = groups[order], np.arange(len(groups))
+    starts = np.maximum.accumulate(np.where(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]], places, 0))
+    ranks = np.empty(len(groups), int)
+    ranks[order] = places - starts
+    return ranks
+
+
+def _mixed(print_: Fingerprint) -> np.ndarray:
+    """Returns a digest of example and answer."""
+    with np.errstate(over="ignore"):
+        return print_.digests + print_.answers.view(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
