@@ -13,7 +13,12 @@ from keras_residual_cli.output import output, print_json
 _WORDS = {
     "test_loss": "Test loss",
     "test_accuracy": "Test accuracy",
+    "test_majority": "Always the commonest",
+    "test_precision": "Precision, mean",
+    "test_recall": "Recall, mean",
+    "test_auc": "Area under the curve",
     "test_rmse": "Root mean square error",
+    "test_mae": "Mean absolute error",
     "test_r2": "R²",
     "examples": "Examples",
 }
@@ -25,7 +30,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="As for train; its test part counts, or all of a file that is new.",
+            help="As for train; all of it counts, or its own test part, but for what was trained on.",
             show_default="that of the run",
         ),
     ] = None,
@@ -34,7 +39,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a trained model on the test part of DATA."""
+    """Measure a trained model on DATA, of which what it was trained on does not count."""
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
@@ -43,8 +48,10 @@ def evaluate(
 
             saved = load_saved(run)
             dataset = evaluation.load_test_data(saved, data, target=target)
+        for note in dataset.notes:
+            console.print(note, markup=False, soft_wrap=True)
         found = evaluation.evaluate(saved, dataset)
         for key, value in found.items():
             console.print(f"{_WORDS[key]:<22} {value if key == 'examples' else f'{value:.4f}'}")
         if as_json:
-            print_json(found)
+            print_json({**found, "notes": list(dataset.notes)})

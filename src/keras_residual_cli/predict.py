@@ -15,6 +15,9 @@ from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import CallError, reading_the_call
 from keras_residual_cli.output import output, print_json
 
+# Signs with which spreadsheets have a formula begin, some after what they pass over.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
 
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
@@ -63,8 +66,13 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _no_formula(value: Any) -> Any:
+    """Returns a cell that a spreadsheet shows, where it would compute a text that begins as a formula does."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def _show(rows: list[dict[str, Any]], console: Console) -> None:

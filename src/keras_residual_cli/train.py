@@ -64,6 +64,8 @@ def train(
             f"{len(prepared.choose)} to choose the best of {prepared.epochs} epochs, {len(dataset.y_test)} to test",
             soft_wrap=True,
         )
+        for note in dataset.notes:
+            console.print(note, markup=False, soft_wrap=True)
         with watching(console, epochs=prepared.epochs, steps=prepared.steps) as callback:
             result = training.train(prepared, callbacks=[callback])
         metrics = result.metrics

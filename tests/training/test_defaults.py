@@ -16,7 +16,7 @@ def pictures(side=32, name="holiday"):
 
 
 def table():
-    x, y = np.zeros((2, 1), np.float32), np.array([0, 1], np.float32)
+    x, y = np.zeros((2, 1)), np.array([0.0, 1.0])
     return Dataset("t", "table", "regression", x, y, x, y, (), ("a",))
 
 

@@ -26,6 +26,10 @@ KEYS = [
     "examples_per_second",
     "test_loss",
     "test_accuracy",
+    "test_majority",
+    "test_precision",
+    "test_recall",
+    "test_auc",
     "backend",
     "versions",
     "seed",
@@ -48,6 +52,7 @@ def test_a_run_leaves_what_it_says(tmp_path):
         "metrics.json",
         "model.keras",
         "report.html",
+        "trained_on.npz",
     ]
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics == result.metrics
@@ -100,15 +105,18 @@ def test_another_seed_another_split(tmp_path):
 
 def test_numbers_are_learned_whatever_their_unit(tmp_path):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(200, 3)).astype(np.float32)
-    y = 1e-6 * (x @ np.array([1.0, -2.0, 0.5], np.float32)) + 5e-6
-    table = np.column_stack([x, y])
-    (tmp_path / "tiny.csv").write_text("a,b,c,y\n" + "\n".join(",".join(f"{v:.9g}" for v in row) for row in table))
+    x = rng.normal(size=(200, 3))
+    # In the unit of all, in farad, and in seconds since 1970, of which 32-bit floats know those of every two minutes.
+    table = np.column_stack([x * [1, 1e-12, 30] + [0, 0, 1.7e9], 1e-6 * (x @ [1.0, -2.0, 1.5]) + 5e-3])
+    (tmp_path / "tiny.csv").write_text("a,b,c,y\n" + "\n".join(",".join(f"{v:.17g}" for v in row) for row in table))
     result = training.train(config(tmp_path, tmp_path / "tiny.csv", "data.target=y", "epochs=15"))
     assert result.metrics["test_r2"] > 0.8
     assert result.metrics["test_rmse"] == pytest.approx(result.metrics["test_loss"] ** 0.5)
     # The history's loss is in the target's units too.
     assert result.history[-1]["val_loss"] < 1e-11
+    saved = load_saved(tmp_path / "run")
+    found = evaluate(saved, load_test_data(saved))
+    assert found["test_r2"] == pytest.approx(result.metrics["test_r2"], rel=1e-6)
 
 
 def test_the_best_epoch_is_the_one_that_is_kept(tmp_path, monkeypatch):
@@ -144,6 +152,15 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         training.train(config(tmp_path), callbacks=[Poison()])
     assert np.isfinite(load_saved(run).model.predict(np.zeros((1, 13)), verbose=0)).all()
     assert len((run / "history.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("shift", [8, 10**6])
+def test_pictures_are_not_shifted_out_of_sight(tmp_path, shift):
+    rule = "less than 8, the smaller side of the pictures"
+    message = f"TrainConfig: `augment.shift` must be {rule}, but received {shift} (int)."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        training.prepare(config(tmp_path, "digits", f"augment.shift={shift}"))
 
 
 def test_the_picture_models_take_raw_pictures_in_either_data_format(tmp_path):

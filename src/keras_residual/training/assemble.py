@@ -1,41 +1,92 @@
-"""The whole model from raw inputs to answers in the data's units, around a network that sees standardised numbers."""
+"""The whole model from raw inputs to answers in the data's units, around a network that sees standardised numbers.
+
+The numbers of a table, and targets that are numbers, are standardised in double precision, outside of any backend: two
+Unix times that differ by less than two minutes are one 32-bit float. The model that is saved does the same in single
+precision, for whoever uses it by Keras alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import keras
 import numpy as np
 
+from keras_residual._errors import bad_data, shown
 from keras_residual.data.dataset import Dataset
 from keras_residual.models import create_model
 from keras_residual.training.config import ModelConfig, settled
 
+# Of the layers that make the saved model of the network.
+_STANDARDISE, _SMALL_UNITS, _TARGET_UNITS = "standardise", "small_units", "target_units"
+# Keras divides by the deviation or by 1e-7, whichever is larger, and holds its square in single precision.
+_SMALL, _SMALLEST = 1e-6, 1e-18
+_NUMBERS_AT_A_TIME = 2**22
 
-@dataclass(frozen=True)
-class Assembled:
-    """Two models that share their layers.
+
+@dataclass(frozen=True, kw_only=True)
+class Standardised:
+    """A network, and what makes its inputs of raw numbers and its outputs the data's.
 
     Args:
-        raw: From raw inputs to logits, or to the target in its own units: what is saved and used.
-        learner: From raw inputs to logits, or to the standardised target: what is trained, so that learning does not
-            depend on the target's unit.
+        network: From standardised rows of a table, or raw pictures, to logits or the standardised target.
+        mean: Of each column, shape `(features,)`; None for pictures, which the network standardises itself.
+        deviation: Likewise; 1 where a column does not vary.
         target_mean: Mean of the training targets; 0 for classes.
         target_scale: Their standard deviation; 1 for classes.
     """
 
-    raw: keras.Model
-    learner: keras.Model
+    network: keras.Model
+    mean: np.ndarray | None = None
+    deviation: np.ndarray | None = None
     target_mean: float = 0.0
     target_scale: float = 1.0
 
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        """Returns what the network takes: rows as float32 of mean 0 and deviation 1, pictures as they are."""
+        if self.mean is None or self.deviation is None:
+            return x
+        return standardised(x, self.mean, self.deviation)
 
-def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray) -> Assembled:
-    """Builds the models; `x` and `y` are the training examples, from which the standardisation comes."""
+    def targets(self, y: np.ndarray) -> np.ndarray:
+        """Returns what the network is to answer: class indices as they are, numbers of mean 0 and deviation 1."""
+        return (y - self.target_mean) / self.target_scale if y.dtype.kind == "f" else y
+
+    def answers(self, outputs: np.ndarray) -> np.ndarray:
+        """Returns the network's outputs in the data's units, float64."""
+        return outputs.astype(np.float64) * self.target_scale + self.target_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled(Standardised):
+    """A network and the whole model around it, which share their layers.
+
+    Args:
+        raw: From raw inputs to logits, or to the target in its own units: what is saved.
+    """
+
+    raw: keras.Model = field()
+
+
+def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembled:
+    """Builds the models; `rows` are the places of the training examples from which the standardisation comes.
+
+    Raises:
+        ValueError: If a column varies, but by too little to be standardised in single precision.
+    """
+    x, y = dataset.x_train, dataset.y_train
+    mean, deviation = moments(x, rows)
+    _check_deviation(deviation, dataset)
     inputs = keras.Input(shape=x.shape[1:], name="inputs")
-    mean, deviation = moments(x)
-    standardise = keras.layers.Normalization(axis=-1, mean=mean, variance=deviation**2, name="standardise")
-    hidden = standardise(inputs)
+    small = deviation < _SMALL
+    variance = np.where(small, 1.0, deviation**2)
+    hidden = keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)(inputs)
+    if small.any():
+        factor = np.where(small, 1 / deviation, 1.0)
+        hidden = keras.layers.Normalization(
+            axis=-1, mean=np.zeros_like(mean), variance=factor**2, invert=True, name=_SMALL_UNITS
+        )(hidden)
     if dataset.kind == "pictures" and keras.config.image_data_format() == "channels_first":
         hidden = keras.layers.Permute((3, 1, 2), name="channels_first")(hidden)
     network = create_model(
@@ -45,18 +96,83 @@ def assemble(config: ModelConfig, dataset: Dataset, x: np.ndarray, y: np.ndarray
         drop_path_rate=settled(config.drop_path_rate),
     )
     outputs = network(hidden)
-    # Two models even for classes: only the learner is compiled, so the raw one is saved without an optimizer.
-    learner = keras.Model(inputs, outputs)
-    if dataset.classes:
-        return Assembled(raw=keras.Model(inputs, outputs), learner=learner)
-    target_mean, target_scale = float(np.mean(y, dtype=np.float64)), float(np.std(y, dtype=np.float64)) or 1.0
-    units = keras.layers.Rescaling(scale=target_scale, offset=target_mean, name="target_units")
-    raw = keras.Model(inputs, units(outputs))
-    return Assembled(raw=raw, learner=learner, target_mean=target_mean, target_scale=target_scale)
+    target_mean, target_scale = 0.0, 1.0
+    if not dataset.classes:
+        target_mean, target_scale = (float(value[0]) for value in moments(y[:, None], rows))
+        units = keras.layers.Rescaling(scale=target_scale, offset=target_mean, name=_TARGET_UNITS)
+        raw = keras.Model(inputs, units(outputs))
+    else:
+        raw = keras.Model(inputs, outputs)
+    target = {"target_mean": target_mean, "target_scale": target_scale}
+    # Two models even for classes: only the network is compiled, so the raw one is saved without an optimizer.
+    if dataset.kind == "pictures":
+        return Assembled(raw=raw, network=keras.Model(inputs, outputs), **target)
+    numbers = keras.Input(shape=x.shape[1:], name="standardised")
+    return Assembled(raw=raw, network=keras.Model(numbers, network(numbers)), mean=mean, deviation=deviation, **target)
 
 
-def moments(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of the last axis; a column without variation is only centred."""
+def take_apart(model: keras.Model) -> Standardised:
+    """Returns the network of a saved model and its standardisation, in the precision in which it is written down.
+
+    A model that `assemble` has not made is all network.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    standardise, units = layers.get(_STANDARDISE), layers.get(_TARGET_UNITS)
+    table = len(model.inputs) == 1 and len(model.inputs[0].shape) == 2
+    if not table or not isinstance(standardise, keras.layers.Normalization) or standardise.input_mean is None:
+        return Standardised(network=model)
+    mean, deviation = np.array(standardise.input_mean, np.float64), np.sqrt(standardise.input_variance)
+    first, last, target = standardise.output, model.output, {}
+    if (small := layers.get(_SMALL_UNITS)) is not None:
+        deviation = deviation / np.sqrt(small.input_variance)
+        first = small.output
+    if isinstance(units, keras.layers.Rescaling):
+        target = {"target_mean": float(units.offset), "target_scale": float(units.scale)}
+        last = units.input
+    return Standardised(network=keras.Model(first, last), mean=mean, deviation=deviation, **target)
+
+
+def moments(x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation of the last axis, in float64; the deviation is 1 where nothing varies.
+
+    Args:
+        x: Examples of any shape and type; they are not copied.
+        rows: Places of the examples that count; by default all.
+    """
+    rows = np.arange(len(x)) if rows is None else rows
     axes = tuple(range(x.ndim - 1))
-    deviation = np.asarray(np.std(x, axis=axes, dtype=np.float64))
-    return np.asarray(np.mean(x, axis=axes, dtype=np.float64)), np.where(deviation > 0, deviation, 1.0)
+    # Differences to some example of the set are exact or nearly so; the sum of large numbers would not be, and a column
+    # of one number would vary by its rounding.
+    start = x[rows[0]].reshape(-1, x.shape[-1])[0].astype(np.float64)
+    count = len(rows) * (x[0].size // x.shape[-1])
+    mean = start + sum(np.sum(part - start, axis=axes, dtype=np.float64) for part in _parts(x, rows)) / count
+    squares = sum(np.sum(np.square(part - mean, dtype=np.float64), axis=axes) for part in _parts(x, rows)) / count
+    deviation = np.sqrt(squares)
+    return mean, np.where(deviation > 0, deviation, 1.0)
+
+
+def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Returns examples as float32 with mean 0 and deviation 1 along the last axis, computed in float64."""
+    result = np.empty(x.shape, np.float32)
+    start = 0
+    for part in _parts(x, np.arange(len(x))):
+        with np.errstate(over="ignore"):  # of a number that is nothing like those that were trained on
+            result[start : start + len(part)] = (part - mean) / deviation
+        start += len(part)
+    return result
+
+
+def _parts(x: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the rows of `x` a few at a time, so that no second copy of all of them is made."""
+    step = max(1, _NUMBERS_AT_A_TIME // max(1, x[0].size))
+    return (x[rows[start : start + step]] for start in range(0, len(rows), step))
+
+
+def _check_deviation(deviation: np.ndarray, dataset: Dataset) -> None:
+    tiny = np.flatnonzero(deviation < _SMALLEST)
+    if len(tiny):
+        name = shown(dataset.features[tiny[0]])
+        raise bad_data(
+            f"Data {shown(dataset.name)}", f"column {name} varies by {deviation[tiny[0]]:.1e}, too little for the "
+            "32-bit floats of a model", "Multiply it by a power of ten.",
+        )  # fmt: skip

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_residual._backend import input_gradient
 from keras_residual.data import Batches, Dataset
-from keras_residual.training.assemble import moments
+from keras_residual.training.assemble import moments, standardised
 from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles, Row
 from keras_residual.training.compare_nets import plain_net, residual_net
@@ -110,14 +110,12 @@ class _Examples:
         self.classes = len(dataset.classes)
         mean, deviation = moments(dataset.x_train)
         self.x_train, self.x_test = (
-            ((part - mean) / deviation).reshape(len(part), -1).astype(np.float32)
-            for part in (dataset.x_train, dataset.x_test)
+            standardised(part, mean, deviation).reshape(len(part), -1) for part in (dataset.x_train, dataset.x_test)
         )
         self.y_train, self.y_test = dataset.y_train, dataset.y_test
         self.target_mean, self.target_scale = 0.0, 1.0
         if not self.classes:
-            self.target_mean = float(np.mean(self.y_train, dtype=np.float64))
-            self.target_scale = float(np.std(self.y_train, dtype=np.float64)) or 1.0
+            self.target_mean, self.target_scale = (float(value[0]) for value in moments(self.y_train[:, None]))
         rows = len(self.x_train)
         # Batch norm wants many rows, and a small set should give some steps a pass all the same.
         self.batch_size = next((size for size in (128, 64, 32, 16) if rows >= 8 * size), min(8, rows))

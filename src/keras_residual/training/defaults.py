@@ -62,7 +62,8 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     values["model"]["drop_path_rate"] = _either(config.model.drop_path_rate, choice.drop_path_rate)
     values["optimizer"]["learning_rate"] = _either(config.optimizer.learning_rate, LEARNING_RATE[dataset.kind])
     values["optimizer"]["weight_decay"] = _either(config.optimizer.weight_decay, choice.weight_decay)
-    values["augment"]["shift"] = _either(config.augment.shift, max(1, _side(dataset) // 8)) if pictures else 0
+    side = min(dataset.input_shape[:2])
+    values["augment"]["shift"] = _either(config.augment.shift, min(side - 1, max(1, side // 8))) if pictures else 0
     values["augment"]["flip"] = _either(config.augment.flip, dataset.name in MIRRORED) if pictures else False
     return config.parse(values)
 
@@ -73,10 +74,6 @@ def _choice(dataset: Dataset, examples: int) -> Choice:
     # About 1,500 steps: enough for a small net to learn; at least 10 passes over anything, at most 100 over little.
     batch_size = next((size for size in (128, 64, 32) if examples >= 20 * size), min(16, max(1, examples // 4)))
     return Choice(min(100, max(10, round(1500 * batch_size / examples))), batch_size)
-
-
-def _side(dataset: Dataset) -> int:
-    return min(dataset.input_shape[:2])
 
 
 def _either(setting: Any, otherwise: Any) -> Any:

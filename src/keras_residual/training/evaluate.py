@@ -1,56 +1,122 @@
-"""`evaluate`: how well a saved model does on the test part of some data."""
+"""`evaluate`: how well a saved model does on data that it was not trained on."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
+import numpy as np
+
+from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, load_dataset
+from keras_residual.data.fingerprint import without
+from keras_residual.training.assemble import Standardised, moments, take_apart
 from keras_residual.training.config import DataConfig
+from keras_residual.training.outputs import as_logits, ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import score
+
+# Numbers that differ so much from those of the training are likely to have another unit.
+_MANY_DEVIATIONS, _OTHER_SPREAD, _ENOUGH_ROWS = 10, 30, 10
 
 
 def load_test_data(saved: Saved, source: str | None = None, *, target: str | None = None) -> Dataset:
     """Reads data in the shape, the columns and the order of classes that the model knows.
 
+    All that the data has counts as test, or its own test part where it has one, but for the examples that the model was
+    trained on. They are known by what they hold, so they may be renamed, reordered, or written in another format. The
+    data's `notes` say what was left out, and what else makes a score worth less than it seems.
+
     Args:
         saved: The model.
-        source: As in `load_dataset`; None is what the run was trained on, split as it was then. All of a file counts
-            that the model was not trained on.
+        source: As in `load_dataset`; None is what the run was trained on.
         target: Column to be predicted, where it is called differently from that of the run.
 
     Raises:
-        ValueError: If no data is named and the model is not that of a run, or the data does not fit the model.
+        ValueError: If no data is named and the model is not that of a run, the data does not fit the model, or the
+            model was trained on all of it.
     """
     settings = saved.config.data if saved.config else DataConfig()
     if source is None and saved.config is None:
-        raise ValueError(f"{saved.path} does not say what it was trained on. Name the data: evaluate MODEL DATA.")
-    # A file that the model has not seen is a test as a whole; one that was split for training is split again.
-    foreign = source is not None and source != settings.source and Path(source).is_file()
+        raise ValueError(
+            f"{printable(saved.path)} does not say what it was trained on. Name the data: evaluate MODEL DATA."
+        )
     height, width, channels = saved.shape if len(saved.shape) == 3 else (0, 0, 0)
     dataset = load_dataset(
         source or settings.source,
         target=target or settings.target,
         task=settings.task,
         image_shape=(height, width, channels) if channels else None,
-        test_fraction=1.0 if foreign else settings.test_fraction,
+        test_fraction=1.0,
         seed=saved.config.seed if saved.config else 0,
         classes=settings.classes or None,
         features=settings.features or None,
     )
-    outputs = saved.model.output_shape[-1]
-    if dataset.input_shape != saved.shape or (len(dataset.classes) or 1) != outputs:
+    # One output may be the probability of the second of two classes.
+    fits = saved.outputs == (len(dataset.classes) or 1) or (saved.outputs, len(dataset.classes)) == (1, 2)
+    if dataset.input_shape != saved.shape or not fits:
         raise ValueError(
-            f"{saved.path} takes inputs {saved.shape} and gives {outputs} outputs, but {dataset.name} has inputs "
-            f"{dataset.input_shape} and {len(dataset.classes) or 1} {'classes' if dataset.classes else 'target'}."
+            f"{printable(saved.path)} takes inputs {saved.shape} and gives {saved.outputs} outputs, but "
+            f"{printable(dataset.name)} has inputs {dataset.input_shape} and {len(dataset.classes) or 1} "
+            f"{'classes' if dataset.classes else 'target'}."
         )
-    return dataset
+    if saved.trained_on is not None:
+        dataset = without(dataset, saved.trained_on)
+    return replace(dataset, notes=(*dataset.notes, *_doubts(saved, dataset)))
 
 
 def evaluate(saved: Saved, dataset: Dataset) -> dict[str, float]:
-    """Returns `test_loss`, `test_accuracy` (or `test_rmse` and `test_r2`) and `examples`."""
-    outputs = raw_outputs(saved.model, dataset.x_test)
+    """Returns what `score` does, and `examples`.
+
+    Raises:
+        NoAnswerError: If the model gives no finite numbers.
+    """
+    outputs = raw_outputs(saved.model, dataset.x_test, path=saved.path)
+    if dataset.classes:
+        outputs = as_logits(outputs, ending(saved.model, outputs), classes=len(dataset.classes))
     return {
         **score(outputs, dataset.y_test, classes=len(dataset.classes)),
         "examples": len(dataset.y_test),
     }
+
+
+def _doubts(saved: Saved, dataset: Dataset) -> list[str]:
+    """Returns sentences about what makes the score worth less than it seems."""
+    doubts = []
+    if saved.trained_on is None:
+        doubts.append("Nothing tells what the model was trained on, so there may be training examples in the test.")
+    if saved.config is None and dataset.classes:
+        doubts.append(
+            f"The model does not name its classes; they are taken in the order of the data: {listed(dataset.classes)}."
+        )
+    missing = (
+        np.flatnonzero(np.bincount(dataset.y_test, minlength=len(dataset.classes)) == 0) if dataset.classes else []
+    )
+    if len(missing):
+        names = listed([shown(dataset.classes[index]) for index in missing])
+        doubts.append(f"No example in the test is of {'class' if len(missing) == 1 else 'classes'} {names}.")
+    known = take_apart(saved.model)
+    if dataset.kind == "table" and known.mean is not None:
+        doubts += _other_units(dataset, known)
+    return doubts
+
+
+def _other_units(dataset: Dataset, known: Standardised) -> list[str]:
+    """Returns a sentence for each column that looks as if it had another unit than in the training."""
+    columns = [f"column {shown(name)}" for name in dataset.features]
+    values, means, deviations = dataset.x_test, known.mean, known.deviation
+    if not dataset.classes:
+        columns.append("the target")
+        values = np.column_stack([values, dataset.y_test])
+        means, deviations = np.append(means, known.target_mean), np.append(deviations, known.target_scale)
+    if len(values) < _ENOUGH_ROWS:
+        return []
+    here, spread = moments(values)
+    varies = np.ptp(values, axis=0) > 0
+    ratio = np.where(varies, spread / deviations, 1.0)
+    far = np.abs(np.median(values, axis=0) - means) > _MANY_DEVIATIONS * deviations
+    other = far | (ratio > _OTHER_SPREAD) | (ratio < 1 / _OTHER_SPREAD)
+    return [
+        f"In {columns[index]} the values are {here[index]:.4g} ± {spread[index]:.2g}, in the training "
+        f"{means[index]:.4g} ± {deviations[index]:.2g}: another unit, or another quantity?"
+        for index in np.flatnonzero(other)
+    ]

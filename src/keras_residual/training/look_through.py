@@ -36,8 +36,8 @@ class LookThrough:
         self._run = run
         self._name = name
         self._assembled = assembled
-        self._x = x[:EXAMPLES].astype("float32")
-        self._y = y[:EXAMPLES] if classes else y[:EXAMPLES, None].astype("float32")
+        x, y = assembled.inputs(x[:EXAMPLES]), assembled.targets(y[:EXAMPLES])
+        self._x, self._y = x.astype("float32"), y if classes else y[:, None].astype("float32")
         self._classes = classes
         self._collection: Collection | None = None
 
@@ -48,7 +48,7 @@ class LookThrough:
             weights: What its weights are to be, and stay; by default they are what they are.
         """
         if weights is not None:
-            self._assembled.raw.set_weights(weights)
+            self._assembled.network.set_weights(weights)
         try:
             with _backend.keeping_random_state():
                 self._collection = self._collection or self._new_collection()
@@ -58,11 +58,8 @@ class LookThrough:
             return None
 
     def _new_collection(self) -> Collection:
-        model = self._assembled.raw
+        # The network, since a table's numbers and targets are standardised before they come to it.
+        model = self._assembled.network
         x, y = (keras.ops.convert_to_tensor(array) for array in (self._x, self._y))
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else self._squared_error
+        loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else "mse"
         return collection_of(model, x, y, loss, True)
-
-    def _squared_error(self, targets: Any, outputs: Any) -> Any:
-        # In units of the target's deviation, as in training.
-        return keras.ops.mean(keras.ops.square((outputs - targets) / self._assembled.target_scale))

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_residual._errors import printable
 from keras_residual.data import load_inputs
+from keras_residual.training.outputs import ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import log_probabilities
 
@@ -37,16 +39,23 @@ def load_prediction_inputs(saved: Saved, paths: Sequence[str]) -> tuple[np.ndarr
         height, width, channels = saved.shape
         return load_inputs(paths, kind="pictures", image_shape=(height, width, channels))
     if saved.config is None:
-        raise ValueError(f"{saved.path} does not say which columns it takes. Name its run directory instead.")
+        raise ValueError(
+            f"{printable(saved.path)} does not say which columns it takes. Name its run directory instead."
+        )
     return load_inputs(paths, kind="table", features=saved.config.data.features)
 
 
 def predict(saved: Saved, x: np.ndarray, names: Sequence[str]) -> list[Prediction]:
-    """Returns an answer for each row of `x`."""
-    outputs = raw_outputs(saved.model, x)
+    """Returns an answer for each row of `x`.
+
+    Raises:
+        NoAnswerError: If the model gives no finite numbers.
+    """
+    outputs = raw_outputs(saved.model, x, path=saved.path)
     if not saved.classes:
         return [Prediction(name, float(value), None) for name, value in zip(names, outputs[:, 0], strict=True)]
-    probabilities = np.exp(log_probabilities(outputs))
+    logits = ending(saved.model, outputs) == "logits"
+    probabilities = np.exp(log_probabilities(outputs)) if logits else outputs
     best = np.argmax(probabilities, axis=-1)
     return [
         Prediction(name, saved.classes[index], float(row[index]))

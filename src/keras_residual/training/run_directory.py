@@ -26,6 +26,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.toml"
+        self.trained_on = path / "trained_on.npz"
         self.model = path / "model.keras"
         self.history = path / "history.csv"
         self.metrics = path / "metrics.json"

@@ -9,25 +9,36 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual.data import Batches
+from keras_residual._errors import listed, printable, shown
+from keras_residual.data import Batches, Fingerprint
 from keras_residual.models.keras_file import load_keras_model
+from keras_residual.training.assemble import take_apart
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
+from keras_residual.training.run_directory import RunDirectory
+
+
+class NoAnswerError(ValueError):
+    """The model gave something that is no answer; the text says what."""
+
+    explained = True
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A model and, if it is that of a run, the run's configuration.
+    """A model and, if it is that of a run, the run's configuration and what it was trained on.
 
     Args:
         path: The model's file.
-        model: From raw inputs to logits, or to a number.
+        model: From raw inputs to logits or probabilities, or to a number.
         config: None for a model that lies somewhere else.
+        trained_on: The examples of its training; None where they are not known.
     """
 
     path: Path
     model: keras.Model
     config: TrainConfig | None
+    trained_on: Fingerprint | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -35,12 +46,16 @@ class Saved:
         return tuple(self.model.input_shape[1:])
 
     @property
+    def outputs(self) -> int:
+        """Outputs for an example."""
+        return self.model.output_shape[-1]
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; numbers where nobody knows them, `()` for one output."""
+        """Class names in the order of the outputs; numbers where nobody knows them, `()` for one output."""
         if self.config is not None:
             return self.config.data.classes
-        outputs = self.model.output_shape[-1]
-        return tuple(str(index) for index in range(outputs)) if outputs > 1 else ()
+        return tuple(str(index) for index in range(self.outputs)) if self.outputs > 1 else ()
 
 
 def load_saved(path: str | Path) -> Saved:
@@ -48,34 +63,74 @@ def load_saved(path: str | Path) -> Saved:
 
     Raises:
         FileNotFoundError: If there is no such thing.
-        ValueError: If it is no model of pictures or of table rows.
+        ValueError: If it is no model of pictures or of table rows, or not the one that the configuration speaks of.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"There is no run directory or model {str(path)!r}.")
-    file = path / "model.keras" if path.is_dir() else path
+        raise FileNotFoundError(f"There is no run directory or model {shown(str(path))}.")
+    run = RunDirectory(path if path.is_dir() else path.parent)
+    file = run.model if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
-            f"{str(path)!r} holds no model.keras, so it is no run directory or its first epoch was not finished."
+            f"{shown(str(path))} holds no model.keras, so it is no run directory or its first epoch was not finished."
         )
-    config_file = file.parent / "config.toml"
-    saved = Saved(file, load_keras_model(file), read_config(config_file) if config_file.is_file() else None)
-    if len(saved.model.inputs) != 1 or len(saved.shape) not in (1, 3) or None in saved.shape:
-        raise ValueError(
-            f"{file}: the model must take pictures (height, width, channels) or table rows (features,) of a fixed "
-            f"shape, but its inputs are {[tuple(tensor.shape) for tensor in saved.model.inputs]}."
-        )
+    config = read_config(run.config) if run.config.is_file() else None
+    trained_on = Fingerprint.read(run.trained_on) if config is not None and run.trained_on.is_file() else None
+    saved = Saved(file, load_keras_model(file), config, trained_on)
+    _check(saved)
     return saved
 
 
-def raw_outputs(model: keras.Model, x: np.ndarray, *, batch_size: int = 256) -> np.ndarray:
-    """Returns logits `(examples, classes)` or numbers `(examples, 1)` as float32.
+def raw_outputs(model: keras.Model, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256) -> np.ndarray:
+    """Returns logits or probabilities `(examples, classes)` as float32, or numbers `(examples, 1)` as float64.
 
     Args:
-        model: From raw inputs to logits or numbers.
+        model: From raw inputs to logits, probabilities or numbers.
         x: Raw inputs of shape `(examples, ...)`, of any number of examples: batches are filled up to one shape.
+        path: Where the model comes from, for the message.
         batch_size: Examples per step.
+
+    Raises:
+        NoAnswerError: If there are outputs that are no finite numbers.
     """
-    batches = Batches(x, np.zeros(len(x)), min(batch_size, len(x)), training=False)
+    parts = take_apart(model)
+    batches = Batches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)), training=False)
     quiet: Any = 0  # annotated as text, documented as a number
-    return np.asarray(model.predict(batches, verbose=quiet), np.float32)[: len(x)]
+    outputs = np.asarray(parts.network.predict(batches, verbose=quiet), np.float32)[: len(x)]
+    wrong = np.flatnonzero(~np.isfinite(outputs).all(axis=-1))
+    if len(wrong):
+        raise NoAnswerError(
+            f"{printable(path) if path else 'The model'} gives no finite numbers for {len(wrong)} of {len(x)} "
+            f"examples, the first of which is number {wrong[0] + 1}. Its weights are damaged, or these examples are "
+            f"nothing like those that it was trained on."
+        )
+    return outputs if outputs.shape[-1] > 1 else parts.answers(outputs)
+
+
+def _check(saved: Saved) -> None:
+    model, file = saved.model, printable(saved.path)
+    shapes = [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]
+    if len(shapes) != 1 or len(shapes[0]) not in (2, 4) or None in shapes[0][1:]:
+        raise ValueError(
+            f"{file}: the model must take pictures (height, width, channels) or table rows (features,) of a fixed "
+            f"shape, but its inputs are {listed(shapes)}."
+        )
+    outputs = model.output_shape
+    if not isinstance(outputs, tuple) or len(outputs) != 2 or not isinstance(outputs[-1], int):
+        raise ValueError(
+            f"{file}: the model must give a row of outputs for an example, of shape (batch, outputs), but gives "
+            f"{shown(outputs)}."
+        )
+    if saved.config is None:
+        return
+    data = saved.config.data
+    told = (len(data.classes) or 1, len(data.features) or None)
+    found = (saved.outputs, saved.shape[0] if len(saved.shape) == 1 else None)
+    if told != found:
+        names = (f"{told[0]} {'classes' if data.classes else 'target'}", f"{found[0]} outputs")
+        if told[0] == found[0]:
+            names = tuple(f"{count} columns" if count else "pictures" for count in (told[1], found[1]))
+        raise ValueError(
+            f"{file} is not the model of the configuration beside it, which speaks of {names[0]}, while the model has "
+            f"{names[1]}. Name the run directory as it was written, or the model in a folder of its own."
+        )

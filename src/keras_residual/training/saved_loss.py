@@ -11,11 +11,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual.training.outputs import ending
 from keras_residual.training.saved import Saved
 from keras_residual.xray.measuring.ending import loss_takes
-
-SUM_OF_PROBABILITIES = 1e-2
-"""How far the sum of probabilities may be from 1, in half precision too."""
 
 
 def loss_for(saved: Saved, x: np.ndarray, *, classes: bool) -> Any:
@@ -45,7 +43,8 @@ def loss_for(saved: Saved, x: np.ndarray, *, classes: bool) -> Any:
         return compiled
     if kind == "categorical_crossentropy":
         return keras.losses.SparseCategoricalCrossentropy(from_logits=takes == "logits")
-    logits = saved.config is not None or not _gives_probabilities(saved.model, x)
+    outputs = ops.convert_to_numpy(ops.cast(saved.model(x, training=False), "float32"))
+    logits = saved.config is not None or ending(saved.model, np.asarray(outputs)) == "logits"
     return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
 
 
@@ -68,9 +67,3 @@ def compiled_loss(path: Path) -> Any:
         return None if isinstance(found, (dict, list, tuple)) or found is None else keras.losses.get(found)
     except (TypeError, ValueError):
         return None
-
-
-def _gives_probabilities(model: keras.Model, x: np.ndarray) -> bool:
-    outputs = np.asarray(ops.convert_to_numpy(ops.cast(model(x, training=False), "float32")))
-    sums = outputs.sum(axis=-1)
-    return bool(outputs.min() >= 0 and np.abs(sums - 1).max() < SUM_OF_PROBABILITIES)

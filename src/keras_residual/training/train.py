@@ -15,14 +15,15 @@ import numpy as np
 
 from keras_residual import _atomic
 from keras_residual._optional import require
-from keras_residual.data import Batches, Dataset, FollowEpoch, load_dataset, shift_and_flip
+from keras_residual.data import Batches, Dataset, Fingerprint, FollowEpoch, load_dataset, shift_and_flip
+from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import Record, compile_learner, make_optimizer
-from keras_residual.training.look_through import LookThrough
+from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.report import write_report
 from keras_residual.training.run_directory import RunDirectory, check_free
 from keras_residual.training.saved import raw_outputs
@@ -102,8 +103,11 @@ def prepare(config: TrainConfig) -> Prepared:
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
     config = resolve(config, dataset, examples=len(learn))
+    if dataset.kind == "pictures":
+        side = min(dataset.input_shape[:2])
+        check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
-    assembled = assemble(config.model, dataset, dataset.x_train[learn], dataset.y_train[learn])
+    assembled = assemble(config.model, dataset, learn)
     return Prepared(config, dataset, learn, choose, assembled)
 
 
@@ -128,9 +132,12 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     run = RunDirectory.create(config.out, name=dataset.name)
     with keeping(run):
         _atomic.write_text(run.config, to_toml(config))
+        _atomic.write_bytes(run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train).to_bytes())
         run.log(
             f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {keras.backend.backend()}"
         )
+        for note in dataset.notes:
+            run.log(note)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
         record = Record(run, prepared.assembled)
@@ -162,19 +169,17 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
 
 def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
-    x, y = dataset.x_train, dataset.y_train
-    if not dataset.classes:
-        y = (y - assembled.target_mean) / assembled.target_scale
+    x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
     shift, flip = settled(config.augment.shift), settled(config.augment.flip)
     augment = shift_and_flip(pixels=shift, flip=flip) if shift or flip else None
-    batches = Batches(x[learn], y[learn], batch_size, training=True, seed=config.seed, augment=augment)
-    held_back = Batches(x[choose], y[choose], batch_size, training=False)
+    batches = Batches(x, y, batch_size, training=True, rows=learn, seed=config.seed, augment=augment)
+    held_back = Batches(x, y, batch_size, training=False, rows=choose)
     optimizer = make_optimizer(config.optimizer, steps=prepared.steps * prepared.epochs)
-    compile_learner(assembled.learner, optimizer, classes=len(dataset.classes))
+    compile_learner(assembled.network, optimizer, classes=len(dataset.classes))
     quiet: Any = 0  # annotated as text, documented as a number
-    assembled.learner.fit(
+    assembled.network.fit(
         batches,
         validation_data=held_back,
         epochs=prepared.epochs,
@@ -187,8 +192,8 @@ def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
 def _look_through(run: RunDirectory, prepared: Prepared) -> LookThrough | None:
     if not prepared.config.xray:
         return None
-    dataset, learn = prepared.dataset, prepared.learn
-    x, y = dataset.x_train[learn], dataset.y_train[learn]
+    dataset, rows = prepared.dataset, prepared.learn[:EXAMPLES]
+    x, y = dataset.x_train[rows], dataset.y_train[rows]
     return LookThrough(run, prepared.config.model.name, prepared.assembled, x, y, classes=len(dataset.classes))
 
 

@@ -1,0 +1,63 @@
+"""What the outputs of a classifier are, logits or probabilities, since a saved model may end in either."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import numpy as np
+
+Ending = Literal["logits", "softmax", "sigmoid"]
+SUM_OF_PROBABILITIES = 1e-2
+"""How far the sum of probabilities may be from 1, in half precision too."""
+
+
+def ending(model: keras.Model, outputs: np.ndarray) -> Ending:
+    """Returns what the outputs of a classifier are.
+
+    It is what its last layer does, and where that does not say (a model that is a class of the user's, or ends in
+    arithmetic) probabilities are known by their sum.
+
+    Args:
+        model: The model.
+        outputs: What it gives for some examples, shape `(examples, outputs)`.
+    """
+    known = _last_activation(model)
+    if known is not None:
+        return known
+    sums = outputs.sum(axis=-1, dtype=np.float64)
+    one = outputs.shape[-1] > 1 and outputs.min() >= 0 and np.abs(sums - 1).max() < SUM_OF_PROBABILITIES
+    return "softmax" if one else "logits"
+
+
+def as_logits(outputs: np.ndarray, kind: Ending, *, classes: int) -> np.ndarray:
+    """Returns logits of shape `(examples, classes)` of which the softmax gives the probabilities that the model means.
+
+    Args:
+        outputs: Shape `(examples, classes)`, or `(examples, 1)` of two classes: those of the second one.
+        kind: What they are.
+        classes: Number of classes.
+    """
+    outputs = outputs.astype(np.float64)
+    least = np.finfo(np.float32).tiny
+    if outputs.shape[-1] == 1 and classes == 2:
+        if kind == "logits":
+            return np.concatenate([np.zeros_like(outputs), outputs], axis=-1)
+        outputs = np.concatenate([1 - outputs, outputs], axis=-1)
+    return outputs if kind == "logits" else np.log(np.maximum(outputs, least))
+
+
+def _last_activation(model: Any) -> Ending | None:
+    """Returns what the last layer of a graph does; None where nobody can tell."""
+    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+        return None
+    operation = model.outputs[0]._keras_history.operation
+    if isinstance(operation, keras.Model):
+        return _last_activation(operation)
+    if isinstance(operation, keras.layers.Softmax) or type(operation).__name__ in ("Softmax", "Sigmoid"):
+        return "sigmoid" if type(operation).__name__ == "Sigmoid" else "softmax"
+    if not isinstance(operation, (keras.layers.Dense, keras.layers.Activation)):
+        return None
+    found = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
+    linear = operation.activation in (None, keras.activations.linear)
+    return found.get(operation.activation, "logits" if linear else None)
