@@ -76,6 +76,8 @@ def compare(
             if out is not None:
                 check_free(Path(out))
             dataset = load_dataset(data, target=target, seed=seed)
+        for note in dataset.notes:
+            console.print(note, markup=False, soft_wrap=True)
         with _watching(console, settings.depths) as on_row:
             done = comparison(dataset, settings, out=out, on_row=on_row)
         console.print(_table(done.results))

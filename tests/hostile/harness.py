@@ -260,6 +260,7 @@ class _Server:
     def close(self) -> None:
         if self.process.stdin is not None:
             self.process.stdin.close()
+        self.process.kill()  # the end of a program that has imported so much takes seconds, and leaves nothing
         self.process.wait(60)
         if self.process.stdout is not None:
             self.process.stdout.close()

@@ -91,7 +91,7 @@ def feature_matrix(file: TableFile, features: Sequence[str], *, may_drop: bool =
     result = np.empty((file.rows, len(features)), np.float64)
     for position, name in enumerate(features):
         drop = f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
-        result[:, position] = _numbers(table.column(name), name, file.owner, drop)
+        result[:, position] = _numbers(table.column(position), name, file.owner, drop)
     return result
 
 
@@ -257,37 +257,38 @@ def _check_header(names: Sequence[str], path: Path, owner: str) -> None:
 def _open_parquet(path: Path, owner: str, size: int) -> TableFile:
     parquet = _optional.require("pyarrow.parquet", extra="train")
     file = parquet.ParquetFile(path)
-    rows = file.metadata.num_rows
+    schema = file.schema_arrow
     return TableFile(
-        path, owner, size, rows, file.schema_arrow,
-        lambda names: _understood(lambda: _read_parquet(file, list(names), path, owner, size), path, owner),
+        path, owner, size, file.metadata.num_rows, schema,
+        lambda names: _understood(lambda: _read_parquet(file, schema, list(names), path, owner, size), path, owner),
     )  # fmt: skip
 
 
-def _read_parquet(file: Any, names: list[str], path: Path, owner: str, size: int) -> Any:
+def _read_parquet(file: Any, schema: Any, names: list[str], path: Path, owner: str, size: int) -> Any:
     """Returns the columns, read in batches and counted: a value that is stored once may be repeated in each row."""
     arrow = _optional.require("pyarrow", extra="train")
     what, way_out = f"the table {path}", "Take fewer rows or columns, or write the table as CSV."
-    groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+    wanted, facts = set(names), file.metadata
+    groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
     leaves = [
         column.total_uncompressed_size
         for group in groups
         for column in map(group.column, range(group.num_columns))
-        if column.path_in_schema.partition(".")[0] in names or column.path_in_schema in names
+        if column.path_in_schema.partition(".")[0] in wanted or column.path_in_schema in wanted
     ]
-    widths = [_bytes_in_a_row(file.schema_arrow.field(name).type) for name in names]
-    least = max(sum(leaves), file.metadata.num_rows * sum(width or 0 for width in widths))
+    widths = [_bytes_in_a_row(schema.field(name).type) for name in names]
+    least = max(sum(leaves), facts.num_rows * sum(width or 0 for width in widths))
     check_unpacked(least, size, owner=owner, what=what, way_out=way_out)
     # A text or a picture is at most as long as its column; numbers all have one width.
-    most_rows = 2**16 if None not in widths else max(1, min(256, SMALL_BYTES // max([1, *leaves])))
+    most_rows = 2**16 if None not in widths else max(1, min(256, SMALL_BYTES // 4 // max([1, *leaves])))
     batches, taken = [], 0
     for batch in file.iter_batches(batch_size=most_rows, columns=names):
         taken += batch.nbytes
         check_unpacked(taken, size, owner=owner, what=what, way_out=way_out)
         batches.append(batch)
-    table = arrow.Table.from_batches(batches) if batches else file.schema_arrow.empty_table()
-    if table.num_rows != file.metadata.num_rows:
-        raise arrow.ArrowInvalid(f"it says that it has {file.metadata.num_rows} rows and has {table.num_rows}")
+    table = arrow.Table.from_batches(batches) if batches else schema.empty_table()
+    if table.num_rows != facts.num_rows:
+        raise arrow.ArrowInvalid(f"it says that it has {facts.num_rows} rows and has {table.num_rows}")
     return table.select(names)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from keras_residual._errors import bad_data, shown
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.npz import read_arrays
+from keras_residual.data.split import places_in_groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,8 +72,8 @@ class Fingerprint:
         here, there = _counts(self.digests, other.digests), _counts(other.digests, other.digests)
         # Those with the same answer come first, as many as there are here.
         one, two = _mixed(self), _mixed(other)
-        same_answer = _rank(two, np.zeros(len(two))) < _counts(one, two)
-        these = (_rank(other.digests, ~same_answer) < here) & (there >= here)
+        same_answer = places_in_groups(two, np.zeros(len(two))) < _counts(one, two)
+        these = (places_in_groups(other.digests, ~same_answer) < here) & (there >= here)
         return these, (here > 0) & ~these
 
 
@@ -127,16 +128,6 @@ def _counts(values: np.ndarray, of: np.ndarray) -> np.ndarray:
         return np.zeros(len(of), int)
     place = np.minimum(np.searchsorted(distinct, of), len(distinct) - 1)
     return np.where(distinct[place] == of, counts[place], 0)
-
-
-def _rank(groups: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Returns the place of each element in its group, from 0, in the order of `by`."""
-    order = np.lexsort((by, groups))
-    sorted_groups, places = groups[order], np.arange(len(groups))
-    starts = np.maximum.accumulate(np.where(np.r_[True, sorted_groups[1:] != sorted_groups[:-1]], places, 0))
-    ranks = np.empty(len(groups), int)
-    ranks[order] = places - starts
-    return ranks
 
 
 def _mixed(print_: Fingerprint) -> np.ndarray:

@@ -41,9 +41,8 @@ def load_npz(path: Path, request: Request) -> Dataset:
             owner, f"the file must hold `x` and `y`, or {', '.join(f'`{part}`' for part in _PARTS)}, but holds "
             f"{listed(names) or 'nothing'}",
         )  # fmt: skip
-    x, y, x_test, y_test = (*read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner).values(), None, None)[
-        :4
-    ]
+    arrays = read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner)
+    x, y, *of_test = arrays.values()
     y = _answers(y, x, "y", path, owner)
     task = choose_task(y, request.task)
     if task == "regression":
@@ -51,10 +50,11 @@ def load_npz(path: Path, request: Request) -> Dataset:
     classes = (request.classes or class_names(y, owner=owner)) if task == "classification" else ()
     encoded = encode_classes(y, classes, owner=owner) if classes else encode_numbers(y, owner=owner)
     x, features = _inputs(x, "x", path, request)
-    if x_test is None or y_test is None:
+    if not own_test:
         rows, test_rows = split_indices(encoded, classes, request)
         x, x_test, encoded, encoded_test = x[rows], x[test_rows], encoded[rows], encoded[test_rows]
     else:
+        x_test, y_test = of_test
         y_test = _answers(y_test, x_test, "y_test", path, owner)
         encoded_test = (
             encode_classes(y_test, classes, owner=owner, what="y_test: label")

@@ -42,6 +42,7 @@ _TOO_LARGE = (
     f"more pixels than the {_DECODING_BYTES // _BYTES_A_PIXEL / 1e6:.0f} million that are allowed; save it smaller"
 )
 _MOST_LISTED = 5
+_AT_A_TIME = 32
 
 
 class Picture(NamedTuple):
@@ -49,11 +50,6 @@ class Picture(NamedTuple):
 
     name: str
     content: Path | bytes
-
-    @property
-    def size(self) -> int:
-        """Its encoded bytes."""
-        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
 
 class Header(NamedTuple):
@@ -125,7 +121,10 @@ def decode(pictures: Sequence[Picture], shape: tuple[int, int, int], *, owner: s
     Raises:
         ValueError: If there are damaged pictures, which it names all up to five, or more than memory may hold.
     """
-    check_memory(len(pictures), shape, packed=sum(picture.size for picture in pictures), owner=owner)
+    # A file may hold a picture once and have it in many rows.
+    different = {picture.content for picture in pictures}
+    packed = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in different)
+    check_memory(len(pictures), shape, packed=packed, owner=owner)
     result = np.empty((len(pictures), *shape), np.uint8)
     memory = _Memory(_DECODING_BYTES)
 
@@ -226,7 +225,9 @@ def _each(function: Callable, items: Sequence, owner: str, names: Sequence[Pictu
     # Pillow warns of what it makes the best of, such as a tag that it does not understand.
     with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         warnings.simplefilter("ignore")
-        results = list(pool.map(attempt, items))
+        # A task for each would take more memory than a small picture, and more time.
+        parts = [items[start : start + _AT_A_TIME] for start in range(0, len(items), _AT_A_TIME)]
+        results = [result for part in pool.map(lambda part: list(map(attempt, part)), parts) for result in part]
     failed = [
         f"{printable(picture.name)} ({printable(reason)})"
         for picture, (_, reason) in zip(names or items, results, strict=True)

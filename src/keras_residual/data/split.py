@@ -45,6 +45,21 @@ def split_indices(y: np.ndarray, classes: tuple[str, ...], request: Request) -> 
     return np.sort(train), np.sort(test)
 
 
+def places_in_groups(groups: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """Returns the place of each element in its group, from 0, in the order of `by`.
+
+    Args:
+        groups: What elements of one group have in common, shape `(elements,)`.
+        by: What they are ordered by, same shape; of equal ones the earlier comes first.
+    """
+    order = np.lexsort((by, groups))
+    ordered, places = groups[order], np.arange(len(groups))
+    starts = np.maximum.accumulate(np.where(np.r_[True, ordered[1:] != ordered[:-1]], places, 0))
+    result = np.empty(len(groups), int)
+    result[order] = places - starts
+    return result
+
+
 def _check_single(y: np.ndarray, classes: tuple[str, ...], request: Request) -> None:
     counts = np.bincount(y, minlength=len(classes))
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]

@@ -102,8 +102,9 @@ def _classes(values: np.ndarray, task: Task, request: Request) -> tuple[str, ...
         return ()
     classes = request.classes or class_names(values, owner=request.owner)
     if len(classes) < 2:
+        only = shown(next(iter(classes)))
         raise bad_data(
-            request.owner, f"there is only the class {shown(classes[0])}, and telling classes apart needs two at least",
+            request.owner, f"there is only the class {only}, and telling classes apart needs two at least",
             "Add rows of another class or name another target.",
         )  # fmt: skip
     return classes

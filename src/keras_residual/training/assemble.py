@@ -8,7 +8,7 @@ precision, for whoever uses it by Keras alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -31,23 +31,20 @@ class Standardised:
 
     Args:
         network: From standardised rows of a table, or raw pictures, to logits or the standardised target.
-        mean: Of each column, shape `(features,)`; None for pictures, which the network standardises itself.
-        deviation: Likewise; 1 where a column does not vary.
+        columns: Mean and deviation of each column, both of shape `(features,)`, the deviation 1 where a column does not
+            vary; None for pictures, which the network standardises itself.
         target_mean: Mean of the training targets; 0 for classes.
         target_scale: Their standard deviation; 1 for classes.
     """
 
     network: keras.Model
-    mean: np.ndarray | None = None
-    deviation: np.ndarray | None = None
+    columns: tuple[np.ndarray, np.ndarray] | None = None
     target_mean: float = 0.0
     target_scale: float = 1.0
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
         """Returns what the network takes: rows as float32 of mean 0 and deviation 1, pictures as they are."""
-        if self.mean is None or self.deviation is None:
-            return x
-        return standardised(x, self.mean, self.deviation)
+        return x if self.columns is None else standardised(x, *self.columns)
 
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Returns what the network is to answer: class indices as they are, numbers of mean 0 and deviation 1."""
@@ -66,7 +63,7 @@ class Assembled(Standardised):
         raw: From raw inputs to logits, or to the target in its own units: what is saved.
     """
 
-    raw: keras.Model = field()
+    raw: keras.Model
 
 
 def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembled:
@@ -103,12 +100,14 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembl
         raw = keras.Model(inputs, units(outputs))
     else:
         raw = keras.Model(inputs, outputs)
-    target = {"target_mean": target_mean, "target_scale": target_scale}
     # Two models even for classes: only the network is compiled, so the raw one is saved without an optimizer.
-    if dataset.kind == "pictures":
-        return Assembled(raw=raw, network=keras.Model(inputs, outputs), **target)
-    numbers = keras.Input(shape=x.shape[1:], name="standardised")
-    return Assembled(raw=raw, network=keras.Model(numbers, network(numbers)), mean=mean, deviation=deviation, **target)
+    learner, columns = keras.Model(inputs, outputs), None
+    if dataset.kind == "table":
+        numbers = keras.Input(shape=x.shape[1:], name="standardised")
+        learner, columns = keras.Model(numbers, network(numbers)), (mean, deviation)
+    return Assembled(
+        raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale
+    )  # fmt: skip
 
 
 def take_apart(model: keras.Model) -> Standardised:
@@ -121,15 +120,19 @@ def take_apart(model: keras.Model) -> Standardised:
     table = len(model.inputs) == 1 and len(model.inputs[0].shape) == 2
     if not table or not isinstance(standardise, keras.layers.Normalization) or standardise.input_mean is None:
         return Standardised(network=model)
-    mean, deviation = np.array(standardise.input_mean, np.float64), np.sqrt(standardise.input_variance)
-    first, last, target = standardise.output, model.output, {}
-    if (small := layers.get(_SMALL_UNITS)) is not None:
-        deviation = deviation / np.sqrt(small.input_variance)
+    mean, deviation = (np.array(value, np.float64) for value in (standardise.input_mean, standardise.input_variance))
+    deviation = np.sqrt(deviation)
+    first, last, target_mean, target_scale = standardise.output, model.output, 0.0, 1.0
+    small = layers.get(_SMALL_UNITS)
+    if isinstance(small, keras.layers.Normalization):
+        deviation = deviation / np.sqrt(np.array(small.input_variance, np.float64))
         first = small.output
     if isinstance(units, keras.layers.Rescaling):
-        target = {"target_mean": float(units.offset), "target_scale": float(units.scale)}
+        target_mean, target_scale = float(units.offset), float(units.scale)
         last = units.input
-    return Standardised(network=keras.Model(first, last), mean=mean, deviation=deviation, **target)
+    return Standardised(
+        network=keras.Model(first, last), columns=(mean, deviation), target_mean=target_mean, target_scale=target_scale
+    )
 
 
 def moments(x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

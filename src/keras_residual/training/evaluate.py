@@ -95,15 +95,15 @@ def _doubts(saved: Saved, dataset: Dataset) -> list[str]:
         names = listed([shown(dataset.classes[index]) for index in missing])
         doubts.append(f"No example in the test is of {'class' if len(missing) == 1 else 'classes'} {names}.")
     known = take_apart(saved.model)
-    if dataset.kind == "table" and known.mean is not None:
-        doubts += _other_units(dataset, known)
+    if known.columns is not None:
+        doubts += _other_units(dataset, known, *known.columns)
     return doubts
 
 
-def _other_units(dataset: Dataset, known: Standardised) -> list[str]:
+def _other_units(dataset: Dataset, known: Standardised, means: np.ndarray, deviations: np.ndarray) -> list[str]:
     """Returns a sentence for each column that looks as if it had another unit than in the training."""
     columns = [f"column {shown(name)}" for name in dataset.features]
-    values, means, deviations = dataset.x_test, known.mean, known.deviation
+    values = dataset.x_test
     if not dataset.classes:
         columns.append("the target")
         values = np.column_stack([values, dataset.y_test])

@@ -58,6 +58,8 @@ def _last_activation(model: Any) -> Ending | None:
         return "sigmoid" if type(operation).__name__ == "Sigmoid" else "softmax"
     if not isinstance(operation, (keras.layers.Dense, keras.layers.Activation)):
         return None
-    found = {keras.activations.softmax: "softmax", keras.activations.sigmoid: "sigmoid"}
-    linear = operation.activation in (None, keras.activations.linear)
-    return found.get(operation.activation, "logits" if linear else None)
+    if operation.activation is keras.activations.softmax:
+        return "softmax"
+    if operation.activation is keras.activations.sigmoid:
+        return "sigmoid"
+    return "logits" if operation.activation in (None, keras.activations.linear) else None
