@@ -39,7 +39,7 @@ def test_what_was_trained_on_is_left_out_and_said(trained, monkeypatch, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == LEFT_OUT
     assert [line.split("  ")[0] for line in lines[1:]] == [
-        "Test loss", "Test accuracy", "Always the commonest", "Precision, mean", "Recall, mean", "Area under the curve",
+        "Test loss", "Test accuracy", "Always the commonest", "Mean precision", "Mean recall", "Area under the ROC",
         "Examples",
     ]  # fmt: skip
 

@@ -42,7 +42,7 @@ def test_input_shape_is_that_of_one_example():
         ),
         (
             {"kind": "table", "x_train": np.zeros((4, 2)), "features": ("u",)},
-            "Data 'd': x_train must be float64 of shape (examples, 1), a column a feature, "
+            "Data 'd': x_train must be floats of shape (examples, 1), a column a feature, "
             "but is float64 of shape (4, 2).",
         ),
         (

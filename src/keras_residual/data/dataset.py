@@ -26,8 +26,8 @@ class Dataset:
         kind: What a row of `x` is: a picture or a row of a table.
         task: What `y` holds: class indices or numbers.
         x_train: Pictures: uint8 of shape `(examples, height, width, channels)`, 0..255, 1 or 3 channels.
-            Tables: finite float64 of shape `(examples, features)`.
-        y_train: Classes: int32 of shape `(examples,)` in `[0, len(classes))`. Numbers: finite float64, same shape.
+            Tables: finite floats of shape `(examples, features)`, float64 where `load_dataset` has read them.
+        y_train: Classes: int32 of shape `(examples,)` in `[0, len(classes))`. Numbers: finite floats, same shape.
         x_test: As `x_train`.
         y_test: As `y_train`.
         classes: Class names in index order, two at least; `()` for regression.
@@ -103,18 +103,16 @@ class Dataset:
             right = x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3) and not self.features
             rule = "uint8 of shape (examples, height, width, 1 or 3)"
         else:
-            right = x.dtype == np.float64 and x.ndim == 2 and x.shape[1] == len(self.features) > 0
-            rule = f"float64 of shape (examples, {len(self.features)}), a column a feature"
+            right = x.dtype.kind == "f" and x.ndim == 2 and x.shape[1] == len(self.features) > 0
+            rule = f"floats of shape (examples, {len(self.features)}), a column a feature"
         if not right:
             raise bad_data(self._owner, f"x_{part} must be {rule}, but is {x.dtype} of shape {x.shape}")
 
     def _check_answers(self, part: str, y: np.ndarray) -> None:
-        dtype = np.int32 if self.task == "classification" else np.float64
-        if y.dtype != dtype or y.ndim != 1:
-            raise bad_data(
-                self._owner, f"y_{part} must be {np.dtype(dtype)} of shape (examples,), but is {y.dtype} of shape "
-                f"{y.shape}",
-            )  # fmt: skip
+        right, rule = (y.dtype == np.int32, "int32") if self.classes else (y.dtype.kind == "f", "floats")
+        if not right or y.ndim != 1:
+            what = f"y_{part} must be {rule} of shape (examples,), but is {y.dtype} of shape {y.shape}"
+            raise bad_data(self._owner, what)
         if self.task == "classification" and len(y) and not 0 <= y.min() <= y.max() < len(self.classes):
             raise bad_data(
                 self._owner, f"y_{part} must be in [0, {len(self.classes)}), but runs from {y.min()} to {y.max()}"
