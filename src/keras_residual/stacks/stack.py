@@ -15,9 +15,10 @@ from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import direct
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.configured import Configured, settings_of
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape
+from keras_residual.layers.serialization import deserialize, register
+from keras_residual.layers.shapes import Shape, sublayers
 from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
@@ -54,7 +55,7 @@ REMATS = (False, True, "full", "sqrt")
 
 
 @register
-class ResidualStack(keras.layers.Layer):
+class ResidualStack(Configured):
     """Applies `depth` copies of a block one after another; with `execution="scan"` they are compiled once.
 
     Args:
@@ -151,6 +152,8 @@ class ResidualStack(keras.layers.Layer):
             hindrance = "the blocks are made by a function of the index, so that they may differ"
         elif not self.topology.fixed_shape:
             hindrance = f"the streams of {type(self.topology).__name__} grow with depth"
+        elif any(name.startswith("block_") for name in self._saved_parts.value or ()):
+            hindrance = "layers of single blocks have been changed, so that they differ"
         if asked == "scan" and hindrance:
             rule = f"'unrolled' or 'auto' here, since {hindrance}"
             raise bad_argument(owner_of(self), "execution", rule, asked)
@@ -199,28 +202,60 @@ class ResidualStack(keras.layers.Layer):
 
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
+        pattern = self.pattern
         if self.execution == "scan":
-            return [self._make_cell(None)]
-        cells = [self._make_cell(index) for index in range(self.depth)]
-        for cell in cells:
-            self._tracker.add_to_store("layers", cell)
-        if not isinstance(self.pattern, GivenBlocks):
+            return [self._make_cell(self._reworked(copies(owner_of(self), pattern), {}), None)]
+        cells: list[Cell] = []
+        if isinstance(pattern, GivenBlocks):
+            given, known = self._given_blocks(pattern), {}
+            for index, layers in enumerate(given):
+                layers = self._reworked(layers, known)
+                if given is not pattern.blocks:
+                    layers = self._made_layers(index, layers, [None] * len(layers))
+                cells.append(self._make_cell(layers, index))
+        else:
+            settings: list[Any] = []
+            for index in range(self.depth):
+                layers = self._reworked(copies(owner_of(self), pattern), {})
+                settings = settings or [settings_of(layer) for layer in layers]
+                cells.append(self._make_cell(self._made_layers(index, layers, settings), index))
             base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
             for index, cell in enumerate(cells):
                 for generator, states in zip(seed_generators(cell), base, strict=True):
                     set_state(generator, states[index])
+        for cell in cells:
+            self._tracker.add_to_store("layers", cell)
         return cells
 
-    def _make_cell(self, index: int | None) -> Cell:
-        pattern = self.pattern
-        layers = pattern(index or 0) if isinstance(pattern, GivenBlocks) else copies(owner_of(self), pattern)
-        if self.depth_rule is not None:
-            layers = [
-                self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
-                for layer in layers
-            ]
-        if any(self._rates):
-            layers = [with_arguments(cast(Residual, layer), drop_path_rate=max(self._rates)) for layer in layers]
+    def _given_blocks(self, pattern: GivenBlocks) -> list[list[keras.Layer]]:
+        """Returns the layers of each block as they were given, or copies that the stack may rework."""
+        reworks = self.depth_rule is not None or any(self._rates)
+        return copies(owner_of(self), pattern.blocks) if reworks else pattern.blocks
+
+    def _reworked(self, layers: Sequence[keras.Layer], known: dict[int, keras.Layer]) -> list[keras.Layer]:
+        """Returns the layers of a block as the depth rule and the rates want them; `known` are those of others."""
+        for layer in layers:
+            if id(layer) in known:
+                continue
+            made = layer
+            if self.depth_rule is not None:
+                made = self.depth_rule.configure(cast(Residual, made), depth=self.depth, per_block=len(layers))
+            if any(self._rates):
+                made = with_arguments(cast(Residual, made), drop_path_rate=max(self._rates))
+            known[id(layer)] = made
+        return [known[id(layer)] for layer in layers]
+
+    def _made_layers(self, index: int, layers: Sequence[keras.Layer], settings: Sequence[Any]) -> list[keras.Layer]:
+        """Returns the layers of a block as they were when the stack was saved."""
+        made = {
+            id(layer): self._made(f"block_{index}_{position}", layer, settings[position])
+            for position, layer in enumerate(layers)
+        }
+        return [made[id(layer)] for layer in layers]
+
+    def _make_cell(self, layers: Sequence[keras.Layer], index: int | None) -> Cell:
+        """Returns the block of these layers; with the index None the one that stands for all."""
+        name = "block" if index is None else f"block_{index}"
         links = []
         if not isinstance(self.topology, Single):
             places = [
@@ -228,9 +263,12 @@ class ResidualStack(keras.layers.Layer):
                 for i, layer in enumerate(layers)
             ]
             links = [self.topology.link(place) for place in places]
-        cell = Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
+            if index is not None:
+                links = [self._made(f"{name}_{link.name}", link) for link in links]
+        flag = self._saved_part(name).get("trainable", self.trainable)
+        cell = Cell(layers, links, name=name, dtype=self.dtype_policy, trainable=flag)
         own_seeds(cell)
-        return cell
+        return cell if index is None else self._made(name, cell, {**settings_of(cell), "trainable": True})
 
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
@@ -259,6 +297,10 @@ class ResidualStack(keras.layers.Layer):
             else:
                 spread_initial_values(blocks.cells, gains)
         for cell in blocks.cells:
+            # Only now, since while the blocks were built they had no values.
+            for part in sublayers(cell):
+                if isinstance(part, Configured):
+                    part._restore_inner_layers()
             _backend.register_parameters(cell)
         for generator in seeds:
             self._tracker.add_to_store("seed_generators", generator)
@@ -266,7 +308,7 @@ class ResidualStack(keras.layers.Layer):
         for variable in blocks.stacked:
             if id(variable) not in states:
                 self._track_variable(variable)
-        if not self.trainable:
+        if blocks.scanned and not self.trainable:
             blocks.set_trainable(False)
 
     # --- Calling -----------------------------------------------------------------------------------------------------
@@ -395,7 +437,6 @@ class ResidualStack(keras.layers.Layer):
             made.build(self._built_for)
             made.topology.set_weights(self.topology.get_weights())
             made._blocks.copy_from(self._blocks)
-            made.trainable = self.trainable
         return made
 
     def _check_built(self) -> None:
@@ -403,39 +444,37 @@ class ResidualStack(keras.layers.Layer):
             raise ValueError(f"{owner_of(self)} has no weights yet: call it, or build it for the shape of its input.")
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights of the blocks, in the same form whatever the execution."""
-        self._blocks.save(store)
+        """Saves the weights of the blocks, in the same form whatever the execution; none before the stack is built."""
+        if self.built:
+            self._blocks.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what a stack of the same blocks saved, whatever its execution."""
+        if not self.built and not list(store.keys()):
+            return
         self._check_built()
         self._blocks.load(store)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every argument as it was given; layers as Keras serialises them."""
+    def _given_layers(self) -> list[keras.Layer]:
         pattern = self.pattern
-        given = isinstance(pattern, GivenBlocks)
-        block = {"blocks": [serialize(block) for block in pattern.blocks]} if given else serialize(pattern)
-        return {
-            **super().get_config(),
-            "block": block,
-            "depth": self.depth,
-            "depth_rule": None if self.depth_rule is None else keras.saving.serialize_keras_object(self.depth_rule),
-            "drop_path_rate": self.drop_path_rate,
-            "topology": serialize(self.topology),
-            "execution": self._requested_execution,
-            "remat": self.remat,
-        }
+        given = isinstance(pattern, GivenBlocks) and self._given_blocks(pattern) is pattern.blocks
+        blocks = pattern.blocks if given else []
+        return [*super()._given_layers(), *(layer for block in blocks for layer in block)]
+
+    def _argument(self, name: str) -> Any:
+        if name == "block":
+            pattern = self.pattern
+            return {"blocks": pattern.blocks} if isinstance(pattern, GivenBlocks) else pattern
+        return self._requested_execution if name == "execution" else super()._argument(name)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ResidualStack:
         """Makes the layer from `get_config`'s dictionary."""
-        config = dict(config)
-        block = config.pop("block")
-        given = isinstance(block, dict) and "blocks" in block
-        made = GivenBlocks([deserialize(layers) for layers in block["blocks"]]) if given else deserialize(block)
-        topology, rule = deserialize(config.pop("topology")), deserialize(config.pop("depth_rule"))
-        return cls(made, topology=topology, depth_rule=rule, **config)
+        block = config["block"]
+        if isinstance(block, dict) and "blocks" in block:
+            argument = f"{cls.__name__} {config.get('name')!r}: `block`"
+            config = {**config, "block": GivenBlocks(deserialize(block["blocks"], argument))}
+        return super().from_config(config)
 
 
 def _gains(plan: Any, cell: Cell) -> dict[int, np.ndarray]:

@@ -96,17 +96,6 @@ class LaurelLink(Link):
         gains: Any = ops.convert_to_tensor(self.gains)
         return [gains[i] for i in range(self.previous)]
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "kind": list(self.kind),
-            "rank": self.rank,
-            "previous": self.previous,
-            "history_rank": self.history_rank,
-            "seed": self.seed,
-        }
-
 
 @register
 class Laurel(Topology):
@@ -171,16 +160,6 @@ class Laurel(Topology):
             name=place.link_name,
             dtype=self.dtype_policy,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "kind": list(self.kind),
-            "rank": self.rank,
-            "previous": self.previous,
-            "history_rank": self.history_rank,
-        }
 
 
 def _kinds(owner: str, kind: Any) -> tuple[str, ...]:
