@@ -194,12 +194,16 @@ class Configured(keras.layers.Layer):
         return changed if changed or thawed else None
 
 
-@functools.cache
-def arguments_of(cls: type) -> tuple[str, ...]:
+def arguments_of(cls: Any) -> tuple[str, ...]:
     """Returns the names of the constructor's arguments that the classes of this library have, bases first.
 
     Without those that Keras puts into the configuration itself.
     """
+    return _arguments_of(cls)
+
+
+@functools.cache
+def _arguments_of(cls: Any) -> tuple[str, ...]:
     own = [base for base in reversed(cls.__mro__) if base.__module__.partition(".")[0] == PACKAGE]
     signatures = [inspect.signature(vars(base)["__init__"]) for base in own if "__init__" in vars(base)]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

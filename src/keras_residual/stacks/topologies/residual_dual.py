@@ -89,7 +89,7 @@ class ResidualDual(Topology):
         return ResidualDualLink(self.norm, self.axis, name=f"link_{place.position}", dtype=self.dtype_policy)
 
 
-def _norm(owner: ResidualDual | ResidualDualLink, name: str, shape: Shape) -> keras.Layer:
+def _norm(owner: Any, name: str, shape: Shape) -> keras.Layer:
     channels = shape[axis_in_rank(owner_of(owner), owner.axis, len(shape))]
     if channels is None:
         raise bad_argument(owner_of(owner), "inputs", "a tensor with a known number of channels", shape)
