@@ -207,10 +207,11 @@ class ResidualStack(Configured):
             return [self._make_cell(self._reworked(copies(owner_of(self), pattern), {}), None)]
         cells: list[Cell] = []
         if isinstance(pattern, GivenBlocks):
-            given, known = self._given_blocks(pattern), {}
+            known: dict[int, keras.Layer] = {}
+            given = copies(owner_of(self), pattern.blocks) if self._reworks else pattern.blocks
             for index, layers in enumerate(given):
                 layers = self._reworked(layers, known)
-                if given is not pattern.blocks:
+                if self._reworks:
                     layers = self._made_layers(index, layers, [None] * len(layers))
                 cells.append(self._make_cell(layers, index))
         else:
@@ -227,10 +228,9 @@ class ResidualStack(Configured):
             self._tracker.add_to_store("layers", cell)
         return cells
 
-    def _given_blocks(self, pattern: GivenBlocks) -> list[list[keras.Layer]]:
-        """Returns the layers of each block as they were given, or copies that the stack may rework."""
-        reworks = self.depth_rule is not None or any(self._rates)
-        return copies(owner_of(self), pattern.blocks) if reworks else pattern.blocks
+    @property
+    def _reworks(self) -> bool:
+        return self.depth_rule is not None or any(self._rates)
 
     def _reworked(self, layers: Sequence[keras.Layer], known: dict[int, keras.Layer]) -> list[keras.Layer]:
         """Returns the layers of a block as the depth rule and the rates want them; `known` are those of others."""
@@ -457,8 +457,7 @@ class ResidualStack(Configured):
 
     def _given_layers(self) -> list[keras.Layer]:
         pattern = self.pattern
-        given = isinstance(pattern, GivenBlocks) and self._given_blocks(pattern) is pattern.blocks
-        blocks = pattern.blocks if given else []
+        blocks = pattern.blocks if isinstance(pattern, GivenBlocks) and not self._reworks else []
         return [*super()._given_layers(), *(layer for block in blocks for layer in block)]
 
     def _argument(self, name: str) -> Any:
