@@ -202,30 +202,28 @@ class ResidualStack(Configured):
 
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
-        pattern = self.pattern
+        owner, pattern = owner_of(self), self.pattern
         if self.execution == "scan":
-            return [self._make_cell(self._reworked(copies(owner_of(self), pattern), {}), None)]
-        cells: list[Cell] = []
+            return [self._make_cell(self._reworked(copies(owner, pattern), {}), None)]
         if isinstance(pattern, GivenBlocks):
             known: dict[int, keras.Layer] = {}
-            given = copies(owner_of(self), pattern.blocks) if self._reworks else pattern.blocks
-            for index, layers in enumerate(given):
-                layers = self._reworked(layers, known)
-                if self._reworks:
-                    layers = self._made_layers(index, layers, [None] * len(layers))
-                cells.append(self._make_cell(layers, index))
+            given = copies(owner, pattern.blocks) if self._reworks else pattern.blocks
+            blocks = [self._reworked(layers, known) for layers in given]
+            # Those that the stack was given are in the configuration as they are.
+            settings = [[settings_of(layer) for layer in layers] for layers in blocks] if self._reworks else []
         else:
-            settings: list[Any] = []
-            for index in range(self.depth):
-                layers = self._reworked(copies(owner_of(self), pattern), {})
-                settings = settings or [settings_of(layer) for layer in layers]
-                cells.append(self._make_cell(self._made_layers(index, layers, settings), index))
+            blocks = [self._reworked(copies(owner, pattern), {}) for _ in range(self.depth)]
+            settings = [[settings_of(layer) for layer in blocks[0]]] * self.depth
+        if settings:
+            blocks = [self._made_layers(index, *pair) for index, pair in enumerate(zip(blocks, settings, strict=True))]
+        cells = [self._make_cell(layers, index) for index, layers in enumerate(blocks)]
+        for cell in cells:
+            self._tracker.add_to_store("layers", cell)
+        if not isinstance(pattern, GivenBlocks):
             base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
             for index, cell in enumerate(cells):
                 for generator, states in zip(seed_generators(cell), base, strict=True):
                     set_state(generator, states[index])
-        for cell in cells:
-            self._tracker.add_to_store("layers", cell)
         return cells
 
     @property
@@ -248,7 +246,7 @@ class ResidualStack(Configured):
     def _made_layers(self, index: int, layers: Sequence[keras.Layer], settings: Sequence[Any]) -> list[keras.Layer]:
         """Returns the layers of a block as they were when the stack was saved."""
         made = {
-            id(layer): self._made(f"block_{index}_{position}", layer, settings[position])
+            id(layer): self._made(f"block_{index}.{position}", layer, settings[position])
             for position, layer in enumerate(layers)
         }
         return [made[id(layer)] for layer in layers]
@@ -264,7 +262,7 @@ class ResidualStack(Configured):
             ]
             links = [self.topology.link(place) for place in places]
             if index is not None:
-                links = [self._made(f"{name}_{link.name}", link) for link in links]
+                links = [self._made(f"{name}.{link.name}", link) for link in links]
         flag = self._saved_part(name).get("trainable", self.trainable)
         cell = Cell(layers, links, name=name, dtype=self.dtype_policy, trainable=flag)
         own_seeds(cell)
