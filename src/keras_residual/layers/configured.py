@@ -45,9 +45,11 @@ class Configured(keras.layers.Layer):
         self._saved_parts = Untracked(changed_parts)
         self._made_parts = Untracked({})
 
-    @property
     def _parts(self) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-        """By name the layers that this one made, how they are by default, and whether they have its dtype policy."""
+        """Returns by name the layers that this one made, how they are by default, and whether they have its policy.
+
+        No property: Keras saves what is in those.
+        """
         return self._made_parts.value
 
     # --- The configuration -------------------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ class Configured(keras.layers.Layer):
             layer = type(layer).from_config({**layer.get_config(), **changes})
         elif "dtype" in changes:
             layer.dtype_policy = changes["dtype"]
-        self._parts[name] = (layer, settings, shares_policy)
+        self._parts()[name] = (layer, settings, shares_policy)
         return layer
 
     def _saved_part(self, name: str) -> Changes:
@@ -110,7 +112,7 @@ class Configured(keras.layers.Layer):
 
     def _given_layers(self) -> list[keras.Layer]:
         """Returns the layers that this one was given and uses."""
-        made = {id(layer) for layer, _, _ in self._parts.values()}
+        made = {id(layer) for layer, _, _ in self._parts().values()}
         return [layer for layer in self._flatten_layers(include_self=False, recursive=False) if id(layer) not in made]
 
     def _freeze_given(self) -> None:
@@ -158,7 +160,7 @@ class Configured(keras.layers.Layer):
         self._restore_inner_layers()
         super()._post_build()
         # Of layers that are alike one that is as it was made, if there is one.
-        parts = [(layer, settings, self._saved_part(name)) for name, (layer, settings, _) in self._parts.items()]
+        parts = [(layer, settings, self._saved_part(name)) for name, (layer, settings, _) in self._parts().items()]
         alike = {id(part[1]): part for part in sorted(parts, key=lambda part: len(part[2]), reverse=True)}
         for layer, settings, changes in alike.values():
             built = _settled(settings, settings_of(layer))
@@ -167,7 +169,7 @@ class Configured(keras.layers.Layer):
     def _changed_parts(self, config: dict[str, Any]) -> dict[str, Any] | None:
         """Returns what a new layer of this configuration would not have; None for nothing."""
         changed = {}
-        for name, (layer, settings, shares_policy) in self._parts.items():
+        for name, (layer, settings, shares_policy) in self._parts().items():
             expected = settings if self.trainable else _frozen(settings)
             if shares_policy:
                 expected = {**expected, "dtype": _policy_of(self)}
@@ -188,7 +190,7 @@ class Configured(keras.layers.Layer):
 
         saved = self._saved_parts.value
         if not self.built:
-            changed |= {name: changes for name, changes in (saved or {}).items() if name not in self._parts}
+            changed |= {name: changes for name, changes in (saved or {}).items() if name not in self._parts()}
             return changed if changed or saved is not None else None
         # Where this is frozen and a layer that it was given is not, no changes still say that it was built.
         return changed if changed or thawed else None
