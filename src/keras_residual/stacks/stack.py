@@ -199,12 +199,11 @@ class ResidualStack(keras.layers.Layer):
 
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
-        if self.execution == "scan":
-            return [self._make_cell(None)]
-        cells = [self._make_cell(index) for index in range(self.depth)]
+        scanned = self.execution == "scan"
+        cells = [self._make_cell(index) for index in ([None] if scanned else range(self.depth))]
         for cell in cells:
             self._tracker.add_to_store("layers", cell)
-        if not isinstance(self.pattern, GivenBlocks):
+        if not (scanned or isinstance(self.pattern, GivenBlocks)):
             base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
             for index, cell in enumerate(cells):
                 for generator, states in zip(seed_generators(cell), base, strict=True):
@@ -248,24 +247,17 @@ class ResidualStack(keras.layers.Layer):
         rule = self.depth_rule
         plan = None if rule is None else rule.plan(depth=self.depth, per_block=self.per_block)
         self._contexts = Contexts(self._rates, plan, self.per_block)
-        seeds: Sequence[keras.random.SeedGenerator] = []
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
             for cell in blocks.cells:
                 cell.build(stream)
             gains = [_gains(plan, cell) for cell in blocks.cells]
             if blocks.scanned:
-                blocks.stacked, seeds = stack_variables(blocks.cells[0], self.depth, gains[0])
+                stack_variables(blocks.cells[0], self.depth, gains[0])
             else:
                 spread_initial_values(blocks.cells, gains)
-        for generator in seeds:
-            self._tracker.add_to_store("seed_generators", generator)
-        states = {id(generator.state) for generator in seeds}
-        for variable in blocks.stacked:
-            if id(variable) not in states:
-                self._track_variable(variable)
         if not self.trainable:
-            blocks.set_trainable(False)
+            self.trainable = False  # the blocks' layers too, such as norms, which look at their own flag
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
@@ -326,17 +318,6 @@ class ResidualStack(keras.layers.Layer):
         return tuple(inputs_shape)
 
     # --- As Keras sees it --------------------------------------------------------------------------------------------
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the weights are trained."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        cast(Any, keras.Layer.trainable).fset(self, value)
-        if hasattr(self, "_blocks"):
-            self._blocks.set_trainable(value)
 
     def count_params(self) -> int:
         """Returns the number of weights; in a model's `summary()` it says how they come about."""

@@ -1,29 +1,58 @@
-"""The variables of a scanned stack: those of one block, each with the depth as a leading axis."""
+"""The variables of a scanned stack: those of one block, each with the blocks as its leading axis."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.common.variables import register_uninitialized_variable
 
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
-_STACKED_AXES = "_keras_residual_stacked_axes"
+
+class StackedVariable(keras.Variable):
+    """A variable of a block's layer that holds the values of all blocks along a leading axis.
+
+    To Keras it is one variable of that shape. Within the body of a scan, where a scope has one block's slice in its
+    place, it is that slice, shape and all, so that the layer need not know. Made by `stack_variables`.
+    """
+
+    stacked_axes: int
+    """How many leading axes number blocks: one, and one more for each scanned stack around the stack."""
+
+    @property
+    def _shape(self) -> Any:
+        scope = get_stateless_scope()
+        value = None if scope is None else scope.get_current_value(self)
+        return self.__dict__["_shape"] if value is None else tuple(value.shape)
+
+    @_shape.setter
+    def _shape(self, shape: Any) -> None:
+        self.__dict__["_shape"] = shape
+
+    @property
+    def _ndim(self) -> int:
+        return len(self._shape)
+
+
+def shape_in_block(variable: keras.Variable) -> tuple[int, ...]:
+    """Returns the shape of a variable in one block: without the axes along which a scanned stack lays its blocks."""
+    return tuple(variable.shape)[getattr(variable, "stacked_axes", 0) :]
 
 
 def rank_in_block(variable: keras.Variable) -> int:
-    """Returns the number of a variable's axes in one block: without those along which a scanned stack lays its blocks.
+    """Returns the number of a variable's axes in one block.
 
     What treats matrices and vectors differently, such as weight decay, goes by this.
     """
-    return len(variable.shape) - getattr(variable, _STACKED_AXES, 0)
+    return len(shape_in_block(variable))
 
 
 def is_float(variable: keras.Variable) -> bool:
@@ -66,38 +95,12 @@ def set_state(generator: keras.random.SeedGenerator, value: np.ndarray) -> None:
         generator.state.assign(value)
 
 
-class StackedSeeds(keras.random.SeedGenerator):
-    """The states of one seed generator's copies in the blocks, `(depth, …, 2)`: state, but no weight of the stack.
-
-    Args:
-        states: The state of each copy.
-        name: Name of the generator.
-    """
-
-    def __init__(self, states: np.ndarray, name: str) -> None:
-        super().__init__(seed=int(states.flat[0]), name=name)
-        with keras.name_scope(name):
-            self.state = keras.Variable(
-                _constant(states),
-                shape=states.shape,
-                dtype=self.state._dtype,
-                trainable=False,
-                aggregation="none",
-                name="seed_generator_state",
-            )
-
-
 def _constant(value: np.ndarray) -> Callable[..., Any]:
     def initializer(shape: Any, dtype: Any = None) -> Any:
         del shape
         return ops.convert_to_tensor(value, dtype=dtype)
 
     return initializer
-
-
-def _nothing_yet(shape: Any, dtype: Any = None) -> Any:
-    # On the host: drawn by the backend, it would compile a program for its shape.
-    return ops.convert_to_tensor(np.zeros(shape, "float32"), dtype=dtype)
 
 
 def own_seeds(layer: keras.Layer) -> None:
@@ -110,29 +113,37 @@ def own_seeds(layer: keras.Layer) -> None:
             generator._initial_seed = 0
 
 
-def stack_variables(
-    cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarray]
-) -> tuple[list[keras.Variable], list[StackedSeeds]]:
-    """Returns for each variable of a block that was built in a stateless scope the one with a slice for each depth.
+def stack_variables(cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarray]) -> None:
+    """Gives each variable of a block that was built in a stateless scope a slice for each depth.
 
     Args:
-        cell: The block. Its own variables get zeros: they are never read.
+        cell: The block.
         depth: Number of blocks.
         gains: Factors `(depth,)` on initial values, by the `id` of the variable.
-
-    Returns:
-        The stacked variables in the order of `cell.variables`, and the generators of those that are states of seeds.
     """
-    seeds = {id(g.state): StackedSeeds(block_states(g, depth), g.name) for g in seed_generators(cell)}
-    made = []
+    states = {id(g.state): block_states(g, depth) for g in seed_generators(cell)}
     for variable in cell.variables:
-        if id(variable) in seeds:
-            made.append(seeds[id(variable)].state)
-            continue
-        made.append(_stack_variable(variable, cell.path or "", depth, gains.get(id(variable))))
-        if variable._value is None:
-            variable._initializer = _nothing_yet
-    return made, list(seeds.values())
+        if id(variable) in states:
+            initializer: Any = _constant(states[id(variable)])
+        else:
+            initializer = variable._initializer
+            if variable._value is not None:
+                # Made with its layer, before there was a stack: every block starts with the same.
+                initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
+            initializer = StackedInitializer(initializer, depth, gains.get(id(variable)))
+        shape = (depth, *variable.shape)
+        if variable.regularizer is not None:
+            variable.regularizer = StackedRegularizer(variable.regularizer)
+        if variable.constraint is not None:
+            variable.constraint = StackedConstraint(variable.constraint)
+        variable.stacked_axes = 1 + getattr(variable, "stacked_axes", 0)
+        # Another class for what the layer already holds: Keras has no way to make a layer create variables of ours.
+        variable.__class__ = StackedVariable
+        variable._shape = shape
+        variable._initializer = initializer
+        if variable._value is not None:
+            variable._value = None
+            register_uninitialized_variable(variable)
 
 
 def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.ndarray]]) -> None:
@@ -188,33 +199,6 @@ class StackedConstraint(keras.constraints.Constraint):
         return {"constraint": keras.saving.serialize_keras_object(self.constraint)}
 
 
-def _stack_variable(variable: Any, prefix: str, depth: int, gains: np.ndarray | None) -> keras.Variable:
-    initializer = variable._initializer
-    if variable._value is not None:
-        # Made with its layer, before there was a stack: every block starts with the same.
-        initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
-    *scopes, name = variable.path.removeprefix(prefix).strip("/").split("/")
-    with ExitStack() as opened:
-        for scope in scopes:
-            opened.enter_context(keras.name_scope(scope))
-        made = keras.Variable(
-            StackedInitializer(initializer, depth, gains),
-            shape=(depth, *variable.shape),
-            dtype=variable._dtype,
-            trainable=variable.trainable,
-            autocast=variable._autocast,
-            aggregation=variable.aggregation,
-            synchronization=variable.synchronization,
-            name=name,
-        )
-    setattr(made, _STACKED_AXES, 1 + getattr(variable, _STACKED_AXES, 0))
-    if variable.regularizer is not None:
-        made.regularizer = StackedRegularizer(variable.regularizer)
-    if variable.constraint is not None:
-        made.constraint = StackedConstraint(variable.constraint)
-    return made
-
-
 @contextmanager
 def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
     """Opens a scope in which the variables have these values, and every other one what it has outside.
@@ -223,9 +207,10 @@ def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> It
     stored value there, and its gradient would silently be zero.
     """
     outer = get_stateless_scope()
-    scope = keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True)
+    scope = keras.StatelessScope(collect_losses=True)
     inherited = {} if outer is None else outer.state_mapping
-    scope.state_mapping = {**inherited, **scope.state_mapping}
+    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
+    scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
     before = dict(scope.state_mapping)
     own = {id(variable) for variable in variables}
     with scope:
