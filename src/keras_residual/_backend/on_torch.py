@@ -136,6 +136,8 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         run = ctx.run
+        if torch.is_grad_enabled():  # by `create_graph=True`
+            return None, *_differentiable_pullback(run, ctx.saved_tensors, grad_outputs)
         rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(run.outputs, list(grad_outputs))
         _, weights = keras.tree.pack_sequence_as(run.inputs, ctx.saved_tensors)
         bars = run.program.run_backward(ctx.state, rows_bar, weights, run.others, losses_bar)
@@ -150,6 +152,23 @@ class _Run:
     others: Any
     inputs: Any
     outputs: Any = None
+
+
+def _differentiable_pullback(run: _Run, flat: Any, grad_outputs: Any) -> list[Any]:
+    """Returns the cotangents of the inputs as functions of inputs and cotangents that can be differentiated again.
+
+    For that every block's activations are kept: what undoes a block starts from tensors that no graph leads to.
+    """
+    # Each a tensor of its own: where one input was computed from another, only what goes through the stack counts here.
+    inputs = [tensor.view_as(tensor) for tensor in flat]
+    rows, weights = keras.tree.pack_sequence_as(run.inputs, inputs)
+    state, losses, _ = run.program.run(rows, weights, run.others)
+    outputs = keras.tree.flatten((run.program.leave(state), losses))
+    pairs = zip(outputs, grad_outputs[: len(outputs)], strict=True)
+    ends, cotangents = zip(*[(end, bar) for end, bar in pairs if end.requires_grad], strict=True)
+    asked = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(ends, asked, cotangents, create_graph=True, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
 def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:

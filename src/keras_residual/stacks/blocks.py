@@ -11,9 +11,11 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained
+from keras_residual.stacks.pattern import of_block, once
 from keras_residual.stacks.state import is_float
 
 
@@ -51,6 +53,19 @@ class Blocks:
             variables = cell.variables
             for index, value in changed.items():
                 variables[int(index)].assign(value)
+
+    def frozen(self) -> list[list[int]]:
+        """Returns the indices of the layers in each block that are not trained, once where all blocks agree."""
+        found = once([[i for i, part in enumerate(sublayers(cell)) if not part.trainable] for cell in self.cells])
+        return found if any(found) else []
+
+    def set_frozen(self, frozen: Sequence[Sequence[int]]) -> None:
+        """Freezes the layers that `frozen` returns, and no others."""
+        for number, cell in enumerate(self.cells):
+            for index, part in enumerate(sublayers(cell)):
+                wanted = index not in of_block(frozen, number)
+                if part.trainable != wanted:
+                    part.trainable = wanted
 
     # --- Weights by name ---------------------------------------------------------------------------------------------
 

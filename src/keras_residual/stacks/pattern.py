@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import keras
@@ -11,7 +12,8 @@ from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.layers import arguments
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, serialize
-from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shapes import channel_axis, sublayers
+from keras_residual.stacks.topologies.base import Topology
 
 _LAYERS = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
 
@@ -29,6 +31,54 @@ class GivenBlocks:
     def __call__(self, index: int) -> list[keras.Layer]:
         """Returns the layers of a block."""
         return self.blocks[index]
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A block as a configuration has it: the argument, and what was changed in the layers that were made of it.
+
+    Args:
+        block: What the stack was given, or `GivenBlocks`.
+        changed: Configurations of the layers of each block, or of one that stands for all; None for those of `block`.
+        frozen: Indices of the layers within a block that are not trained, for each block or once for all.
+    """
+
+    block: Any
+    changed: Sequence[Any] | None = None
+    frozen: Sequence[Sequence[int]] = ()
+
+    def layers(self, index: int) -> list[keras.Layer]:
+        """Returns new layers of a block that was changed."""
+        changed = cast(Sequence[Any], self.changed)
+        return deserialize(_unshared(of_block(changed, index)))
+
+    @property
+    def alike(self) -> bool:
+        """Whether the same was changed in every block."""
+        return len(self.changed or ()) <= 1 and len(self.frozen) <= 1
+
+
+def of_block(parts: Sequence[Any], index: int) -> Any:
+    """Returns the part for a block, from one for each or one for all."""
+    return parts[index if len(parts) > 1 else 0]
+
+
+def once(parts: Sequence[Any]) -> list[Any]:
+    """Returns the parts, one for each block, or the first alone where all are equal."""
+    return [parts[0]] if all(part == parts[0] for part in parts) else list(parts)
+
+
+def without_flags(config: Any) -> Any:
+    """Returns a configuration without what says which layers are trained."""
+    if isinstance(config, dict):
+        return {key: without_flags(value) for key, value in config.items() if key != "trainable"}
+    return [without_flags(item) for item in config] if isinstance(config, (list, tuple)) else config
+
+
+def is_adapted(layers: Sequence[keras.Layer]) -> bool:
+    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
+    parts = [part for layer in layers for part in sublayers(layer)]
+    return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
 
 
 def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
@@ -102,6 +152,17 @@ def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, 
             rule = f"blocks that are keras_residual.Residual, for {argument}={value!r}"
             way_out = "Wrap it: Residual(layer)." if argument == "topology" else "Set it in the block itself."
             raise bad_argument(owner, "block", rule, f"{layer.name!r} ({type(layer).__name__})", way_out)
+
+
+def check_channels(owner: str, topology: Topology, layers: Sequence[keras.Layer], rank: int) -> None:
+    """Raises where the blocks have their channels in another axis than the one in which the topology looks for them."""
+    wanted = topology.channel_axis
+    axis = channel_axis(layers, rank)
+    if wanted is not None and wanted % rank != axis % rank:
+        where = "channels_first" if axis == 1 else "channels_last"
+        rule = f"one that takes the channels where the blocks have them, which are {where}"
+        way_out = f"{type(topology).__name__} looks for them in axis {wanted}. Take data_format='channels_last'."
+        raise bad_argument(owner, "topology", rule, topology.name, way_out)
 
 
 def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> None:

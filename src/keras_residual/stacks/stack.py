@@ -17,7 +17,7 @@ from keras_residual.layers import direct
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape
+from keras_residual.layers.shapes import Shape, sublayers
 from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
@@ -25,21 +25,30 @@ from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.contexts import Contexts, ramp
 from keras_residual.stacks.counts import BlockCount
 from keras_residual.stacks.depth_rules.norm_rules import check_depth
-from keras_residual.stacks.execution import Program
+from keras_residual.stacks.execution import Program, leave_remat_scope
 from keras_residual.stacks.observe import Observation
+from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
     GivenBlocks,
+    Saved,
     as_pattern,
+    check_channels,
     check_connections,
     check_plain,
     classes_of,
     copies,
+    is_adapted,
+    of_block,
+    once,
     with_arguments,
+    without_flags,
 )
 from keras_residual.stacks.state import (
     block_states,
     own_seeds,
+    refuse_by_block,
     seed_generators,
+    set_places,
     set_state,
     spread_initial_values,
     stack_variables,
@@ -126,12 +135,15 @@ class ResidualStack(keras.layers.Layer):
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
         self.depth = depth
-        self._pattern = Untracked(as_pattern(owner, block, depth))
+        saved = block if isinstance(block, Saved) else Saved(block)
+        self._saved = Untracked(saved)
+        self._pattern = Untracked(as_pattern(owner, saved.block, depth))
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
         self.topology = make_topology(topology)
         self.remat = "full" if remat is True else remat
+        self._remat_by_scope = leave_remat_scope(self, [layer for layers in self._patterns() for layer in layers])
         self._requested_execution = execution
         self.execution, self.execution_reason = self._choose_execution()
         self.observation: Observation | None = None
@@ -140,6 +152,7 @@ class ResidualStack(keras.layers.Layer):
         # Held where Keras does not look: the one body of a scanned stack has no weights of its own, and the cells of
         # an unrolled one are saved by this layer, in one form for both.
         self._blocks = Blocks(owner, self._make_cells(), depth, scanned=self.execution == "scan")
+        self._made = Untracked(self._configurations())
 
     # --- What is chosen ----------------------------------------------------------------------------------------------
 
@@ -149,6 +162,10 @@ class ResidualStack(keras.layers.Layer):
         hindrance = None
         if isinstance(self.pattern, GivenBlocks):
             hindrance = "the blocks are made by a function of the index, so that they may differ"
+        elif not self._saved.value.alike:
+            hindrance = "the blocks differ in what was changed in them or frozen"
+        elif is_adapted(self._saved.value.layers(0) if self._saved.value.changed else self.pattern):
+            hindrance = "the blocks have quantised layers or adapters, each with numbers of its own"
         elif not self.topology.fixed_shape:
             hindrance = f"the streams of {type(self.topology).__name__} grow with depth"
         if asked == "scan" and hindrance:
@@ -210,9 +227,12 @@ class ResidualStack(keras.layers.Layer):
                     set_state(generator, states[index])
         return cells
 
-    def _make_cell(self, index: int | None) -> Cell:
-        pattern = self.pattern
-        layers = pattern(index or 0) if isinstance(pattern, GivenBlocks) else copies(owner_of(self), pattern)
+    def _connections(self, index: int) -> list[keras.Layer]:
+        """Returns the layers of a block: new ones, or those that a function of the index made."""
+        saved, pattern = self._saved.value, self.pattern
+        if saved.changed:
+            return saved.layers(index)
+        layers = pattern(index) if isinstance(pattern, GivenBlocks) else copies(owner_of(self), pattern)
         if self.depth_rule is not None:
             layers = [
                 self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
@@ -220,6 +240,10 @@ class ResidualStack(keras.layers.Layer):
             ]
         if any(self._rates):
             layers = [with_arguments(cast(Residual, layer), drop_path_rate=max(self._rates)) for layer in layers]
+        return layers
+
+    def _make_cell(self, index: int | None) -> Cell:
+        layers = self._connections(index or 0)
         links = []
         if not isinstance(self.topology, Single):
             places = [
@@ -228,13 +252,26 @@ class ResidualStack(keras.layers.Layer):
             ]
             links = [self.topology.link(place) for place in places]
         cell = Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
+        if self._remat_by_scope.above is not None:
+            for part in sublayers(cell):
+                part._remat_mode = None
         own_seeds(cell)
         return cell
+
+    def _configurations(self) -> list[Any]:
+        """Returns the configurations of the blocks as they are made; none where the layers are those of the pattern."""
+        cells = self._blocks.cells
+        if not isinstance(self.pattern, GivenBlocks):
+            return [serialize(cells[0].connections)]
+        if cells[0].connections[0] is self.pattern.blocks[0][0]:
+            return []
+        return [serialize(cell.connections) for cell in cells]
 
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
         del block_mask_shape
         enable_compilation_cache_by_default()
+        extend_optimizers()
         shape = (None, *inputs_shape[1:])
         # The blocks check the channels; a sequence may be longer or shorter than the one it was built for.
         self.input_spec = keras.InputSpec(ndim=len(shape))
@@ -242,6 +279,7 @@ class ResidualStack(keras.layers.Layer):
         if not self.topology.built:
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
+        check_channels(owner_of(self), self.topology, self._blocks.cells[0].connections, len(shape))
         stream = self.topology.stream_shape(shape)
         blocks = self._blocks
         rule = self.depth_rule
@@ -253,11 +291,17 @@ class ResidualStack(keras.layers.Layer):
                 cell.build(stream)
             gains = [_gains(plan, cell) for cell in blocks.cells]
             if blocks.scanned:
-                stack_variables(blocks.cells[0], self.depth, gains[0])
+                stack_variables(owner_of(self), blocks.cells[0], self.depth, gains[0])
             else:
                 spread_initial_values(blocks.cells, gains)
+        if blocks.uniform():
+            set_places(blocks.cells)
+        if blocks.scanned:
+            refuse_by_block(owner_of(self), blocks.cells[0])
         if not self.trainable:
             self.trainable = False  # the blocks' layers too, such as norms, which look at their own flag
+        elif self._saved.value.frozen:
+            blocks.set_frozen(self._saved.value.frozen)
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
@@ -272,7 +316,8 @@ class ResidualStack(keras.layers.Layer):
         blocks = self._blocks
         reversible = isinstance(self.topology, ReversibleTopology)
         watched = observation is not None or block_mask is not None
-        if not (blocks.scanned or self.remat or reversible or watched):
+        remat = self.remat or (not reversible and self._remat_by_scope(inputs))
+        if not (blocks.scanned or remat or reversible or watched):
             for index, cell in enumerate(blocks.cells):
                 plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
                 contexts = self._contexts.of_block(index, None)
@@ -281,12 +326,12 @@ class ResidualStack(keras.layers.Layer):
 
         program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
-        if reversible and not (watched or self.remat):
+        if reversible and not (watched or remat):
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
         else:
             link = blocks.cells[0].links[0] if reversible else None
-            rows = link.enter(rows, undone=not self.remat) if isinstance(link, ReversibleLink) else rows
-            rows, (losses, updates, seen) = program.run(rows, xs, self.remat)
+            rows = link.enter(rows, undone=not remat) if isinstance(link, ReversibleLink) else rows
+            rows, (losses, updates, seen) = program.run(rows, xs, remat)
             rows = link.leave(rows) if isinstance(link, ReversibleLink) else rows
         blocks.assign(updates)
         if program.has_losses:
@@ -305,7 +350,8 @@ class ResidualStack(keras.layers.Layer):
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
         state = self._blocks.state()
         if self._blocks.scanned:
-            index, context = ops.arange(self.depth, dtype="int32"), self._contexts.tensors()
+            # An array rather than `ops.arange`, which exporters of single operations have no rule for.
+            index, context = ops.convert_to_tensor(np.arange(self.depth, dtype="int32")), self._contexts.tensors()
             return {"state": state, "index": index, "context": context, **common}
         return [
             {"state": values, **cast(Any, keras.tree.map_structure(lambda x, i=index: x[i], common))}
@@ -374,7 +420,6 @@ class ResidualStack(keras.layers.Layer):
             made.build(self._built_for)
             made.topology.set_weights(self.topology.get_weights())
             made._blocks.copy_from(self._blocks)
-            made.trainable = self.trainable
         return made
 
     def _check_built(self) -> None:
@@ -395,6 +440,7 @@ class ResidualStack(keras.layers.Layer):
         pattern = self.pattern
         given = isinstance(pattern, GivenBlocks)
         block = {"blocks": [serialize(block) for block in pattern.blocks]} if given else serialize(pattern)
+        changed = {"changed": self._changed(), "frozen": self._blocks.frozen() if self.built and self.trainable else []}
         return {
             **super().get_config(),
             "block": block,
@@ -404,7 +450,18 @@ class ResidualStack(keras.layers.Layer):
             "topology": serialize(self.topology),
             "execution": self._requested_execution,
             "remat": self.remat,
+            **{name: value for name, value in changed.items() if value},
         }
+
+    def _changed(self) -> list[Any] | None:
+        """Returns the configurations of the blocks' layers where they are no more those that the stack was made with.
+
+        Such as by quantisation, adapters, or a rate that was set.
+        """
+        made = self._made.value
+        now = [serialize(cell.connections) for cell in self._blocks.cells] if made else []
+        alike = all(without_flags(found) == without_flags(of_block(made, i)) for i, found in enumerate(now))
+        return None if alike and not self._saved.value.changed else once(now)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ResidualStack:
@@ -413,6 +470,7 @@ class ResidualStack(keras.layers.Layer):
         block = config.pop("block")
         given = isinstance(block, dict) and "blocks" in block
         made = GivenBlocks([deserialize(layers) for layers in block["blocks"]]) if given else deserialize(block)
+        made = Saved(made, config.pop("changed", None), config.pop("frozen", ()))
         topology, rule = deserialize(config.pop("topology")), deserialize(config.pop("depth_rule"))
         return cls(made, topology=topology, depth_rule=rule, **config)
 

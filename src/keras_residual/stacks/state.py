@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -26,6 +27,10 @@ class StackedVariable(keras.Variable):
 
     stacked_axes: int
     """How many leading axes number blocks: one, and one more for each scanned stack around the stack."""
+    stack: str
+    """The outermost of these stacks, for messages."""
+    block_path: str
+    """Path of the one layer that stands for all blocks of that stack."""
 
     @property
     def _shape(self) -> Any:
@@ -53,6 +58,64 @@ def rank_in_block(variable: keras.Variable) -> int:
     What treats matrices and vectors differently, such as weight decay, goes by this.
     """
     return len(shape_in_block(variable))
+
+
+def in_block(variable: StackedVariable, index: int) -> Any:
+    """Returns name, path, shape and dtype that a variable would have in a block, as an unrolled stack has them.
+
+    For what goes by these to choose for a variable, such as a map of layouts or of optimizers.
+    """
+    path = variable.path.replace(variable.block_path, f"{variable.block_path}_{index}", 1)
+    shape = shape_in_block(variable)
+    told = {"name": variable.name, "path": path, "shape": shape, "ndim": len(shape)}
+    return SimpleNamespace(**told, dtype=variable.dtype, trainable=variable.trainable)
+
+
+_PLACE = "_keras_residual_place"
+
+
+def refuse_by_block(owner: str, cell: keras.Layer) -> None:
+    """Makes the layers of a block whose variables are stacked refuse what Keras would do to all blocks as one.
+
+    Args:
+        owner: The stack, for messages.
+        cell: The block.
+    """
+
+    def refusal(what: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise ValueError(
+                f"{owner}: {what} does not reach the layers of a scanned stack, which has the weights of all its "
+                "blocks in one. Take execution='unrolled' for the stack, or stack.with_execution('unrolled')."
+            )
+
+        return refuse
+
+    for part in sublayers(cell):
+        if type(part).quantize is not keras.Layer.quantize:
+            part.quantize = refusal("quantize")
+        if hasattr(part, "enable_lora"):
+            part.enable_lora = refusal("enable_lora")
+
+
+def set_places(cells: Sequence[keras.Layer]) -> None:
+    """Notes of each variable of a stack which weight of a block it is, for `place_of`.
+
+    Args:
+        cells: The blocks, which have weights of the same shapes, or the one of a scanned stack.
+    """
+    stack = object()
+    for cell in cells:
+        for index, variable in enumerate(cell.variables):
+            setattr(variable, _PLACE, (stack, index))
+
+
+def place_of(variable: Any) -> Any:
+    """Returns the outermost stack that a variable is in and which weight of a block it is there; None outside of one.
+
+    It is the same for that weight of every block.
+    """
+    return getattr(variable, _PLACE, None)
 
 
 def is_float(variable: keras.Variable) -> bool:
@@ -113,10 +176,11 @@ def own_seeds(layer: keras.Layer) -> None:
             generator._initial_seed = 0
 
 
-def stack_variables(cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarray]) -> None:
+def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.ndarray]) -> None:
     """Gives each variable of a block that was built in a stateless scope a slice for each depth.
 
     Args:
+        owner: The stack, for messages.
         cell: The block.
         depth: Number of blocks.
         gains: Factors `(depth,)` on initial values, by the `id` of the variable.
@@ -132,18 +196,37 @@ def stack_variables(cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarra
                 initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
             initializer = StackedInitializer(initializer, depth, gains.get(id(variable)))
         shape = (depth, *variable.shape)
+        inner_axes = getattr(variable, "stacked_axes", 0)
         if variable.regularizer is not None:
             variable.regularizer = StackedRegularizer(variable.regularizer)
         if variable.constraint is not None:
             variable.constraint = StackedConstraint(variable.constraint)
-        variable.stacked_axes = 1 + getattr(variable, "stacked_axes", 0)
         # Another class for what the layer already holds: Keras has no way to make a layer create variables of ours.
         variable.__class__ = StackedVariable
-        variable._shape = shape
+        variable.stack, variable.block_path = owner, cell.path
+        variable._layout = _stacked_layout(variable, depth)
+        variable.stacked_axes, variable._shape = 1 + inner_axes, shape
         variable._initializer = initializer
         if variable._value is not None:
             variable._value = None
             register_uninitialized_variable(variable)
+
+
+def _stacked_layout(variable: Any, depth: int) -> Any:
+    """Returns how a variable is laid out over devices: as that of a block of its own, whole along the blocks."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    layouts = [variable._layout]  # where a scanned stack in the block has set it
+    if variable._layout is None:
+        layouts = [distribution.get_variable_layout(in_block(variable, index)) for index in range(depth)]
+    if any(layout.axes != layouts[0].axes for layout in layouts):
+        raise ValueError(
+            f"{variable.stack}: the layout must be the same for the weight {variable.name!r} of every block, but the "
+            "distribution has several, and a scanned stack has the weights of all its blocks in one. Take "
+            "execution='unrolled'."
+        )
+    return keras.distribution.TensorLayout([None, *layouts[0].axes], layouts[0].device_mesh)
 
 
 def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.ndarray]]) -> None:

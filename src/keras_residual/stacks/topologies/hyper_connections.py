@@ -129,6 +129,7 @@ class HyperConnections(MultiStream):
         super().__init__(streams, **kwargs)
         self.dynamic = flag(owner_of(self), "dynamic", dynamic)
         self.fractions = whole_number(owner_of(self), "fractions", fractions)
+        self.channel_axis = -1 if dynamic or self.fractions > 1 else None
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
