@@ -202,15 +202,17 @@ def pullback(program: Reversible, given: Any, others: Any, state: Any, flat: Any
         found = program.run_backward(state, rows_bar, weights, others, losses_bar)
 
         def gradient(*upstream: Any) -> Any:
+            own = [tf.identity(tensor) for tensor in tensors]  # one tensor may be given twice
+            flat, cotangents = own[:count], own[count:]
             with tf.GradientTape() as outer:
-                outer.watch(tensors)
+                outer.watch(own)
                 with tf.GradientTape() as inner:
-                    inner.watch(tensors[:count])
-                    rows, weights = keras.tree.pack_sequence_as(given, list(tensors[:count]))
+                    inner.watch(flat)
+                    rows, weights = keras.tree.pack_sequence_as(given, flat)
                     last, losses, _ = program.run(rows, weights, others)
                     ends = keras.tree.flatten((program.leave(last), losses))
-                kept = _gradients(inner, ends, tensors[:count], tensors[count:])
-            return _gradients(outer, kept, tensors, upstream)
+                kept = _gradients(inner, ends, flat, cotangents)
+            return _gradients(outer, kept, own, upstream)
 
         return keras.tree.flatten(found), gradient
 
