@@ -34,6 +34,7 @@ __all__ = [
     "checkpoint",
     "input_gradient",
     "keeping_random_state",
+    "name_optimizers",
     "probed_gradients",
     "recompute_cheap",
     "reversible",
@@ -113,6 +114,11 @@ def keeping_random_state() -> Iterator[None]:
     """Lets the backend's own generator of random numbers, where it has one, come out as it went in."""
     with _on.keeping_random_state():
         yield
+
+
+def name_optimizers() -> None:
+    """Has Keras save optimizers by their public names, so that a model that was compiled loads on another backend."""
+    _on.name_optimizers()
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -94,6 +94,10 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
     return program(given)
 
 
+def name_optimizers() -> None:
+    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
+
+
 keeping_random_state = nullcontext  # TensorFlow draws from Keras's own generators
 
 

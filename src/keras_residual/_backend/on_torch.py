@@ -10,6 +10,7 @@ from typing import Any, cast
 import keras
 import torch
 import torch.utils.checkpoint
+from keras.src.api_export import REGISTERED_OBJS_TO_NAMES
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
@@ -118,6 +119,16 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the function: automatic differentiation keeps here what it keeps."""
     return function
+
+
+def name_optimizers() -> None:
+    """Has Keras save its optimizers by the names that every backend has for them.
+
+    Here each is made of a subclass without a public name, which another backend would make again and cannot apply.
+    """
+    for name, kind in vars(keras.optimizers).items():
+        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer):
+            REGISTERED_OBJS_TO_NAMES.setdefault(type(kind.__new__(kind)), f"keras.optimizers.{name}")
 
 
 class _Reversible(torch.autograd.Function):

@@ -13,10 +13,11 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import optimizers
+from keras import ops, optimizers
 from keras.src.optimizers.base_optimizer import BaseOptimizer
 
-from keras_residual.stacks.state import StackedVariable, in_block, place_of
+from keras_residual import _backend
+from keras_residual.stacks.state import StackedVariable, in_block, place_of, rank_in_block
 
 _ELEMENTWISE = (
     *(optimizers.SGD, optimizers.Adam, optimizers.AdamW, optimizers.Adamax, optimizers.Nadam, optimizers.RMSprop),
@@ -32,6 +33,7 @@ _EXTENDED = "_knows_stacks"
 
 def extend_optimizers() -> None:
     """Has every optimizer of Keras ask here when it is applied, saved and loaded; once for all."""
+    _backend.name_optimizers()
     for owner, name, extension in (
         (BaseOptimizer, "apply", _apply),
         (optimizers.MultiOptimizer, "apply", _apply),
@@ -86,8 +88,9 @@ def _clipped(optimizer: Any, grad: Any, variable: Any) -> Any:
     if grad is None or optimizer._overwrite_variable_with_gradient(variable):
         return grad
     scale = optimizer.loss_scale_factor or 1.0
-    axes = list(range(getattr(variable, "stacked_axes", 0), len(variable.shape)))
-    return grad if not axes else optimizer._clip_by_norm(grad / scale, axes) * scale
+    shape = tuple(variable.shape)
+    each = ops.reshape(grad, (*shape[: len(shape) - rank_in_block(variable)], -1))  # a row for each block
+    return ops.reshape(optimizer._clip_by_norm(each / scale, len(each.shape) - 1) * scale, shape)
 
 
 def _check(optimizer: Any, variable: StackedVariable) -> None:

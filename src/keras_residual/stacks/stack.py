@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -217,7 +218,14 @@ class ResidualStack(keras.layers.Layer):
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
         scanned = self.execution == "scan"
-        cells = [self._make_cell(index) for index in ([None] if scanned else range(self.depth))]
+        cells = [self._make_cell(None if scanned else 0)]
+        drawn = random.getstate()
+        if not scanned:
+            cells += [self._make_cell(index) for index in range(1, self.depth)]
+        if not isinstance(self.pattern, GivenBlocks):
+            # All blocks draw by the seeds of the first, so that what is made after the stack gets the same ones
+            # however it is executed.
+            random.setstate(drawn)
         for cell in cells:
             self._tracker.add_to_store("layers", cell)
         if not (scanned or isinstance(self.pattern, GivenBlocks)):
