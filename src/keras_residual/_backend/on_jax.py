@@ -99,6 +99,11 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
     return program([variable.value for variable in variables], given)
 
 
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what the function makes of each slice."""
+    return jax.vmap(function)(x)
+
+
 def name_optimizers() -> None:
     """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 

@@ -94,6 +94,9 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
     return program(given)
 
 
+map_slices = keras.ops.vectorized_map
+
+
 def name_optimizers() -> None:
     """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 

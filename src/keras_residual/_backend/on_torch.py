@@ -121,6 +121,11 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what the function makes of each slice; unlike in `torch.vmap` it may write to tensors of its own."""
+    return torch.stack([function(part) for part in torch.unbind(x)])
+
+
 def name_optimizers() -> None:
     """Has Keras save its optimizers by the names that every backend has for them.
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
@@ -49,10 +50,20 @@ class Blocks:
 
     def assign(self, updates: Any) -> None:
         """Assigns what the blocks made of their state: new values by the index of the variable."""
+        # On JAX the gradient is that of a function whose weights are its arguments. Elsewhere it is asked for at what
+        # was assigned, which a program of the blocks does not give.
+        refused = get_stateless_scope() is None and _backend.BACKEND != "jax"
         for cell, changed in zip(self.cells, [updates] if self.scanned else updates, strict=True):
             variables = cell.variables
             for index, value in changed.items():
-                variables[int(index)].assign(value)
+                variable = variables[int(index)]
+                if refused and is_trained(variable):
+                    raise ValueError(
+                        f"{self.owner}: a block assigns to {variable.name!r}, which is trained, as "
+                        "SpectralNormalization does. Of a scanned, rematerialised or reversible stack the gradient "
+                        "would be another one. Use execution='unrolled' and remat=False."
+                    )
+                variable.assign(value)
 
     def frozen(self) -> list[list[int]]:
         """Returns the indices of the layers in each block that are not trained, once where all blocks agree."""

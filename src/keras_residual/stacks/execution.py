@@ -200,7 +200,9 @@ class Program:
         # Keras knows a loss by its `id`, which the next tensor may have once this one is gone.
         for part in sublayers(cell):
             part._loss_ids.clear()
-        return cast(Any, sum)(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
+        doubles = any(keras.backend.standardize_dtype(loss.dtype) == "float64" for loss in scope.losses)
+        dtype = "float64" if doubles else "float32"
+        return cast(Any, sum)(ops.cast(ops.sum(loss), dtype) for loss in scope.losses)
 
 
 def group_size(length: int) -> int:

@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
@@ -36,6 +37,7 @@ def extend_optimizers() -> None:
     _backend.name_optimizers()
     for owner, name, extension in (
         (BaseOptimizer, "apply", _apply),
+        (optimizers.MultiOptimizer, "build", _build),
         (optimizers.MultiOptimizer, "apply", _apply),
         (optimizers.LossScaleOptimizer, "apply", _apply),
         (optimizers.LossScaleOptimizer, "stateless_apply", _stateless_apply),
@@ -57,6 +59,17 @@ def _extended(method: Callable[..., Any], extension: Callable[..., Any]) -> Call
 
 
 # --- Applied ---------------------------------------------------------------------------------------------------------
+
+
+_choosing_apart: WeakKeyDictionary[Any, set[int]] = WeakKeyDictionary()
+"""Of a MultiOptimizer, the `id` of each stacked weight for which it does not choose as for the weights of blocks."""
+
+
+def _build(self: Any, method: Callable[..., Any], variables: Any) -> None:
+    # Here, and not when it is applied: a function that chooses may make optimizers, which Keras forbids in a program.
+    stacked = [variable for variable in variables if isinstance(variable, StackedVariable)]
+    _choosing_apart[self] = {id(variable) for variable in stacked if not _chooses_alike(self, variable)}
+    method(self, variables)
 
 
 def _apply(self: Any, method: Callable[..., Any], grads: Any, trainable_variables: Any = None) -> Any:
@@ -100,7 +113,7 @@ def _check(optimizer: Any, variable: StackedVariable) -> None:
         return
     what = None
     if isinstance(optimizer, optimizers.MultiOptimizer):
-        if not _chooses_alike(optimizer, variable):
+        if id(variable) in _choosing_apart[optimizer]:
             what = "a MultiOptimizer that chooses the same optimizer for the weight of every block and for all in one"
     elif optimizer.clipnorm and optimizer.gradient_accumulation_steps:
         what = "one without `clipnorm` where it accumulates gradients, whose sum would be clipped for all blocks as one"

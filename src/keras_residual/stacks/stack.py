@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import keras
@@ -45,13 +45,12 @@ from keras_residual.stacks.pattern import (
     without_flags,
 )
 from keras_residual.stacks.state import (
-    block_states,
+    own_paths,
     own_seeds,
     refuse_by_block,
-    seed_generators,
     set_places,
-    set_state,
     spread_initial_values,
+    spread_seeds,
     stack_variables,
 )
 from keras_residual.stacks.topologies.base import Place
@@ -218,22 +217,23 @@ class ResidualStack(keras.layers.Layer):
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
         scanned = self.execution == "scan"
-        cells = [self._make_cell(None if scanned else 0)]
-        drawn = random.getstate()
-        if not scanned:
-            cells += [self._make_cell(index) for index in range(1, self.depth)]
-        if not isinstance(self.pattern, GivenBlocks):
-            # All blocks draw by the seeds of the first, so that what is made after the stack gets the same ones
-            # however it is executed.
-            random.setstate(drawn)
+        cells = [self._make_cell(index) for index in self._drawing_once([None] if scanned else range(self.depth))]
         for cell in cells:
             self._tracker.add_to_store("layers", cell)
-        if not (scanned or isinstance(self.pattern, GivenBlocks)):
-            base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
-            for index, cell in enumerate(cells):
-                for generator, states in zip(seed_generators(cell), base, strict=True):
-                    set_state(generator, states[index])
         return cells
+
+    def _drawing_once(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Iterates, after which the source of Keras's default seeds is as it was after the first item.
+
+        All blocks draw by the seeds of the first, so that what is made behind the stack gets the same ones however it
+        is executed.
+        """
+        after_first = None
+        for item in items:
+            yield item
+            after_first = after_first or random.getstate()
+        if after_first and not isinstance(self.pattern, GivenBlocks):
+            random.setstate(after_first)
 
     def _connections(self, index: int) -> list[keras.Layer]:
         """Returns the layers of a block: new ones, or those that a function of the index made."""
@@ -259,12 +259,7 @@ class ResidualStack(keras.layers.Layer):
                 for i, layer in enumerate(layers)
             ]
             links = [self.topology.link(place) for place in places]
-        cell = Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
-        if self._remat_by_scope.above is not None:
-            for part in sublayers(cell):
-                part._remat_mode = None
-        own_seeds(cell)
-        return cell
+        return Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
 
     def _configurations(self) -> list[Any]:
         """Returns the configurations of the blocks as they are made; none where the layers are those of the pattern."""
@@ -295,13 +290,22 @@ class ResidualStack(keras.layers.Layer):
         self._contexts = Contexts(self._rates, plan, self.per_block)
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
-            for cell in blocks.cells:
+            for cell in self._drawing_once(blocks.cells):
                 cell.build(stream)
+                own_seeds(cell)
+                own_paths(cell)
             gains = [_gains(plan, cell) for cell in blocks.cells]
             if blocks.scanned:
                 stack_variables(owner_of(self), blocks.cells[0], self.depth, gains[0])
             else:
                 spread_initial_values(blocks.cells, gains)
+                if not isinstance(self.pattern, GivenBlocks):
+                    spread_seeds(blocks.cells)
+        for part in sublayers(self):
+            if self._remat_by_scope.above is not None:
+                part._remat_mode = None
+            if hasattr(part, "_torch_params"):  # PyTorch's list of what the layer had before; made again when asked for
+                del part._torch_params
         if blocks.uniform():
             set_places(blocks.cells)
         if blocks.scanned:

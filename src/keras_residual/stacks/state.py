@@ -14,6 +14,7 @@ from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.backend.common.variables import register_uninitialized_variable
 
+from keras_residual import _backend
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
@@ -150,12 +151,20 @@ def _start_of(state: Any) -> np.ndarray | None:
         return None
 
 
-def set_state(generator: keras.random.SeedGenerator, value: np.ndarray) -> None:
-    """Sets the state of a generator, at once or when it gets a value."""
-    if generator.state._value is None:
-        generator.state._initializer = _constant(value)
-    else:
-        generator.state.assign(value)
+def spread_seeds(cells: Sequence[keras.Layer]) -> None:
+    """Gives the seed generators of blocks the states that a scanned stack's slices have; in a stateless scope."""
+    base = [block_states(generator, len(cells)) for generator in seed_generators(cells[0])]
+    for index, cell in enumerate(cells):
+        for generator, states in zip(seed_generators(cell), base, strict=True):
+            _start_with(generator.state, _constant(states[index]))
+
+
+def _start_with(variable: Any, initializer: Any) -> None:
+    """Has a variable start with another value once the stateless scope is left, whether or not it has one already."""
+    variable._initializer = initializer
+    if variable._value is not None:
+        variable._value = None
+        register_uninitialized_variable(variable)
 
 
 def _constant(value: np.ndarray) -> Callable[..., Any]:
@@ -174,6 +183,18 @@ def own_seeds(layer: keras.Layer) -> None:
     for generator in seed_generators(layer):
         if generator._initial_seed is None:
             generator._initial_seed = 0
+
+
+def own_paths(cell: Any) -> None:
+    """Gives variables that were made with their layer, before there was a block, the paths of those made in it.
+
+    On PyTorch, Keras sets gradients back by path: of copies with one path it would leave all but one to add up.
+    """
+    prefix = cell.path.rpartition("/")[0]
+    for part in sublayers(cell):
+        for variable in (*part._trainable_variables, *part._non_trainable_variables):
+            if not variable.path.startswith(f"{prefix}/"):
+                variable._path = f"{part.path or f'{cell.path}/{part.name}'}/{variable.name}"
 
 
 def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.ndarray]) -> None:
@@ -206,10 +227,7 @@ def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.nd
         variable.stack, variable.block_path = owner, cell.path
         variable._layout = _stacked_layout(variable, depth)
         variable.stacked_axes, variable._shape = 1 + inner_axes, shape
-        variable._initializer = initializer
-        if variable._value is not None:
-            variable._value = None
-            register_uninitialized_variable(variable)
+        _start_with(variable, initializer)
 
 
 def _stacked_layout(variable: Any, depth: int) -> Any:
@@ -260,7 +278,7 @@ class StackedRegularizer(keras.regularizers.Regularizer):
 
     def __call__(self, x: Any) -> Any:
         """Returns the sum."""
-        return ops.sum(ops.vectorized_map(self.regularizer, ops.convert_to_tensor(x)))
+        return ops.sum(_backend.map_slices(self.regularizer, ops.convert_to_tensor(x)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -275,7 +293,7 @@ class StackedConstraint(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         """Returns the weights that hold it."""
-        return ops.vectorized_map(self.constraint, ops.convert_to_tensor(w))
+        return _backend.map_slices(self.constraint, ops.convert_to_tensor(w))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
