@@ -387,6 +387,10 @@ CASES: dict[str, Case] = {
     "stack of two connections with one layer": Case(
         lambda: stack([Residual(d := layers.Dense(4)), Residual([layers.ReLU(), d])], depth_rule="skip_init")
     ),
+    "stack of two connections with one layer, int8": Case(
+        lambda: stack([Residual([d := layers.Dense(4)]), Residual([layers.ReLU(), d])], execution="unrolled"),
+        change=int8,
+    ),
     "stack, parts frozen": Case(lambda: stack(execution="unrolled"), change=every_other_layer_frozen),
     "stack, frozen but for a leaf": Case(lambda: stack(execution="unrolled"), change=frozen_but_for_a_leaf),
     "stack, int8": Case(lambda: stack(execution="unrolled"), change=int8),

@@ -55,8 +55,7 @@ def state_after(stack: ResidualStack, x: np.ndarray) -> dict[str, np.ndarray]:
     scanned = stack.execution == "scan"
     named: dict[str, list[np.ndarray]] = {}
     for variable, g in zip(stack.trainable_variables, by_variable, strict=True):
-        name = variable.path.partition("/")[2]
-        named.setdefault(name if scanned else name.partition("/")[2], []).append(g)
+        named.setdefault(variable.path.split("/", 2)[2], []).append(g)  # behind the stack and the block
     found |= {f"gradient {name}": g[0] if scanned else np.stack(g) for name, g in named.items()}
     found |= {f"seed {i}": value for i, value in enumerate(stack._blocks.states_of_seeds())}
     return found

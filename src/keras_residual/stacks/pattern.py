@@ -12,7 +12,8 @@ from keras_residual.layers import arguments
 from keras_residual.layers.configured import arguments_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import copied
-from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shapes import channel_axis, sublayers
+from keras_residual.stacks.topologies.base import Topology
 
 
 class GivenBlocks:
@@ -28,6 +29,20 @@ class GivenBlocks:
     def __call__(self, index: int) -> list[keras.Layer]:
         """Returns the layers of a block."""
         return self.blocks[index]
+
+
+def is_adapted(layers: Sequence[keras.Layer]) -> bool:
+    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
+    parts = [part for layer in layers for part in sublayers(layer)]
+    return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
+
+
+def adapts(changes: Any) -> bool:
+    """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
+    if isinstance(changes, dict):
+        quantised = "Quantized" in str(changes.get("class_name", ""))
+        return quantised or "lora_rank" in changes or any(adapts(item) for item in changes.values())
+    return isinstance(changes, list) and any(adapts(item) for item in changes)
 
 
 def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
@@ -92,6 +107,17 @@ def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, 
             rule = f"blocks that are keras_residual.Residual, for {argument}={value!r}"
             way_out = "Wrap it: Residual(layer)." if argument == "topology" else "Set it in the block itself."
             raise bad_argument(owner, "block", rule, f"{layer.name!r} ({type(layer).__name__})", way_out)
+
+
+def check_channels(owner: str, topology: Topology, layers: Sequence[keras.Layer], rank: int) -> None:
+    """Raises where the blocks have their channels in another axis than the one in which the topology looks for them."""
+    wanted = topology.channel_axis
+    axis = channel_axis(layers, rank)
+    if wanted is not None and wanted % rank != axis % rank:
+        where = "channels_first" if axis == 1 else "channels_last"
+        rule = f"one that takes the channels where the blocks have them, which are {where}"
+        way_out = f"{type(topology).__name__} looks for them in axis {wanted}. Take data_format='channels_last'."
+        raise bad_argument(owner, "topology", rule, topology.name, way_out)
 
 
 def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> None:

@@ -92,6 +92,7 @@ class AttentionResiduals(Topology):
     """
 
     fixed_shape = False
+    channel_axis = -1
 
     def build(self, input_shape: Shape) -> None:
         """Makes the attention at the end."""

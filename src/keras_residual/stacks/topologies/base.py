@@ -127,6 +127,9 @@ class Topology(Configured):
     fixed_shape = True
     """Whether the rows have the same shapes at every depth and every link the same weights, as a scan needs it."""
 
+    channel_axis: int | None = None
+    """The axis that it takes for that of the channels; None where it treats all alike."""
+
     @abstractmethod
     def link(self, place: Place) -> Link:
         """Returns a new link for the connection at `place`."""

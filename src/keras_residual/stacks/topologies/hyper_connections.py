@@ -125,6 +125,7 @@ class HyperConnections(MultiStream):
         super().__init__(streams, **kwargs)
         self.dynamic = flag(owner_of(self), "dynamic", dynamic)
         self.fractions = whole_number(owner_of(self), "fractions", fractions)
+        self.channel_axis = -1 if dynamic or self.fractions > 1 else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the last axis is not known, or has no such fractions."""

@@ -136,6 +136,8 @@ class Laurel(Topology):
         self.rank = whole_number(owner, "rank", rank)
         self.previous = whole_number(owner, "previous", previous)
         self.history_rank = None if history_rank is None else whole_number(owner, "history_rank", history_rank)
+        by_channel = "lr" in self.kind or ("pa" in self.kind and self.history_rank is not None)
+        self.channel_axis = -1 if by_channel else None
         # One for all links: the initial values of block `i` are then the same however the stack is executed.
         self._seed = random.getrandbits(24)
 

@@ -130,6 +130,8 @@ class IdentityLink(ManifoldLink):
 class Manifold(MultiStream):
     """What mHC and its relatives share. Abstract."""
 
+    channel_axis = -1
+
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the last axis is not known."""
         del depth, per_block

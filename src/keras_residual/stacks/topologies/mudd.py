@@ -84,6 +84,8 @@ class Mudd(HistoryTopology):
         2025. https://arxiv.org/abs/2502.12170, section 2
     """
 
+    channel_axis = -1
+
     def __init__(self, expansion: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.expansion = whole_number(owner_of(self), "expansion", expansion)

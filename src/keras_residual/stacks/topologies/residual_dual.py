@@ -68,7 +68,7 @@ class ResidualDual(Topology):
         super().__init__(**kwargs)
         check_name_or_layer(owner_of(self), "norm", norm, NORMS)
         self.norm = norm
-        self.axis = axis_index(owner_of(self), "axis", axis)
+        self.axis = self.channel_axis = axis_index(owner_of(self), "axis", axis)
 
     def build(self, input_shape: Shape) -> None:
         """Builds the norm of the end."""

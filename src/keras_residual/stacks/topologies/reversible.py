@@ -190,6 +190,7 @@ class Reversible(ReversibleTopology):
     def __init__(self, split: str = "copy", precision: str = "double", **kwargs: Any) -> None:
         super().__init__(precision, **kwargs)
         self.split = choice(owner_of(self), "split", split, ("copy", "channels"))
+        self.channel_axis = -1 if self.split == "channels" else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the channels have no halves."""
