@@ -126,7 +126,7 @@ class Configured(keras.layers.Layer):
                 layer.trainable = False
 
     def _inner_layers(self) -> Iterator[tuple[str, Any, keras.Layer]]:
-        """Yields the layers that those given have made, each with a name by its place and the one that was given."""
+        """Yields the layers that those given have made: a name by the place, the layer, and the one that was given."""
         for place, given in enumerate(self._given_layers()):
             parts = list(sublayers(given))
             cared_for = {
@@ -149,7 +149,7 @@ class Configured(keras.layers.Layer):
             # A quantised layer is made of one that has its values, and in a stack these come last.
             if "dtype" in changes and not in_stateless_scope():
                 part.dtype_policy = changes["dtype"]
-            if "lora_rank" in changes and not in_stateless_scope():
+            if "lora_rank" in changes and not (part.lora_enabled or in_stateless_scope()):
                 part.enable_lora(changes["lora_rank"], lora_alpha=changes["lora_alpha"])
 
     # --- What was changed --------------------------------------------------------------------------------------------
@@ -254,7 +254,8 @@ def _settled(before: Any, after: Any) -> Any:
     Building fills in what was None and makes a list of a number, as Keras's layer norm does of its axis.
     """
     if isinstance(before, dict) and isinstance(after, dict):
-        return {key: _settled(before[key], value) if key in before else value for key, value in after.items()}
+        filled = {key: value for key, value in after.items() if key in before or key != "changed_parts"}
+        return {key: _settled(before[key], value) if key in before else value for key, value in filled.items()}
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         return [_settled(old, new) for old, new in zip(before, after, strict=True)]
     plain_values = isinstance(before, (int, float, str)) and isinstance(after, (int, float, str))
