@@ -271,11 +271,12 @@ def test_a_class_that_nobody_registered_can_be_in_the_branch(rule: str) -> None:
 
     norm = {"admin": {"norm": "layer_norm", "norm_position": "post"}, "layer_norm_scaling": {"norm": "layer_norm"}}
     given = Residual([Twice(), layers.Dense(6)], activation=ops.tanh, **norm.get(rule, {}))
-    made = depth_rules.get_rule(rule).configure(given, depth=3, per_block=1)
-    kinds = [type(layer).__name__ for layer in made.branch]
-    assert "Twice" in kinds
-    assert not {id(layer) for layer in made.branch} & {id(layer) for layer in given.branch}
-    made.build((None, 6))
+    stack = ResidualStack(given, 3, depth_rule=rule, execution="unrolled")
+    stack.build((None, 6))
+    blocks = [cell.connections[0] for cell in stack._blocks.cells]
+    assert all("Twice" in [type(layer).__name__ for layer in block.branch] for block in blocks)
+    # Each block has layers of its own, and the given one stays as it is.
+    assert len({id(layer) for block in [given, *blocks] for layer in block.branch if isinstance(layer, Twice)}) == 4
     assert not given.built
 
 

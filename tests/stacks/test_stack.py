@@ -55,8 +55,7 @@ def state_after(stack: ResidualStack, x: np.ndarray) -> dict[str, np.ndarray]:
     scanned = stack.execution == "scan"
     named: dict[str, list[np.ndarray]] = {}
     for variable, g in zip(stack.trainable_variables, by_variable, strict=True):
-        name = variable.path.partition("/")[2]
-        named.setdefault(name if scanned else name.partition("/")[2], []).append(g)
+        named.setdefault(variable.path.split("/", 2)[2], []).append(g)  # behind the stack and the block
     found |= {f"gradient {name}": g[0] if scanned else np.stack(g) for name, g in named.items()}
     found |= {f"seed {i}": value for i, value in enumerate(stack._blocks.states_of_seeds())}
     return found
@@ -195,6 +194,31 @@ def test_a_live_stack_changes_its_execution(before: str, after: str) -> None:
     assert_close(other(X, training=True), stack(X, training=True), 3e-6)  # the same draws
     for name, value in stack.get_stacked_weights().items():
         assert_close(other.get_stacked_weights()[name], value, 3e-6)
+
+
+@pytest.mark.parametrize("execution", ["unrolled", "scan"])
+def test_a_layer_that_a_block_has_twice_is_one_in_each_block(execution: str) -> None:
+    def block(connections: int) -> list[keras.Layer]:
+        dense = layers.Dense(6)
+        return [Residual([dense, layers.ReLU(), dense]) for _ in range(connections)]
+
+    for connections in (1, 2):
+        stack = ResidualStack(block(connections), 4, depth_rule="inverse_sqrt_depth", execution=execution)
+        stack.build((None, 6))
+        assert stack.count_params() == 4 * (6 * 6 + 6)
+
+
+def test_a_stack_whose_blocks_were_changed_one_by_one_stays_unrolled() -> None:
+    stack = made(full_block, execution="unrolled")
+    stack.build((None, 6))
+    assert stack.with_execution("scan").execution == "scan"
+    stack._blocks.cells[1].connections[0].branch[0].trainable = False
+    rule = "must be 'unrolled' or 'auto' here, since layers of single blocks have been changed, so that they differ"
+    with pytest.raises(ValueError, match=rf"`execution` {re.escape(rule)}, but received 'scan'"):
+        stack.with_execution("scan")
+    other = stack.with_execution("auto")
+    assert (other.execution, other.execution_reason) == ("unrolled", rule.partition("since ")[2])
+    assert [cell.connections[0].branch[0].trainable for cell in other._blocks.cells[:3]] == [True, False, True]
 
 
 def test_weights_that_do_not_fit_are_refused_and_change_nothing() -> None:

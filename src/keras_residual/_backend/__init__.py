@@ -34,6 +34,8 @@ __all__ = [
     "checkpoint",
     "input_gradient",
     "keeping_random_state",
+    "map_slices",
+    "name_optimizers",
     "probed_gradients",
     "recompute_cheap",
     "register_parameters",
@@ -115,6 +117,21 @@ def keeping_random_state() -> Iterator[None]:
     """Lets the backend's own generator of random numbers, where it has one, come out as it went in."""
     with _on.keeping_random_state():
         yield
+
+
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what `function` makes of each slice of `x` along its leading axis, stacked.
+
+    Args:
+        function: From a tensor to a tensor, by operations of Keras.
+        x: Tensor of rank 1 or more.
+    """
+    return _on.map_slices(function, x)
+
+
+def name_optimizers() -> None:
+    """Has Keras save optimizers by their public names, so that a model that was compiled loads on another backend."""
+    _on.name_optimizers()
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from keras_residual._backend import jax_recompute
 from keras_residual._backend.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, Reversible
 
-SCAN_FROM = 3
+SCAN_FROM = 16
 
 
 def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
@@ -108,6 +108,15 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
             return function(given)
 
     return program([variable.value for variable in variables], given)
+
+
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what the function makes of each slice."""
+    return jax.vmap(function)(x)
+
+
+def name_optimizers() -> None:
+    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 
 
 keeping_random_state = nullcontext  # JAX has no generator besides Keras's own

@@ -62,13 +62,8 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
         outputs = function(*arguments)
 
     def pullback(cotangents: Any) -> Any:
-        found = tape.gradient(
-            keras.tree.flatten(outputs),
-            flat,
-            output_gradients=keras.tree.flatten(cotangents),
-            unconnected_gradients=tf.UnconnectedGradients.ZERO,
-        )
-        return keras.tree.pack_sequence_as(arguments, [tf.convert_to_tensor(g) for g in found])
+        found = _gradients(tape, keras.tree.flatten(outputs), flat, keras.tree.flatten(cotangents))
+        return keras.tree.pack_sequence_as(arguments, found)
 
     return outputs, pullback
 
@@ -111,6 +106,13 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
             return function(given)
 
     return program(given)
+
+
+map_slices = keras.ops.vectorized_map
+
+
+def name_optimizers() -> None:
+    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 
 
 keeping_random_state = nullcontext  # TensorFlow draws from Keras's own generators
@@ -181,14 +183,8 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
                 pairs = [
                     (o, u) for o, u in zip(outputs, upstream, strict=True) if o.dtype.is_floating and u is not None
                 ]
-                found = tape.gradient(
-                    [output for output, _ in pairs],
-                    watched + variables,
-                    output_gradients=[cotangent for _, cotangent in pairs],
-                    unconnected_gradients=tf.UnconnectedGradients.ZERO,
-                )
-                found = [tf.convert_to_tensor(g) for g in found]
-                each = iter(found)
+                ends, cotangents = zip(*pairs, strict=True)
+                each = iter(_gradients(tape, list(ends), watched + variables, cotangents))
                 gradients = [next(each) if tensor.dtype.is_floating else None for tensor in again]
                 return (gradients, list(each)) if variables else gradients
 
@@ -205,6 +201,52 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def pullback(program: Reversible, given: Any, others: Any, state: Any, flat: Any, bars: Any) -> Any:
+    """Returns the cotangents of what a reversible stack was given, from its last state; they have a gradient again.
+
+    For that every block's activations are kept: what undoes a block starts from tensors that no tape leads to.
+
+    Args:
+        program: The stack.
+        given: Structure of what it was given.
+        others: What it was given without a gradient.
+        state: Its last state.
+        flat: What it was given, flattened.
+        bars: Cotangents of rows and losses.
+    """
+    count = len(flat)
+
+    @tf.custom_gradient
+    def undone(*tensors: Any) -> Any:
+        rows_bar, losses_bar = keras.tree.pack_sequence_as(bars, list(tensors[count:]))
+        _, weights = keras.tree.pack_sequence_as(given, list(tensors[:count]))
+        found = program.run_backward(state, rows_bar, weights, others, losses_bar)
+
+        def gradient(*upstream: Any) -> Any:
+            own = [tf.identity(tensor) for tensor in tensors]  # one tensor may be given twice
+            flat, cotangents = own[:count], own[count:]
+            with tf.GradientTape() as outer:
+                outer.watch(own)
+                with tf.GradientTape() as inner:
+                    inner.watch(flat)
+                    rows, weights = keras.tree.pack_sequence_as(given, flat)
+                    last, losses, _ = program.run(rows, weights, others)
+                    ends = keras.tree.flatten((program.leave(last), losses))
+                kept = _gradients(inner, ends, flat, cotangents)
+            return _gradients(outer, kept, own, upstream)
+
+        return keras.tree.flatten(found), gradient
+
+    return undone(*flat, *keras.tree.flatten(bars))
+
+
+def _gradients(tape: Any, ends: Any, sources: Any, cotangents: Any) -> list[Any]:
+    """Returns gradients as tensors, zeros for what is not connected."""
+    zero = tf.UnconnectedGradients.ZERO
+    found = tape.gradient(ends, list(sources), output_gradients=list(cotangents), unconnected_gradients=zero)
+    return [tf.convert_to_tensor(g) for g in found]
+
+
 def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
     structure: Any = None
@@ -218,10 +260,9 @@ def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tup
         outputs = (program.leave(state), losses, updates)
         structure = keras.tree.map_structure(lambda tensor: None, outputs)
 
-        def gradient(*upstream: Any) -> list[Any]:
+        def gradient(*upstream: Any) -> Any:
             rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(structure, list(upstream))
-            bars = program.run_backward(state, rows_bar, weights, others, losses_bar)
-            return keras.tree.flatten(bars)
+            return pullback(program, given, others, state, flat, (rows_bar, losses_bar))
 
         return keras.tree.flatten(outputs), gradient
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import keras
 import torch
 import torch.utils.checkpoint
+from keras.src.api_export import REGISTERED_OBJS_TO_NAMES
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
@@ -135,6 +136,21 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what the function makes of each slice; unlike in `torch.vmap` it may write to tensors of its own."""
+    return torch.stack([function(part) for part in torch.unbind(x)])
+
+
+def name_optimizers() -> None:
+    """Has Keras save its optimizers by the names that every backend has for them.
+
+    Here each is made of a subclass without a public name, which another backend would make again and cannot apply.
+    """
+    for name, kind in vars(keras.optimizers).items():
+        if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer):
+            REGISTERED_OBJS_TO_NAMES.setdefault(type(kind.__new__(kind)), f"keras.optimizers.{name}")
+
+
 class _Reversible(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, run: _Run, *flat: Any) -> Any:
@@ -151,6 +167,8 @@ class _Reversible(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
         run = ctx.run
+        if torch.is_grad_enabled():  # by `create_graph=True`
+            return None, *_differentiable_pullback(run, ctx.saved_tensors, grad_outputs)
         rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(run.outputs, list(grad_outputs))
         _, weights = keras.tree.pack_sequence_as(run.inputs, ctx.saved_tensors)
         bars = run.program.run_backward(ctx.state, rows_bar, weights, run.others, losses_bar)
@@ -165,6 +183,23 @@ class _Run:
     others: Any
     inputs: Any
     outputs: Any = None
+
+
+def _differentiable_pullback(run: _Run, flat: Any, grad_outputs: Any) -> list[Any]:
+    """Returns the cotangents of the inputs as functions of inputs and cotangents that can be differentiated again.
+
+    For that every block's activations are kept: what undoes a block starts from tensors that no graph leads to.
+    """
+    # Each a tensor of its own: where one input was computed from another, only what goes through the stack counts here.
+    inputs = [tensor.view_as(tensor) for tensor in flat]
+    rows, weights = keras.tree.pack_sequence_as(run.inputs, inputs)
+    state, losses, _ = run.program.run(rows, weights, run.others)
+    outputs = keras.tree.flatten((run.program.leave(state), losses))
+    pairs = zip(outputs, grad_outputs[: len(outputs)], strict=True)
+    ends, cotangents = zip(*[(end, bar) for end, bar in pairs if end.requires_grad], strict=True)
+    asked = [tensor for tensor in inputs if tensor.requires_grad]
+    found = iter(torch.autograd.grad(ends, asked, cotangents, create_graph=True, allow_unused=True))
+    return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
 def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:

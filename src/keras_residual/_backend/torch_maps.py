@@ -38,6 +38,8 @@ def _lay_out(kernel: Any, memory: Any) -> None:
     # A parameter and nothing in its place: no tensor of a trace, none spread over devices, none of other processes.
     if type(kernel) is not torch.nn.Parameter or type(kernel.data) is not torch.Tensor:
         return
+    if kernel.ndim != 4:  # all blocks' of a scanned stack, of which one block's is read
+        return
     trained = torch.is_grad_enabled() and kernel.requires_grad
     weight = kernel.data if trained else kernel.data.permute(3, 2, 0, 1)
     memory = torch.contiguous_format if trained else memory

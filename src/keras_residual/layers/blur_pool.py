@@ -6,12 +6,12 @@ import functools
 import math
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import choice, owner_of, whole_number
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape, spatial_axes
@@ -20,7 +20,7 @@ PADS = ("reflect", "constant")
 
 
 @register
-class BlurPool2D(keras.layers.Layer):
+class BlurPool2D(Configured):
     """Blurs each channel with a binomial filter and keeps every `strides`-th row and column. No weights.
 
     The filter is the outer product of the binomial coefficients by their sum with itself: for a `pool_size` of 3 that
@@ -106,16 +106,6 @@ class BlurPool2D(keras.layers.Layer):
                 self._check_size(size, input_shape)
                 shape[axis] = self._size(size)
         return tuple(shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "strides": self.strides,
-            "pool_size": self.pool_size,
-            "pad": self.pad,
-            "data_format": self.data_format,
-        }
 
     def _check_size(self, size: int, shape: Shape) -> None:
         least = max(1, self.pool_size - 2 * self.padding)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -71,16 +72,23 @@ def build(
     """
     tensor = keras.KerasTensor(shape, dtype=dtype)
     arguments = {name: _symbols(name, found, dtype) for name, found in (shapes or {}).items()}
+    named: dict[str, list[keras.Layer]] = {}
     for layer in layers:
         what = f"{owner}: `{argument}` has a layer, {layer.name!r} ({type(layer).__name__}), that"
-        outputs = _symbolic_call(what, layer, tensor, arguments)
+        alike = named.setdefault(layer.name, [])
+        # Of two layers of one name the second's weights get other paths, by which much in Keras knows them.
+        with keras.name_scope(f"{layer.name}_{len(alike)}") if alike else nullcontext():
+            outputs = _symbolic_call(what, layer, tensor, arguments)
+        if layer not in alike:
+            alike.append(layer)
         if not isinstance(outputs, keras.KerasTensor):
             returned = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
                 f"{owner}: `{argument}` must return one tensor, but its layer {layer.name!r} "
                 f"({type(layer).__name__}) returned {returned}. Wrap it in one that returns the tensor to be merged."
             )
-        tensor = outputs
+        # Without its history: a layer's call here is no step of the graph of a model that has it too.
+        tensor = keras.KerasTensor(outputs.shape, dtype=outputs.dtype)
     return tuple(tensor.shape)
 
 
@@ -92,6 +100,7 @@ def _symbols(name: str, shapes: Any, dtype: str) -> Any:
 def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arguments: Arguments) -> Any:
     was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
     inputs, keywords = _call_arguments(layer, tensor, None, None, arguments)
+    calls = len(layer._inbound_nodes)
     try:
         # A symbolic call builds any layer, also one that has no `build`, and checks its input.
         outputs = layer(*inputs, **keywords)
@@ -108,6 +117,9 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
             f"{what} cannot be called on one tensor of shape {tuple(tensor.shape)}, or does not return one tensor: "
             f"{error}"
         ) from error
+    finally:
+        # A model's configuration counts the calls of a layer.
+        del layer._inbound_nodes[calls:]
     return outputs
 
 

@@ -11,12 +11,13 @@ from keras import ops
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.batch_norm import BatchNormalization
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
 from keras_residual.layers.shapes import Shape, spatial_axes
 from keras_residual.layers.symmetric_conv import SymmetricConv2D, strided_shape
 
 
-class CompositeConv2D(keras.layers.Layer):
+class CompositeConv2D(Configured):
     """A layer of several convolutions in the place of one. Abstract.
 
     Args:
@@ -49,7 +50,7 @@ class CompositeConv2D(keras.layers.Layer):
 
     def convolution(self, filters: int, kernel_size: int, name: str, **arguments: Any) -> SymmetricConv2D:
         """Returns a convolution, without bias unless told, with the initial values of the published networks."""
-        return SymmetricConv2D(
+        made = SymmetricConv2D(
             filters,
             kernel_size,
             name=name,
@@ -58,13 +59,15 @@ class CompositeConv2D(keras.layers.Layer):
             dtype=self.dtype_policy,
             **{"use_bias": False, **arguments},
         )
+        return self._made(name, made)
 
     def batch_norm(self, name: str) -> BatchNormalization:
         """Returns a batch norm with the epsilon and the momentum of the published networks."""
         # PyTorch's momentum of 0.1 is Keras's 0.9.
-        return BatchNormalization(
+        made = BatchNormalization(
             axis=self.channel_axis, epsilon=1e-5, momentum=0.9, name=name, dtype=self.dtype_policy
         )
+        return self._made(name, made)
 
     def pooled_shape(self, channels: int) -> Shape:
         """Returns the shape of one vector of channels a sample, as a map of one position."""
@@ -83,16 +86,6 @@ class CompositeConv2D(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape with the output's channels and each spatial size `n` as `ceil(n / strides)`."""
         return strided_shape(tuple(input_shape), self.strides, self.output_channels, self.channel_axis)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that these layers share."""
-        return {
-            **super().get_config(),
-            "strides": self.strides,
-            "dilation_rate": self.dilation_rate,
-            "groups": self.groups,
-            "data_format": self.data_format,
-        }
 
 
 def total(parts: Sequence[Any]) -> Any:

@@ -89,16 +89,6 @@ class DropBlock2D(MapLayer):
         shown = ops.expand_dims(kept, self.channel_axis)
         return ops.where(shown, inputs * ops.cast(factor, inputs.dtype), ops.zeros_like(inputs))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "block_size": self.block_size,
-            "gamma_scale": self.gamma_scale,
-            "seed": self.seed,
-        }
-
     def _kept(self, inputs: Any) -> Any:
         """Returns booleans of shape `(batch, height, width)`: which positions no block covers."""
         sizes: Any = ops.shape(inputs)

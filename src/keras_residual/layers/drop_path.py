@@ -70,10 +70,6 @@ class DropPath(ShapePreserving):
         # `where` rather than a product: a dropped branch that overflowed must not leave 0 * inf = nan.
         return ops.where(draw >= rate, kept, ops.zeros_like(inputs))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "rate": self.rate, "mode": self.mode, "seed": self.seed}
-
 
 def draw_shape(inputs: Any, mode: str) -> tuple[Any, ...]:
     """Returns the shape of one draw a sample (`"row"`) or one in all (`"batch"`), of the rank of `inputs`."""

@@ -68,7 +68,7 @@ class EfficientChannelAttention(MapLayer):
     def build(self, input_shape: Shape) -> None:
         """Adds the convolution."""
         channels = self.channels_of(input_shape)
-        self.conv = keras.layers.Conv1D(
+        conv = keras.layers.Conv1D(
             1,
             self.kernel_size or adaptive_kernel_size(channels),
             padding="same",
@@ -77,6 +77,7 @@ class EfficientChannelAttention(MapLayer):
             dtype=self.dtype_policy,
             name="conv",
         )
+        self.conv = self._made("conv", conv)
         self.conv.build((None, channels, 1))
 
     def call(self, inputs: Any, mask: Any = None) -> Any:
@@ -84,10 +85,6 @@ class EfficientChannelAttention(MapLayer):
         means = ops.expand_dims(self.mean(inputs, mask), -1)
         gates: Any = ops.sigmoid(ops.squeeze(self.conv(means), -1))
         return inputs * self.over_positions(gates, inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "kernel_size": self.kernel_size}
 
 
 def adaptive_kernel_size(channels: int) -> int:

@@ -86,15 +86,6 @@ class EvoNormS0(MapLayer):
         activated = inputs * ops.sigmoid(inputs * self.over_positions(self.v, inputs))
         return activated * self.over_positions(self._scale(widen(inputs), mask), inputs) + beta
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "groups": self.groups,
-            "epsilon": self.epsilon,
-            "apply_activation": self.apply_activation,
-        }
-
     def _scale(self, x: Any, mask: Any) -> Any:
         """Returns `gamma / sqrt(var(x) + epsilon)` of shape `(batch, channels)`."""
         mean: Any = self.mean(x, mask)

@@ -78,7 +78,3 @@ class FilterResponseNorm(MapLayer):
         scale = ops.multiply(ops.cast(self.gamma, mean_square.dtype), ops.rsqrt(mean_square + self.epsilon))
         normalised = inputs * self.over_positions(scale, inputs) + self.over_positions(self.beta, inputs)
         return normalised if self.tau is None else ops.maximum(normalised, self.over_positions(self.tau, inputs))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "epsilon": self.epsilon, "apply_threshold": self.apply_threshold}

@@ -38,13 +38,10 @@ class KernelMerge(Merge):
             dtype=self.dtype_policy,
             name=name,
         )
+        layer = self._made(name, layer)
         layer.build(shape)
         self._dense_layers += 1
         return layer
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "kernel_initializer": keras.initializers.serialize(self.kernel_initializer)}
 
 
 class BiasedGateMerge(KernelMerge):
@@ -63,10 +60,6 @@ class BiasedGateMerge(KernelMerge):
         """Returns a new bias per channel, for the papers that subtract it within the gate."""
         initializer = keras.initializers.Constant(self.gate_bias)
         return self.add_weight(shape=(channels_of(shape),), initializer=initializer, name="gate_bias")
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "gate_bias": self.gate_bias}
 
 
 def _distinct(initializer: Any, index: int) -> Any:

@@ -101,10 +101,6 @@ class LerpMerge(BiasedGateMerge):
         mix: Any = ops.sigmoid(self.mix(ops.concatenate([skip, branch], axis=-1)))
         return (1 - mix) * branch + mix * skip
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "per_channel": self.per_channel}
-
 
 @register
 class GRNMerge(BiasedGateMerge):
@@ -143,13 +139,10 @@ class GRNMerge(BiasedGateMerge):
         self.gate = self.dense("gate", channels_of(shape), shape, bias=self.gate_bias)
         self.value = self.dense("value", channels_of(shape), shape, bias=0.0)
         # Keras computes this norm in float32 under the mixed policies.
-        self.norm = keras.layers.LayerNormalization(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
+        norm = keras.layers.LayerNormalization(epsilon=self.epsilon, dtype=self.dtype_policy, name="norm")
+        self.norm = self._made("norm", norm)
         self.norm.build(shape)
 
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the normalised gated sum."""
         return self.norm(skip + ops.sigmoid(self.gate(branch)) * self.value(branch))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "epsilon": self.epsilon}

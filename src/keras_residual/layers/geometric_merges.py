@@ -57,10 +57,6 @@ class OrthogonalMerge(Merge):
         along = _dot(f, x) / (_dot(x, x) + self.epsilon)
         return ops.cast(x + (f - along * x), skip.dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "epsilon": self.epsilon}
-
 
 @register
 class DeltaMerge(KernelMerge):
@@ -111,10 +107,6 @@ class DeltaMerge(KernelMerge):
         gate: Any = ops.sigmoid(widen(self.beta_head(skip)))
         return ops.cast(x + 2 * gate * (widen(self.value_head(skip)) - _dot(k, x)) * k, skip.dtype)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "beta": self.beta, "epsilon": self.epsilon}
-
 
 @register
 class NormalizedLerpMerge(Merge):
@@ -164,10 +156,6 @@ class NormalizedLerpMerge(Merge):
         x, f = widen(skip), widen(branch)
         a = widen(ops.convert_to_tensor(self.step_size))
         return ops.cast(self._norm(x + a * (self._norm(f) - x)), skip.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "step": self.step, "epsilon": self.epsilon}
 
     def _norm(self, x: Any) -> Any:
         return x * ops.rsqrt(_dot(x, x) + self.epsilon)

@@ -81,7 +81,3 @@ class MapLayer(ShapePreserving):
         channels = values.shape[-1]
         shape = (-1, channels, *ones) if self.channel_axis == 1 else (-1, *ones, channels)
         return ops.cast(ops.reshape(values, shape), like.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "data_format": self.data_format}

@@ -12,10 +12,11 @@ from keras import ops
 from keras_residual._backend import with_shape_of
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.shapes import Shape, agree
 
 
-class Merge(keras.layers.Layer):
+class Merge(Configured):
     """Puts skip and branch together. Abstract: a leaf gives `merge`, and `build_weights` where it has weights.
 
     Args:
@@ -89,10 +90,6 @@ class Merge(keras.layers.Layer):
         if len(given) == 2:
             return ops.logical_and(*given)
         return given[0] if given else None
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "axis": self.axis}
 
     def _pair(self, shapes: Any) -> tuple[Shape, Shape]:
         if not isinstance(shapes, (list, tuple)) or [isinstance(s, (list, tuple)) for s in shapes] != [True, True]:

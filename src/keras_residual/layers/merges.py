@@ -172,10 +172,6 @@ class WeightedMerge(Merge):
         weights: Any = ops.softmax(self.weighting) if self.softmax else ops.convert_to_tensor(self.weighting)
         return weights[0] * skip + weights[1] * branch
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "softmax": self.softmax}
-
 
 @register
 class MagnitudePreservingMerge(Merge):
@@ -215,10 +211,6 @@ class MagnitudePreservingMerge(Merge):
         """Returns the sum, with both factors worked out in double precision beforehand."""
         norm = ((1 - self.t) ** 2 + self.t**2) ** 0.5
         return (1 - self.t) / norm * skip + self.t / norm * branch
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "t": self.t}
 
 
 MERGES: MappingProxyType[str, type[Merge]] = MappingProxyType(

@@ -109,12 +109,3 @@ class MultiScaleConv2D(CompositeConv2D):
         return ops.average_pool(
             ops.pad(part, margins), 3, strides=self.strides, padding="valid", data_format=self.data_format
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "filters_per_scale": self.filters_per_scale,
-            "scale": self.scale,
-            "first": self.first,
-        }

@@ -12,13 +12,14 @@ from keras.src.backend.common.masking import get_keras_mask
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual.layers import arguments, chain, direct, recursion, shapes
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
 from keras_residual.layers.merge_base import not_broadcast
 from keras_residual.layers.merges import MERGES, Merge
 from keras_residual.layers.norms import make_norm
 from keras_residual.layers.scales import NAMED_FACTORS, SCALES, LayerScale
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.shortcuts import SHORTCUTS, ProjectionShortcut, Shortcut
 from keras_residual.layers.untracked import Untracked
@@ -36,7 +37,7 @@ _KERAS_ELEMENTWISE = (
 
 
 @register
-class Residual(keras.layers.Layer):
+class Residual(Configured):
     """Adds the output of a branch to its input: `y = x + F(x)`, with every part of the connection as a choice.
 
     In full, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, which is the input itself as a rule:
@@ -157,7 +158,9 @@ class Residual(keras.layers.Layer):
         self.branch_scale_layer = self.skip_scale_layer = None
         # Made at once, for its seed: what a stack gives the copies of a block follows from it.
         self.drop_path = (
-            DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy) if self.drop_path_rate else None
+            self._made("drop_path", DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy))
+            if self.drop_path_rate
+            else None
         )
         self.shortcut_layer = None
         parts = [*(preactivation or ()), *self.branch, norm, branch_scale, skip_scale, shortcut, self.activation]
@@ -203,7 +206,7 @@ class Residual(keras.layers.Layer):
 
         merge = self.merge
         if isinstance(merge, str):
-            merge = MERGES[merge](axis=axis, name="merge", dtype=self.dtype_policy)
+            merge = self._made("merge_layer", MERGES[merge](axis=axis, name="merge", dtype=self.dtype_policy))
         self.merge_layer: keras.Layer = merge
         self.shortcut_layer = self._make_shortcut(shape, branch_shape, axis)
         skip_shape = shape if self.shortcut_layer is None else shapes.output_shape(self.shortcut_layer, shape)
@@ -213,11 +216,6 @@ class Residual(keras.layers.Layer):
         self.post_norm = self._make_norm("post", merged_shape, axis)
         if isinstance(self.activation, keras.Layer):
             self._build_part("activation", self.activation, merged_shape)
-        if not self.trainable:
-            # Keras hands the flag to the layers that are there when it is set; some are here only now. Setting it anew
-            # on this layer would not do: TensorFlow takes no notice of an attribute that is set to what it is.
-            for inner in shapes.sublayers(self):
-                inner.trainable = False
 
     def _build_parts(self, argument: str, parts: Sequence[keras.Layer], shape: Shape) -> Shape:
         return chain.build(owner_of(self), argument, parts, shape, self.compute_dtype, self._argument_shapes)
@@ -242,6 +240,7 @@ class Residual(keras.layers.Layer):
         if not isinstance(norm, keras.Layer) or not norm.built or position != self._norm_positions[0]:
             channels = int(shape[axis] or 0)
             norm = make_norm(norm, channels=channels, axis=axis, name=f"{position}_norm", dtype=self.dtype_policy)
+        norm = self._made(f"{position}_norm", norm)
         self._build_part("norm", norm, shape)
         return norm
 
@@ -253,6 +252,7 @@ class Residual(keras.layers.Layer):
             scale_class = SCALES[value]
             keywords = {"axis": axis} if scale_class is LayerScale else {}
             value = scale_class(**keywords, name=argument, dtype=self.dtype_policy)
+            value = self._made(f"{argument}_layer", value)
         if isinstance(value, keras.Layer):
             self._build_part(argument, value, shape)
         return value
@@ -283,7 +283,7 @@ class Residual(keras.layers.Layer):
             raise self._no_resampling(shape, branch_shape, sizes[changes.index(None)])
         if isinstance(shortcut, str):
             name = "projection" if shortcut == "auto" else shortcut
-            shortcut = SHORTCUTS[name](name="shortcut", dtype=self.dtype_policy)
+            shortcut = self._made("shortcut_layer", SHORTCUTS[name](name="shortcut", dtype=self.dtype_policy))
         filters = branch_shape[axis] if self._needs_equal_shapes else shape[axis]
         shortcut.infer(filters=filters, resampling=changes, axis=axis)
         if not shortcut.built:
@@ -457,33 +457,6 @@ class Residual(keras.layers.Layer):
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Returns the mask, or None where the time axis has changed."""
         return previous_mask if self._keeps_time else None
-
-    # --- Configuration -----------------------------------------------------------------------------------------------
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns every argument as it was given; layers as Keras serialises them."""
-        activation = self.activation
-        if activation is not None and not isinstance(activation, keras.Layer):
-            activation = keras.activations.serialize(activation)
-        return {
-            **super().get_config(),
-            "branch": serialize(self.branch),
-            "preactivation": serialize(self.preactivation),
-            "shortcut": serialize(self.shortcut),
-            "merge": serialize(self.merge),
-            "branch_scale": serialize(self.branch_scale),
-            "skip_scale": serialize(self.skip_scale),
-            "norm": serialize(self.norm),
-            "norm_position": serialize(self.norm_position),
-            "drop_path_rate": self.drop_path_rate,
-            "activation": serialize(activation),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Residual:
-        """Makes the layer from `get_config`'s dictionary."""
-        nested = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
-        return super().from_config({**config, **{key: deserialize(config[key]) for key in nested}})
 
 
 def _scaled(tensor: Any, factor: Any) -> Any:

@@ -9,11 +9,12 @@ import keras
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import axis_in_rank, axis_index, number, owner_of
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 
 
-class ShapePreserving(keras.layers.Layer):
+class ShapePreserving(Configured):
     """A layer whose output has the shape and the mask of its input. Abstract."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -66,10 +67,6 @@ class SkipInit(ShapePreserving):
         """Scales."""
         return inputs * self.factor
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init}
-
 
 @register
 class LayerScale(ShapePreserving):
@@ -117,10 +114,6 @@ class LayerScale(ShapePreserving):
         behind = len(inputs.shape) - 1 - self.axis if self.axis > 0 else -self.axis - 1
         return inputs * keras.ops.reshape(self.factor, (-1, *[1] * behind))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init, "axis": self.axis}
-
 
 @register
 class Scale(ShapePreserving):
@@ -156,10 +149,6 @@ class Scale(ShapePreserving):
     def call(self, inputs: Any) -> Any:
         """Scales."""
         return inputs * self.value
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "value": self.value}
 
 
 @register
@@ -201,10 +190,6 @@ class ScalarBias(ShapePreserving):
     def call(self, inputs: Any) -> Any:
         """Shifts."""
         return inputs + self.bias
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init}
 
 
 @register

@@ -12,7 +12,7 @@ from keras_residual._errors import bad_argument
 from keras_residual.layers import chain
 from keras_residual.layers._checks import flag, number, owner_of, whole_number
 from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.symmetric_conv import odd_width
 
@@ -142,21 +142,3 @@ class SelectiveKernel2D(CompositeConv2D):
         by_path = ops.reshape(logits, (-1, len(self.kernel_sizes), self.filters))
         shape = self.pooled_shape(self.filters * len(self.kernel_sizes))
         return ops.reshape(ops.softmax(by_path, axis=1), (-1, *shape[1:]))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_sizes": self.kernel_sizes,
-            "ratio": self.ratio,
-            "divisor": self.divisor,
-            "split_input": self.split_input,
-            "keep_3x3": self.keep_3x3,
-            "drop_block": serialize(self.drop_block),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SelectiveKernel2D:
-        """Makes the layer from `get_config`'s dictionary."""
-        return cls(**{**config, "drop_block": deserialize(config["drop_block"])})

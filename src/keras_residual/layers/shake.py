@@ -12,14 +12,15 @@ from keras_residual._backend import scale_with_other_gradient
 from keras_residual._errors import bad_argument, shape_mismatch, wrong_type
 from keras_residual.layers import chain
 from keras_residual.layers._checks import choice, number, owner_of
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.drop_path import MODES, draw_shape
 from keras_residual.layers.scales import ShapePreserving
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape, chain_output_shape
 
 
 @register
-class ShakeShake(keras.layers.Layer):
+class ShakeShake(Configured):
     """Mixes two branches at random: `y = a * F_1(x) + (1 - a) * F_2(x)`.
 
     While training `a` is drawn from `U(0, 1)`, and the backward pass uses another draw in its place. At inference `a`
@@ -99,15 +100,8 @@ class ShakeShake(keras.layers.Layer):
             previous_mask = layer.compute_mask(inputs, previous_mask)
         return previous_mask
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        branches = [serialize(list(self.first)), serialize(list(self.second))]
-        return {**super().get_config(), "branches": branches, "mode": self.mode, "seed": self.seed}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ShakeShake:
-        """Returns the layer that `get_config` described."""
-        return cls(**{**config, "branches": deserialize(config["branches"])})
+    def _argument(self, name: str) -> Any:
+        return [self.first, self.second] if name == "branches" else super()._argument(name)
 
     def _as_layers(self, branch: Any) -> list[keras.layers.Layer]:
         layers = list(branch) if isinstance(branch, (list, tuple)) else [branch]
@@ -181,17 +175,6 @@ class ShakeDrop(ShapePreserving):
             for low, high in (self.alpha_range, self.beta_range)
         ]
         return scale_with_other_gradient(inputs, *factors)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "rate": self.rate,
-            "alpha_range": list(self.alpha_range),
-            "beta_range": list(self.beta_range),
-            "mode": self.mode,
-            "seed": self.seed,
-        }
 
     def _as_range(self, argument: str, value: Any) -> tuple[float, float]:
         rule = "two numbers, low and high, with low <= high"

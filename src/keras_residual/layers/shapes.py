@@ -87,7 +87,7 @@ def output_shape(layer: keras.Layer, shape: Shape) -> Shape:
     try:
         return tuple(layer.compute_output_shape(shape))
     except NotImplementedError:
-        return tuple(layer(keras.KerasTensor(shape, dtype=layer.compute_dtype)).shape)
+        return tuple(layer.compute_output_spec(keras.KerasTensor(shape, dtype=layer.compute_dtype)).shape)
 
 
 def chain_output_shape(layers: Iterable[keras.Layer], shape: Shape) -> Shape:

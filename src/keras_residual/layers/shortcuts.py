@@ -13,14 +13,15 @@ from keras import ops
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers import chain
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.norms import NORMS, make_norm
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Resampling, Shape, data_format_of, spatial_axes
 from keras_residual.layers.symmetric_conv import SymmetricConv2D
 from keras_residual.layers.untracked import Untracked
 
 
-class Shortcut(keras.layers.Layer):
+class Shortcut(Configured):
     """Base of the shortcuts that bring an input to the channels and the spatial size of a branch. Abstract.
 
     `filters` and `strides` may stay open: `Residual` fills them in when it is built and has seen the branch. Of a
@@ -154,16 +155,6 @@ class Shortcut(keras.layers.Layer):
         """Passes the mask on where each step of the sequence stays."""
         return previous_mask if all(change.keeps_size for change in self._resampling(len(inputs.shape))) else None
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "strides": self.strides,
-            "always": self.always,
-            "data_format": self.data_format,
-        }
-
 
 class _Inferred(NamedTuple):
     """What a shortcut does once it has seen the branch."""
@@ -215,39 +206,23 @@ class _NormedProjection(Shortcut):
         }
         # On vectors and sequences without strides Dense is the same map, and it passes masks on.
         if axis == -1 and (rank not in (4, 5)) and set(strides) <= {1}:
-            self.projection = keras.layers.Dense(filters, **arguments)
+            projection = keras.layers.Dense(filters, **arguments)
         elif rank == 4 and len(set(strides)) == 1:
-            self.projection = SymmetricConv2D(
-                filters, 1, strides=strides[0], data_format=data_format_of(axis), **arguments
-            )
+            projection = SymmetricConv2D(filters, 1, strides=strides[0], data_format=data_format_of(axis), **arguments)
         else:
             convolution = {3: keras.layers.Conv1D, 4: keras.layers.Conv2D, 5: keras.layers.Conv3D}[rank]
-            self.projection = convolution(filters, 1, strides=strides, data_format=data_format_of(axis), **arguments)
+            projection = convolution(filters, 1, strides=strides, data_format=data_format_of(axis), **arguments)
+        self.projection = self._made("projection", projection)
         self.projection.build(input_shape)
         self.projection_norm = None
         if self.norm is not None:
-            self.projection_norm = make_norm(
-                self.norm, channels=filters, axis=axis, name="norm", dtype=self.dtype_policy
-            )
+            norm = make_norm(self.norm, channels=filters, axis=axis, name="norm", dtype=self.dtype_policy)
+            self.projection_norm = self._made("projection_norm", norm)
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
     def _project(self, inputs: Any, training: bool | None) -> Any:
         parts = [part for part in (self.projection, self.projection_norm) if part is not None]
         return chain.apply_all(parts, inputs, training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {
-            **super().get_config(),
-            "norm": serialize(self.norm),
-            "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Shortcut:
-        """Makes the layer from `get_config`'s dictionary."""
-        return super().from_config({**config, "norm": deserialize(config["norm"])})
 
 
 @register
@@ -337,7 +312,7 @@ class AvgPoolShortcut(_NormedProjection):
                 4: keras.layers.AveragePooling2D,
                 5: keras.layers.AveragePooling3D,
             }
-            self.pool = pooling[rank](
+            pool = pooling[rank](
                 strides,
                 strides=strides,
                 padding="same",
@@ -345,6 +320,7 @@ class AvgPoolShortcut(_NormedProjection):
                 name="pool",
                 dtype=self.dtype_policy,
             )
+            self.pool = self._made("pool", pool)
             input_shape = self.pool.compute_output_shape(input_shape)
         self._make_projection(input_shape, (1,) * len(strides))
 
@@ -421,10 +397,6 @@ class ZeroPadShortcut(Shortcut):
         before = added // 2 if self.pad == "both" else 0
         padding = [(before, added - before) if i == axis else (0, 0) for i in range(rank)]
         return ops.pad(inputs[tuple(windows)], padding)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {**super().get_config(), "pad": self.pad}
 
 
 SHORTCUTS: MappingProxyType[str, type[Shortcut]] = MappingProxyType(

@@ -12,7 +12,7 @@ from keras_residual.layers import chain
 from keras_residual.layers._checks import number, owner_of, whole_number
 from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
 from keras_residual.layers.norms import NORMS, make_norm
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.symmetric_conv import odd_width
 from keras_residual.layers.untracked import Untracked
@@ -138,7 +138,8 @@ class SplitAttention2D(CompositeConv2D):
     def _norm(self, name: str, channels: int) -> keras.Layer:
         if self.norm is None:
             return self.batch_norm(name)
-        return make_norm(self.norm, channels=channels, axis=self.channel_axis, name=name, dtype=self.dtype_policy)
+        made = make_norm(self.norm, channels=channels, axis=self.channel_axis, name=name, dtype=self.dtype_policy)
+        return self._made(name, made)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Convolves, and mixes the splits."""
@@ -162,21 +163,3 @@ class SplitAttention2D(CompositeConv2D):
         by_split = ops.transpose(ops.softmax(by_group, axis=2), (0, 2, 1, 3))
         shape = self.pooled_shape(self.filters * self.radix)
         return ops.reshape(by_split, (-1, *shape[1:]))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "radix": self.radix,
-            "ratio": self.ratio,
-            "divisor": self.divisor,
-            "norm": serialize(self.norm),
-            "drop_block": serialize(self.drop_block),
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> SplitAttention2D:
-        """Makes the layer from `get_config`'s dictionary."""
-        return cls(**{**config, **{name: deserialize(config[name]) for name in ("norm", "drop_block")}})

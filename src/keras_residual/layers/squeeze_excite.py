@@ -76,8 +76,8 @@ class SqueezeExcite(MapLayer):
         channels = self.channels_of(input_shape)
         units = inner_units(channels, self.ratio, self.divisor)
         dense, policy = keras.layers.Dense, self.dtype_policy
-        self.reduce = dense(units, activation=self.activation, dtype=policy, name="reduce")
-        self.expand = dense(channels, activation=self.gate, dtype=policy, name="expand")
+        self.reduce = self._made("reduce", dense(units, activation=self.activation, dtype=policy, name="reduce"))
+        self.expand = self._made("expand", dense(channels, activation=self.gate, dtype=policy, name="expand"))
         self.reduce.build((None, channels))
         self.expand.build((None, units))
 
@@ -85,16 +85,6 @@ class SqueezeExcite(MapLayer):
         """Multiplies."""
         gates = self.expand(self.reduce(self.mean(inputs, mask)))
         return inputs * self.over_positions(gates, inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "ratio": self.ratio,
-            "divisor": self.divisor,
-            "activation": None if self.activation is None else keras.activations.serialize(self.activation),
-            "gate": keras.activations.serialize(self.gate),
-        }
 
 
 def inner_units(channels: int, ratio: float, divisor: int) -> int:

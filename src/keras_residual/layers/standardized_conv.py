@@ -9,11 +9,12 @@ import keras
 from keras import ops
 
 from keras_residual.layers._checks import owner_of, positive
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.merge_base import widen
 from keras_residual.layers.serialization import register
 
 
-class StandardizedConvolution(keras.layers.Layer):
+class StandardizedConvolution(Configured):
     """A convolution that computes its kernel from its weights at each call. Abstract: a leaf gives `standardized`."""
 
     @abstractmethod
@@ -89,7 +90,3 @@ class WSConv2D(StandardizedConvolution, keras.layers.Conv2D):
         weights, axes = centred(kernel)
         variance: Any = ops.mean(ops.square(weights), axis=axes, keepdims=True)
         return ops.cast(weights * ops.rsqrt(variance + self.epsilon), kernel.dtype)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "epsilon": self.epsilon}

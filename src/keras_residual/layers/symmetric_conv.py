@@ -9,13 +9,14 @@ import keras
 from keras_residual._backend import maps
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import owner_of, whole_number
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import channel_axis_of
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape, spatial_axes
 
 
 @register
-class SymmetricConv2D(keras.layers.Conv2D):
+class SymmetricConv2D(Configured, keras.layers.Conv2D):
     """A 2-D convolution that pads each side with `dilation_rate * (kernel_size // 2)` zeros, as PyTorch's nets do.
 
         y[i] = sum over t of w[t] x[strides * i + dilation_rate * (t - kernel_size // 2)]

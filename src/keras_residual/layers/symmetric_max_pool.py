@@ -8,12 +8,13 @@ import keras
 
 from keras_residual._backend import maps
 from keras_residual.layers._checks import choice, owner_of, whole_number
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 
 
 @register
-class SymmetricMaxPool2D(keras.layers.Layer):
+class SymmetricMaxPool2D(Configured):
     """Max pooling whose windows reach over each edge by `pool_size // 2`, as PyTorch's nets have it.
 
     Keras's `padding="same"` places the windows differently where the size is even. What lies beyond the edge never
@@ -59,12 +60,3 @@ class SymmetricMaxPool2D(keras.layers.Layer):
         reach = 2 * (self.pool_size // 2) - self.pool_size
         shape[sizes] = [None if size is None else (size + reach) // self.strides + 1 for size in shape[sizes]]
         return tuple(shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments."""
-        return {
-            **super().get_config(),
-            "pool_size": self.pool_size,
-            "strides": self.strides,
-            "data_format": self.data_format,
-        }

@@ -12,12 +12,13 @@ from keras import ops
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import flag, owner_of, whole_number
 from keras_residual.layers.arguments import check_rate
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 
 
 @register
-class ValueResidualAttention(keras.layers.Layer):
+class ValueResidualAttention(Configured):
     """Multi-head self-attention. In a stack with `topology="value_residual"` its values are mixed with the first ones.
 
     Everywhere else it is plain self-attention: `softmax(Q K^T / sqrt(key_dim)) V W_o` in each head, `Q`, `K` and `V`
@@ -89,7 +90,9 @@ class ValueResidualAttention(keras.layers.Layer):
             for part in ("query", "key", "value", "output")
         }
         self.supports_masking = True
-        self.drop = keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop") if self.dropout else None
+        self.drop = None
+        if self.dropout:
+            self.drop = self._made("drop", keras.layers.Dropout(self.dropout, dtype=self.dtype_policy, name="drop"))
         self._mix: Callable[[Any], Any] | None = None
 
     @property
@@ -119,6 +122,7 @@ class ValueResidualAttention(keras.layers.Layer):
             dtype=self.dtype_policy,
             name=name,
         )
+        made = self._made(name, made)
         made.build(input_shape)
         return made
 
@@ -176,20 +180,6 @@ class ValueResidualAttention(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape of the input."""
         return tuple(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "num_heads": self.num_heads,
-            "key_dim": self.key_dim,
-            "value_dim": self.value_dim,
-            "dropout": self.dropout,
-            "use_bias": self.use_bias,
-            "causal": self.causal,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-        }
 
 
 def _copy(initializer: Any) -> Any:

@@ -58,10 +58,6 @@ class ScaledWeightStandardization(StandardizedConvolution):
         if self.built:
             self.gain.assign(store["gain"])
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "gamma": self.gamma, "epsilon": self.epsilon}
-
 
 @register
 class ScaledWSConv1D(ScaledWeightStandardization, keras.layers.Conv1D):

@@ -20,6 +20,7 @@ from keras_residual.layers.split_attention import SplitAttention2D
 from keras_residual.layers.squeeze_excite import SqueezeExcite
 from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.state import shape_in_block
 
 _OWNER = "costs"
 
@@ -104,7 +105,7 @@ class _Work:
 
     def no_matrices(self, layer: keras.Layer) -> None:
         """Raises where a layer without a rule has more than a weight a channel, which some product must be with."""
-        if any(_size([weight]) > max(weight.shape, default=1) for weight in layer.weights):
+        if any(math.prod(shape) > max(shape, default=1) for shape in map(shape_in_block, layer.weights)):
             rule = "made of convolutions, dense layers, norms and what this library makes of them"
             raise bad_argument(_OWNER, "model", rule, f"{type(layer).__name__} {layer.name!r}")
 
@@ -133,7 +134,7 @@ class _Work:
 
     def kernel(self, kernel: Any, positions: int, outputs: int) -> None:
         """Counts a kernel that is applied at each of some positions."""
-        self.macs += positions * math.prod(kernel.shape)
+        self.macs += positions * math.prod(shape_in_block(kernel))
         self.activations += outputs
 
 
@@ -158,7 +159,7 @@ def _transposed_convolution(work: _Work, layer: Any, shape: Shape) -> None:
 def _separable_convolution(work: _Work, layer: Any, shape: Shape) -> None:
     output = output_shape(layer, shape)
     positions = _positions(layer, output)
-    work.kernel(layer.depthwise_kernel, positions, positions * math.prod(layer.depthwise_kernel.shape[-2:]))
+    work.kernel(layer.depthwise_kernel, positions, positions * math.prod(shape_in_block(layer.depthwise_kernel)[-2:]))
     work.kernel(layer.pointwise_kernel, positions, _values(output))
 
 
@@ -196,7 +197,7 @@ def _stack(work: _Work, layer: Any, shape: Shape) -> None:
 
 
 def _squeeze_excite(work: _Work, layer: Any, shape: Shape) -> None:
-    work.chain([layer.reduce, layer.expand], (None, layer.reduce.kernel.shape[0]))
+    work.chain([layer.reduce, layer.expand], (None, shape_in_block(layer.reduce.kernel)[0]))
 
 
 def _channel_attention(work: _Work, layer: Any, shape: Shape) -> None:

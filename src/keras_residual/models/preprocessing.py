@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.layers._checks import choice, number, owner_of, positive, whole_number
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.models.pretrained import pretrained_weights
@@ -29,7 +30,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @register
-class Preprocessing(keras.layers.Layer):
+class Preprocessing(Configured):
     """Turns pictures with values 0..255 into what a network expects: resized, cropped at the centre, standardised.
 
     A picture is resized with antialiasing to `floor(size / crop_pct)`, cropped to `size` at its centre, divided by 255,
@@ -145,19 +146,6 @@ class Preprocessing(keras.layers.Layer):
         channels = (len(self.mean),)
         picture = (*self.size, *channels) if self.data_format == "channels_last" else (*channels, *self.size)
         return (*input_shape[:-3], *picture)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "size": list(self.size),
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "crop_mode": self.crop_mode,
-            "data_format": self.data_format,
-        }
 
     def _plan(self, picture: tuple[int, int]) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
         """Returns what is done to pictures of a height and width.

@@ -57,7 +57,7 @@ def create_model(
     drop_block_rate: float = 0.0,
     dropout_rate: float = 0.0,
     output_stride: int = 32,
-    execution: str = "auto",
+    execution: str | None = None,
     remat: bool | str = False,
 ) -> keras.Model:
     """Returns a model by its name, from standardised inputs to logits.
@@ -81,8 +81,9 @@ def create_model(
         drop_block_rate: Rate in `[0, 1)` of DropBlock in the last two stages of a ResNet v1.
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
         output_stride: 8, 16 or 32: from there on, strides become dilations, so that the last map is larger.
-        execution: How the equal blocks of each stage are executed, `"auto"`, `"unrolled"` or `"scan"`; see
-            `ResidualStack`. It changes the time to compile, and no number.
+        execution: How the equal blocks of each stage are executed: `"unrolled"`, as layers that Keras reaches one by
+            one, to be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
+            By default they are unrolled, but for 48 or more in a row, as `cifar_resnet302` has them, `"auto"`.
         remat: `False`, `"full"` or `"sqrt"`: which activations are computed anew in the backward pass, see there.
 
     Returns:

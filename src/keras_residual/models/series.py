@@ -35,7 +35,7 @@ def build_series_resnet(
     input_shape: tuple[int, ...],
     num_classes: int,
     drop_path_rate: float,
-    execution: str,
+    execution: str | None,
     remat: bool | str,
     name: str,
 ) -> keras.Model:

@@ -15,6 +15,12 @@ from keras_residual.models.parts import Parts
 from keras_residual.stacks.stack import ResidualStack
 
 OUTPUT_STRIDES = (8, 16, 32)
+SCANNED_FROM = 48
+"""Equal blocks in a row from which a model by name leaves it to `execution="auto"` whether they are scanned.
+
+With fewer they are layers of their own, as in any Keras model: to be frozen, quantised or given adapters one by one.
+With more, JAX takes minutes to compile them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +57,7 @@ class Choices:
         drop_block_rate: DropBlock's rate in the last two stages, in `[0, 1)`.
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
         output_stride: 8, 16 or 32: later strides become dilations. For networks whose stride would be 32.
-        execution: How the equal blocks of each stage are executed, see `ResidualStack`.
+        execution: How the equal blocks of each stage are executed, see `ResidualStack`; None for `SCANNED_FROM`'s rule.
         remat: Which of their activations are computed anew in the backward pass, see there.
         name: Name of the model.
         owner: What the user called, for messages.
@@ -65,7 +71,7 @@ class Choices:
     drop_block_rate: float = 0.0
     dropout_rate: float = 0.0
     output_stride: int = 32
-    execution: str = "auto"
+    execution: str | None = None
     remat: bool | str = False
     name: str | None = None
     owner: str = "create_model"
@@ -131,7 +137,7 @@ def apply_stage(
     make: Callable[[Place, str], Residual],
     *,
     alike: bool,
-    execution: str,
+    execution: str | None,
     remat: bool | str,
 ) -> Any:
     """Returns the map after a stage: its first block, which changes the shape or may, and a stack of the others.
@@ -141,7 +147,7 @@ def apply_stage(
         blocks: Where its blocks stand.
         make: Makes the block of a place, with a name.
         alike: Whether all blocks after the first have the same widths.
-        execution: As in `ResidualStack`.
+        execution: As in `Choices`.
         remat: As in `ResidualStack`.
     """
     first, rest, stage = blocks[0], blocks[1:], blocks[0].stage + 1
@@ -153,7 +159,18 @@ def apply_stage(
     still = [replace(place, drop_path_rate=0.0) for place in rest]
     block: Any = make(still[0], "block") if alike else lambda index: make(still[index], "block")
     name = f"stage{stage}_blocks"
-    return ResidualStack(block, len(rest), drop_path_rate=rates, execution=execution, remat=remat, name=name)(x)
+    return stacked(block, len(rest), execution, drop_path_rate=rates, remat=remat, name=name)(x)
+
+
+def stacked(block: Any, depth: int, execution: str | None, **choices: Any) -> ResidualStack:
+    """Returns a stack of a model by name, executed as `Choices` has it; other arguments as in `ResidualStack`."""
+    if execution is not None:
+        return ResidualStack(block, depth, execution=execution, **choices)
+    few = depth < SCANNED_FROM
+    stack = ResidualStack(block, depth, execution="unrolled" if few else "auto", **choices)
+    if few:
+        stack.execution_reason = "a model by name has each of its layers where Keras reaches it, unless asked otherwise"
+    return stack
 
 
 def finish(inputs: Any, x: Any, features: dict[str, Any], choices: Choices, parts: Parts, head: Any) -> keras.Model:

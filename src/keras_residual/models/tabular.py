@@ -8,7 +8,7 @@ import keras
 
 from keras_residual._errors import bad_argument
 from keras_residual.models.blocks import batch_norm, tabular_block
-from keras_residual.stacks.stack import ResidualStack
+from keras_residual.models.stages import stacked
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +45,7 @@ def build_tabular_resnet(
     input_shape: tuple[int, ...],
     num_classes: int,
     drop_path_rate: float,
-    execution: str,
+    execution: str | None,
     remat: bool | str,
     name: str,
 ) -> keras.Model:
@@ -59,9 +59,7 @@ def build_tabular_resnet(
         residual_dropout=config.residual_dropout,
         name="block",
     )
-    x = ResidualStack(
-        block, config.depth, drop_path_rate=drop_path_rate, execution=execution, remat=remat, name="blocks"
-    )(x)
+    x = stacked(block, config.depth, execution, drop_path_rate=drop_path_rate, remat=remat, name="blocks")(x)
     x = batch_norm("head_norm")(x)
     x = keras.layers.ReLU(name="head_relu")(x)
     return keras.Model(inputs, keras.layers.Dense(num_classes, name="head")(x), name=name)

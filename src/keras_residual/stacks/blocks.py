@@ -8,10 +8,10 @@ from typing import Any, cast
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained
@@ -23,7 +23,7 @@ class Blocks:
 
     Args:
         owner: The stack, for messages.
-        cells: The blocks in order, or the one that stands for all of a scanned stack, whose weights nobody reads.
+        cells: The blocks in order, or the one that stands for all of a scanned stack, with stacked variables.
         depth: Number of blocks.
         scanned: Whether the stack is scanned.
     """
@@ -33,43 +33,35 @@ class Blocks:
         self.cells = list(cells)
         self.depth = depth
         self.scanned = scanned
-        self.stacked: list[keras.Variable] = []
-        """In a scan, for each variable of the cell the one with a slice for each block."""
 
     # --- In a call ---------------------------------------------------------------------------------------------------
 
     def trained(self) -> list[Any]:
         """Returns the values of the trained variables: stacked, or a list for each block."""
-        if self.scanned:
-            return [variable.value for variable in self.stacked if is_trained(variable)]
-        return [[variable.value for variable in cell.variables if is_trained(variable)] for cell in self.cells]
+        each = [[variable.value for variable in cell.variables if is_trained(variable)] for cell in self.cells]
+        return each[0] if self.scanned else each
 
     def state(self) -> list[Any]:
         """Returns the values of all others, likewise, as they are now."""
-        if self.scanned:
-            return [_backend.snapshot(variable) for variable in self.stacked if not is_trained(variable)]
-        return [[_backend.snapshot(v) for v in cell.variables if not is_trained(v)] for cell in self.cells]
+        each = [[_backend.snapshot(v) for v in cell.variables if not is_trained(v)] for cell in self.cells]
+        return each[0] if self.scanned else each
 
     def assign(self, updates: Any) -> None:
         """Assigns what the blocks made of their state: new values by the index of the variable."""
-        if self.scanned:
-            for index, value in updates.items():
-                self.stacked[int(index)].assign(value)
-            return
-        for cell, changed in zip(self.cells, updates, strict=True):
+        # On JAX the gradient is that of a function whose weights are its arguments. Elsewhere it is asked for at what
+        # was assigned, which a program of the blocks does not give.
+        refused = get_stateless_scope() is None and _backend.BACKEND != "jax"
+        for cell, changed in zip(self.cells, [updates] if self.scanned else updates, strict=True):
             variables = cell.variables
             for index, value in changed.items():
-                variables[int(index)].assign(value)
-
-    def set_trainable(self, value: bool) -> None:
-        """Hands the stack's flag to the blocks."""
-        for cell in self.cells:
-            for part in sublayers(cell):
-                part.trainable = value
-        # Stacked variables are trainable where those of the cell are.
-        if self.stacked:
-            for variable, made in zip(self.cells[0].variables, self.stacked, strict=True):
-                made.trainable = variable.trainable
+                variable = variables[int(index)]
+                if refused and is_trained(variable):
+                    raise ValueError(
+                        f"{self.owner}: a block assigns to {variable.name!r}, which is trained, as "
+                        "SpectralNormalization does. Of a scanned, rematerialised or reversible stack the gradient "
+                        "would be another one. Use execution='unrolled' and remat=False."
+                    )
+                variable.assign(value)
 
     # --- Weights by name ---------------------------------------------------------------------------------------------
 
@@ -84,7 +76,7 @@ class Blocks:
         Unlike `get` it is for blocks with different weights too.
         """
         if self.scanned:
-            pairs = list(zip(self.names(), self._stacked_weights(), strict=True))
+            pairs = list(zip(self.names(), self.cells[0].weights, strict=True))
             return [{name: (variable, index) for name, variable in pairs} for index in range(self.depth)]
         found = []
         for cell in self.cells:
@@ -100,7 +92,7 @@ class Blocks:
     def get(self) -> dict[str, np.ndarray]:
         """Returns the weights by name, each with the blocks as its leading axis."""
         if self.scanned:
-            arrays = [_array(variable) for variable in self._stacked_weights()]
+            arrays = [_array(variable) for variable in self.cells[0].weights]
         elif not self.uniform():
             raise ValueError(f"{self.owner}: the blocks have different weights, which cannot be stacked.")
         else:
@@ -111,14 +103,15 @@ class Blocks:
     def set(self, weights: Mapping[str, Any]) -> None:
         """Sets weights by name; raises before anything is changed."""
         names = self.names()
-        shapes = {name: (self.depth, *w.shape) for name, w in zip(names, self.cells[0].weights, strict=True)}
+        axis = () if self.scanned else (self.depth,)
+        shapes = {name: (*axis, *w.shape) for name, w in zip(names, self.cells[0].weights, strict=True)}
         for name, value in weights.items():
             if name not in shapes:
                 raise unknown_name(self.owner, "weights", name, names)
             if tuple(np.shape(value)) != shapes[name]:
                 raise bad_argument(self.owner, "weights", f"{name} of shape {shapes[name]}", np.shape(value))
         if self.scanned:
-            for name, variable in zip(names, self._stacked_weights(), strict=True):
+            for name, variable in zip(names, self.cells[0].weights, strict=True):
                 if name in weights:
                     variable.assign(weights[name])
             return
@@ -173,24 +166,19 @@ class Blocks:
     def states_of_seeds(self) -> list[np.ndarray]:
         """Returns the states of the seed generators, each with the blocks as its leading axis."""
         if self.scanned:
-            return [_array(state) for state in _states(self.stacked)]
+            return [_array(state) for state in _states(self.cells[0].variables)]
         each = [[_array(state) for state in _states(cell.variables)] for cell in self.cells]
         return [np.stack(values) for values in zip(*each, strict=True)]
 
     def set_states_of_seeds(self, states: Sequence[np.ndarray]) -> None:
         """Sets what `states_of_seeds` returns."""
         if self.scanned:
-            for variable, value in zip(_states(self.stacked), states, strict=True):
+            for variable, value in zip(_states(self.cells[0].variables), states, strict=True):
                 variable.assign(value)
             return
         for index, cell in enumerate(self.cells):
             for variable, value in zip(_states(cell.variables), states, strict=True):
                 variable.assign(value[index])
-
-    def _stacked_weights(self) -> list[keras.Variable]:
-        (cell,) = self.cells
-        stacked = {id(variable): made for variable, made in zip(cell.variables, self.stacked, strict=True)}
-        return [stacked[id(variable)] for variable in cell.weights]
 
     def _one_by_one(self) -> dict[str, keras.Variable]:
         return {f"block{i}_{k}": weight for i, cell in enumerate(self.cells) for k, weight in enumerate(cell.weights)}

@@ -35,6 +35,10 @@ class Cell(keras.layers.Layer):
         # The rows may be of a higher precision than the blocks compute in.
         self._convert_input_args = False
 
+    def get_config(self) -> dict[str, Any]:
+        """Returns its own flags: what it holds is in the stack's configuration."""
+        return super().get_config()
+
     def build(self, input_shape: Shape) -> None:
         """Builds connections and links for the shape of a stream."""
         shape = stream_shape = input_shape

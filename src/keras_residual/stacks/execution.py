@@ -23,6 +23,39 @@ from keras_residual.stacks.topologies.reversible import ReversibleLink
 Remat = bool | str
 
 
+@dataclass(frozen=True, slots=True)
+class RematByScope:
+    """What a `keras.RematScope` asks of a stack: that its blocks are computed anew, from some size on.
+
+    Args:
+        above: Number of entries of the stack's input above which they are; None for never.
+    """
+
+    above: float | None = None
+
+    def __call__(self, inputs: Any) -> Remat:
+        """Returns what `remat` is for an input."""
+        size = math.prod(size or 1 for size in inputs.shape)
+        return "full" if self.above is not None and size > self.above else False
+
+
+def leave_remat_scope(stack: keras.Layer, layers: Sequence[keras.Layer]) -> RematByScope:
+    """Takes the place of the `keras.RematScope` that a stack, or the layers of its blocks, were made in.
+
+    Keras would compute a layer's call anew with what it assigns to variables, which the blocks' programs keep out of
+    that. Activation functions, which assign nothing, are left to it.
+    """
+    parts = [stack, *(part for layer in layers for part in sublayers(layer))]
+    found = next((part._remat_mode for part in parts if part._remat_mode), None)
+    mode = None if found is None else found.mode
+    if mode == "list_of_layers":
+        mode = "full" if {part.name for part in parts} & set(found.layer_names) else None
+    if mode not in ("full", "larger_than"):
+        return RematByScope()
+    stack._remat_mode = None
+    return RematByScope(0 if mode == "full" else found.output_size_threshold)
+
+
 @dataclass
 class Program:
     """One call of a stack as functions of tensors, each without side effects.
@@ -167,7 +200,9 @@ class Program:
         # Keras knows a loss by its `id`, which the next tensor may have once this one is gone.
         for part in sublayers(cell):
             part._loss_ids.clear()
-        return cast(Any, sum)(ops.cast(ops.sum(loss), "float32") for loss in scope.losses)
+        doubles = any(keras.backend.standardize_dtype(loss.dtype) == "float64" for loss in scope.losses)
+        dtype = "float64" if doubles else "float32"
+        return cast(Any, sum)(ops.cast(ops.sum(loss), dtype) for loss in scope.losses)
 
 
 def group_size(length: int) -> int:

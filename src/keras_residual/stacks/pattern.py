@@ -9,11 +9,11 @@ import keras
 
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.layers import arguments
+from keras_residual.layers.configured import arguments_of
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.serialization import deserialize, serialize
-from keras_residual.layers.shapes import sublayers
-
-_LAYERS = ("branch", "preactivation", "shortcut", "merge", "branch_scale", "skip_scale", "norm", "activation")
+from keras_residual.layers.serialization import copied
+from keras_residual.layers.shapes import channel_axis, sublayers
+from keras_residual.stacks.topologies.base import Topology
 
 
 class GivenBlocks:
@@ -29,6 +29,20 @@ class GivenBlocks:
     def __call__(self, index: int) -> list[keras.Layer]:
         """Returns the layers of a block."""
         return self.blocks[index]
+
+
+def is_adapted(layers: Sequence[keras.Layer]) -> bool:
+    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
+    parts = [part for layer in layers for part in sublayers(layer)]
+    return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
+
+
+def adapts(changes: Any) -> bool:
+    """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
+    if isinstance(changes, dict):
+        quantised = "Quantized" in str(changes.get("class_name", ""))
+        return quantised or "lora_rank" in changes or any(adapts(item) for item in changes.values())
+    return isinstance(changes, list) and any(adapts(item) for item in changes)
 
 
 def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
@@ -56,43 +70,34 @@ def as_block(owner: str, block: Any) -> list[keras.Layer]:
     return arguments.as_layers(owner, "block", block)
 
 
-def copies(owner: str, layers: Sequence[keras.Layer]) -> list[keras.Layer]:
-    """Returns new layers of the same configurations, without weights."""
+def copies(owner: str, layers: Sequence[Any]) -> list[Any]:
+    """Returns new layers of the same configurations, without weights; lists of layers are allowed."""
     try:
         with classes_of(layers):
-            return cast(list[keras.Layer], deserialize(_unshared(serialize(list(layers)))))
+            return copied(list(layers), f"{owner}: `block`")
     except Exception as error:
         rule = "layers that can be copied from their configuration"
         way_out = (
             f"{type(error).__name__}: {error} Give the layer a `get_config` that returns the constructor's arguments, "
             "or pass `block=` a function of the index that makes the layer."
         )
-        raise bad_argument(owner, "block", rule, [layer.name for layer in layers], way_out) from error
+        names = [layer.name for layer in keras.tree.flatten(layers)]
+        raise bad_argument(owner, "block", rule, names, way_out) from error
 
 
-def classes_of(layers: Sequence[keras.Layer]) -> Any:
+def classes_of(layers: Sequence[Any]) -> Any:
     """Returns a scope in which Keras knows the classes of the layers, also those that nobody registered."""
-    known = {type(part).__name__: type(part) for layer in layers for part in sublayers(layer)}
+    known = {type(part).__name__: type(part) for layer in keras.tree.flatten(layers) for part in sublayers(layer)}
     return keras.saving.CustomObjectScope(
         {name: cls for name, cls in known.items() if not cls.__module__.startswith("keras.")}
     )
 
 
-def _unshared(config: Any) -> Any:
-    """Returns a configuration of which every copy is new: while Keras loads a model, equal ids give the same object."""
-    if isinstance(config, dict):
-        return {key: _unshared(value) for key, value in config.items() if key != "shared_object_id"}
-    if isinstance(config, (list, tuple)):
-        return [_unshared(item) for item in config]
-    return config
-
-
 def with_arguments(connection: Residual, **changed: Any) -> Residual:
-    """Returns a connection of the same configuration but for these arguments, of new layers without weights."""
-    copy = cast(Residual, copies(f"Residual {connection.name!r}", [connection])[0])
-    # The copy's layers as they are: a second way through their configurations would need their classes registered.
-    layers = {name: getattr(copy, name) for name in _LAYERS}
-    return Residual.from_config({**copy.get_config(), **layers, **changed})
+    """Returns a connection of the same arguments but for these, which takes the layers of this one over."""
+    arguments = {name: connection._argument(name) for name in arguments_of(Residual)}
+    own = {"name": connection.name, "dtype": connection.dtype_policy, "trainable": connection.trainable}
+    return Residual(**{**arguments, **own, **changed})
 
 
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:
@@ -102,6 +107,17 @@ def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, 
             rule = f"blocks that are keras_residual.Residual, for {argument}={value!r}"
             way_out = "Wrap it: Residual(layer)." if argument == "topology" else "Set it in the block itself."
             raise bad_argument(owner, "block", rule, f"{layer.name!r} ({type(layer).__name__})", way_out)
+
+
+def check_channels(owner: str, topology: Topology, layers: Sequence[keras.Layer], rank: int) -> None:
+    """Raises where the blocks have their channels in another axis than the one in which the topology looks for them."""
+    wanted = topology.channel_axis
+    axis = channel_axis(layers, rank)
+    if wanted is not None and wanted % rank != axis % rank:
+        where = "channels_first" if axis == 1 else "channels_last"
+        rule = f"one that takes the channels where the blocks have them, which are {where}"
+        way_out = f"{type(topology).__name__} looks for them in axis {wanted}. Take data_format='channels_last'."
+        raise bad_argument(owner, "topology", rule, topology.name, way_out)
 
 
 def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import keras
@@ -15,9 +16,10 @@ from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import direct
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.configured import Changes, Configured, settings_of
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.serialization import deserialize, register, serialize
-from keras_residual.layers.shapes import Shape
+from keras_residual.layers.serialization import deserialize, reading, register, without_ids
+from keras_residual.layers.shapes import Shape, sublayers
 from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
@@ -25,23 +27,28 @@ from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.contexts import Contexts, ramp
 from keras_residual.stacks.counts import BlockCount
 from keras_residual.stacks.depth_rules.norm_rules import check_depth
-from keras_residual.stacks.execution import Program
+from keras_residual.stacks.execution import Program, leave_remat_scope
 from keras_residual.stacks.observe import Observation
+from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
     GivenBlocks,
+    adapts,
     as_pattern,
+    check_channels,
     check_connections,
     check_plain,
     classes_of,
     copies,
+    is_adapted,
     with_arguments,
 )
 from keras_residual.stacks.state import (
-    block_states,
+    own_paths,
     own_seeds,
-    seed_generators,
-    set_state,
+    refuse_by_block,
+    set_places,
     spread_initial_values,
+    spread_seeds,
     stack_variables,
 )
 from keras_residual.stacks.topologies.base import Place
@@ -54,7 +61,7 @@ REMATS = (False, True, "full", "sqrt")
 
 
 @register
-class ResidualStack(keras.layers.Layer):
+class ResidualStack(Configured):
     """Applies `depth` copies of a block one after another; with `execution="scan"` they are compiled once.
 
     Args:
@@ -132,6 +139,7 @@ class ResidualStack(keras.layers.Layer):
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
         self.topology = make_topology(topology)
         self.remat = "full" if remat is True else remat
+        self._remat_by_scope = leave_remat_scope(self, [layer for layers in self._patterns() for layer in layers])
         self._requested_execution = execution
         self.execution, self.execution_reason = self._choose_execution()
         self.observation: Observation | None = None
@@ -149,6 +157,10 @@ class ResidualStack(keras.layers.Layer):
         hindrance = None
         if isinstance(self.pattern, GivenBlocks):
             hindrance = "the blocks are made by a function of the index, so that they may differ"
+        elif any(name.startswith("block_") for name in self._saved_parts.value or ()):
+            hindrance = "the blocks differ in what was changed in them or frozen"
+        elif is_adapted(self.pattern) or adapts(self._saved_parts.value):
+            hindrance = "the blocks have quantised layers or adapters, each with numbers of its own"
         elif not self.topology.fixed_shape:
             hindrance = f"the streams of {type(self.topology).__name__} grow with depth"
         if asked == "scan" and hindrance:
@@ -199,43 +211,87 @@ class ResidualStack(keras.layers.Layer):
 
     def _make_cells(self) -> list[Cell]:
         """Returns the blocks, or the one that stands for all."""
-        if self.execution == "scan":
-            return [self._make_cell(None)]
-        cells = [self._make_cell(index) for index in range(self.depth)]
+        owner, pattern, scanned = owner_of(self), self.pattern, self.execution == "scan"
+        given = pattern.blocks if isinstance(pattern, GivenBlocks) else None
+        if given is not None and self._reworks:
+            given = copies(owner, given)
+        known: dict[int, keras.Layer] = {}
+        settings: list[Any] = []
+        cells: list[Cell] = []
+        for index in self._drawing_once([None] if scanned else range(self.depth)):
+            if given is None:
+                layers = self._reworked(copies(owner, pattern), {})
+            else:
+                layers = self._reworked(given[index or 0], known)
+            if given is None or self._reworks:  # others are in the configuration as they are
+                settings = settings if settings and given is None else [settings_of(layer) for layer in layers]
+                layers = self._made_layers(index, layers, settings)
+            cells.append(self._make_cell(layers, index))
         for cell in cells:
             self._tracker.add_to_store("layers", cell)
-        if not isinstance(self.pattern, GivenBlocks):
-            base = [block_states(generator, self.depth) for generator in seed_generators(cells[0])]
-            for index, cell in enumerate(cells):
-                for generator, states in zip(seed_generators(cell), base, strict=True):
-                    set_state(generator, states[index])
         return cells
 
-    def _make_cell(self, index: int | None) -> Cell:
-        pattern = self.pattern
-        layers = pattern(index or 0) if isinstance(pattern, GivenBlocks) else copies(owner_of(self), pattern)
-        if self.depth_rule is not None:
-            layers = [
-                self.depth_rule.configure(cast(Residual, layer), depth=self.depth, per_block=len(layers))
-                for layer in layers
-            ]
-        if any(self._rates):
-            layers = [with_arguments(cast(Residual, layer), drop_path_rate=max(self._rates)) for layer in layers]
+    def _drawing_once(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Iterates, after which the source of Keras's default seeds is as it was after the first item.
+
+        All blocks draw by the seeds of the first, so that what is made behind the stack gets the same ones however it
+        is executed.
+        """
+        after_first = None
+        for item in items:
+            yield item
+            after_first = after_first or random.getstate()
+        if after_first and not isinstance(self.pattern, GivenBlocks):
+            random.setstate(after_first)
+
+    @property
+    def _reworks(self) -> bool:
+        return self.depth_rule is not None or any(self._rates)
+
+    def _reworked(self, layers: Sequence[keras.Layer], known: dict[int, keras.Layer]) -> list[keras.Layer]:
+        """Returns the layers of a block as the depth rule and the rates want them; `known` are those of others."""
+        for layer in layers:
+            if id(layer) in known:
+                continue
+            made = layer
+            if self.depth_rule is not None:
+                made = self.depth_rule.configure(cast(Residual, made), depth=self.depth, per_block=len(layers))
+            if any(self._rates):
+                made = with_arguments(cast(Residual, made), drop_path_rate=max(self._rates))
+            known[id(layer)] = made
+        return [known[id(layer)] for layer in layers]
+
+    def _made_layers(
+        self, index: int | None, layers: Sequence[keras.Layer], settings: Sequence[Any]
+    ) -> list[keras.Layer]:
+        """Returns the layers of a block as they were when the stack was saved."""
+        # In a scope of its own: what its layers share, those of other blocks do not.
+        with reading(anew=True):
+            made = {
+                id(layer): self._made(f"{_name(index)}.{position}", layer, settings[position])
+                for position, layer in enumerate(layers)
+            }
+        return [made[id(layer)] for layer in layers]
+
+    def _make_cell(self, layers: Sequence[keras.Layer], index: int | None) -> Cell:
+        """Returns the block of these layers; with the index None the one that stands for all."""
+        name = _name(index)
         links = []
         if not isinstance(self.topology, Single):
             places = [
                 Place(position=i, per_block=len(layers), depth=self.depth, index=index, connection=layer)
                 for i, layer in enumerate(layers)
             ]
-            links = [self.topology.link(place) for place in places]
-        cell = Cell(layers, links, name="block" if index is None else f"block_{index}", dtype=self.dtype_policy)
-        own_seeds(cell)
-        return cell
+            links = [self._made(f"{name}.{place.link_name}", self.topology.link(place)) for place in places]
+        flag = self._saved_part(name).get("trainable", self.trainable)
+        cell = Cell(layers, links, name=name, dtype=self.dtype_policy, trainable=flag)
+        return self._made(name, cell, {**settings_of(cell), "trainable": True})
 
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input."""
         del block_mask_shape
         enable_compilation_cache_by_default()
+        extend_optimizers()
         shape = (None, *inputs_shape[1:])
         # The blocks check the channels; a sequence may be longer or shorter than the one it was built for.
         self.input_spec = keras.InputSpec(ndim=len(shape))
@@ -243,31 +299,39 @@ class ResidualStack(keras.layers.Layer):
         if not self.topology.built:
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
+        check_channels(owner_of(self), self.topology, self._blocks.cells[0].connections, len(shape))
         stream = self.topology.stream_shape(shape)
         blocks = self._blocks
         rule = self.depth_rule
         plan = None if rule is None else rule.plan(depth=self.depth, per_block=self.per_block)
         self._contexts = Contexts(self._rates, plan, self.per_block)
-        seeds: Sequence[keras.random.SeedGenerator] = []
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
-            for cell in blocks.cells:
+            for cell in self._drawing_once(blocks.cells):
                 cell.build(stream)
+                own_seeds(cell)
+                own_paths(cell)
             gains = [_gains(plan, cell) for cell in blocks.cells]
             if blocks.scanned:
-                blocks.stacked, seeds = stack_variables(blocks.cells[0], self.depth, gains[0])
+                stack_variables(owner_of(self), blocks.cells[0], self.depth, gains[0])
             else:
                 spread_initial_values(blocks.cells, gains)
+                if not isinstance(self.pattern, GivenBlocks):
+                    spread_seeds(blocks.cells)
         for cell in blocks.cells:
-            _backend.register_parameters(cell)
-        for generator in seeds:
-            self._tracker.add_to_store("seed_generators", generator)
-        states = {id(generator.state) for generator in seeds}
-        for variable in blocks.stacked:
-            if id(variable) not in states:
-                self._track_variable(variable)
-        if not self.trainable:
-            blocks.set_trainable(False)
+            # Only now, since while the blocks were built they had no values.
+            for part in sublayers(cell):
+                if isinstance(part, Configured):
+                    part._restore_inner_layers()
+        for part in sublayers(self):
+            if self._remat_by_scope.above is not None:
+                part._remat_mode = None
+            if hasattr(part, "_torch_params"):  # PyTorch's list of what the layer had before; made again when asked for
+                del part._torch_params
+        if blocks.uniform():
+            set_places(blocks.cells)
+        if blocks.scanned:
+            refuse_by_block(owner_of(self), blocks.cells[0])
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
@@ -282,7 +346,8 @@ class ResidualStack(keras.layers.Layer):
         blocks = self._blocks
         reversible = isinstance(self.topology, ReversibleTopology)
         watched = observation is not None or block_mask is not None
-        if not (blocks.scanned or self.remat or reversible or watched):
+        remat = self.remat or (not reversible and self._remat_by_scope(inputs))
+        if not (blocks.scanned or remat or reversible or watched):
             for index, cell in enumerate(blocks.cells):
                 plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
                 contexts = self._contexts.of_block(index, None)
@@ -291,12 +356,12 @@ class ResidualStack(keras.layers.Layer):
 
         program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
-        if reversible and not (watched or self.remat):
+        if reversible and not (watched or remat):
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
         else:
             link = blocks.cells[0].links[0] if reversible else None
-            rows = link.enter(rows, undone=not self.remat) if isinstance(link, ReversibleLink) else rows
-            rows, (losses, updates, seen) = program.run(rows, xs, self.remat)
+            rows = link.enter(rows, undone=not remat) if isinstance(link, ReversibleLink) else rows
+            rows, (losses, updates, seen) = program.run(rows, xs, remat)
             rows = link.leave(rows) if isinstance(link, ReversibleLink) else rows
         blocks.assign(updates)
         if program.has_losses:
@@ -315,7 +380,8 @@ class ResidualStack(keras.layers.Layer):
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
         state = self._blocks.state()
         if self._blocks.scanned:
-            index, context = ops.arange(self.depth, dtype="int32"), self._contexts.tensors()
+            # An array rather than `ops.arange`, which exporters of single operations have no rule for.
+            index, context = ops.convert_to_tensor(np.arange(self.depth, dtype="int32")), self._contexts.tensors()
             return {"state": state, "index": index, "context": context, **common}
         return [
             {"state": values, **cast(Any, keras.tree.map_structure(lambda x, i=index: x[i], common))}
@@ -328,17 +394,6 @@ class ResidualStack(keras.layers.Layer):
         return tuple(inputs_shape)
 
     # --- As Keras sees it --------------------------------------------------------------------------------------------
-
-    @property
-    def trainable(self) -> bool:
-        """Whether the weights are trained."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value: bool) -> None:
-        cast(Any, keras.Layer.trainable).fset(self, value)
-        if hasattr(self, "_blocks"):
-            self._blocks.set_trainable(value)
 
     def count_params(self) -> int:
         """Returns the number of weights; in a model's `summary()` it says how they come about."""
@@ -395,7 +450,6 @@ class ResidualStack(keras.layers.Layer):
             made.build(self._built_for)
             made.topology.set_weights(self.topology.get_weights())
             made._blocks.copy_from(self._blocks)
-            made.trainable = self.trainable
         return made
 
     def _check_built(self) -> None:
@@ -403,39 +457,58 @@ class ResidualStack(keras.layers.Layer):
             raise ValueError(f"{owner_of(self)} has no weights yet: call it, or build it for the shape of its input.")
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the weights of the blocks, in the same form whatever the execution."""
-        self._blocks.save(store)
+        """Saves the weights of the blocks, in the same form whatever the execution; none before the stack is built."""
+        if self.built:
+            self._blocks.save(store)
 
     def load_own_variables(self, store: Any) -> None:
         """Loads what a stack of the same blocks saved, whatever its execution."""
+        if not self.built and not list(store.keys()):
+            return
         self._check_built()
         self._blocks.load(store)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns every argument as it was given; layers as Keras serialises them."""
+    def _saved_part(self, name: str) -> Changes:
+        # What was changed in every block, and in one.
+        block, dot, part = name.partition(".")
+        everywhere = f"block{dot}{part}" if block.startswith("block_") else name
+        return {**super()._saved_part(everywhere), **super()._saved_part(name)}
+
+    def _changed_parts(self, config: dict[str, Any]) -> dict[str, Any] | None:
+        changed = super()._changed_parts(config)
+        for first in [name for name in changed or () if name.partition(".")[0] == "block_0"]:
+            part = first.removeprefix("block_0")
+            names = [f"{_name(index)}{part}" for index in range(self.depth)]
+            each = [without_ids((changed or {}).get(name)) for name in names]
+            if changed and all(found == each[0] for found in each):
+                changed[f"{_name(None)}{part}"] = changed[first]
+                for name in names:
+                    del changed[name]
+        return changed
+
+    def _given_layers(self) -> list[keras.Layer]:
         pattern = self.pattern
-        given = isinstance(pattern, GivenBlocks)
-        block = {"blocks": [serialize(block) for block in pattern.blocks]} if given else serialize(pattern)
-        return {
-            **super().get_config(),
-            "block": block,
-            "depth": self.depth,
-            "depth_rule": None if self.depth_rule is None else keras.saving.serialize_keras_object(self.depth_rule),
-            "drop_path_rate": self.drop_path_rate,
-            "topology": serialize(self.topology),
-            "execution": self._requested_execution,
-            "remat": self.remat,
-        }
+        blocks = pattern.blocks if isinstance(pattern, GivenBlocks) and not self._reworks else []
+        return [*super()._given_layers(), *(layer for block in blocks for layer in block)]
+
+    def _argument(self, name: str) -> Any:
+        if name == "block":
+            pattern = self.pattern
+            return {"blocks": pattern.blocks} if isinstance(pattern, GivenBlocks) else pattern
+        return self._requested_execution if name == "execution" else super()._argument(name)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ResidualStack:
         """Makes the layer from `get_config`'s dictionary."""
-        config = dict(config)
-        block = config.pop("block")
-        given = isinstance(block, dict) and "blocks" in block
-        made = GivenBlocks([deserialize(layers) for layers in block["blocks"]]) if given else deserialize(block)
-        topology, rule = deserialize(config.pop("topology")), deserialize(config.pop("depth_rule"))
-        return cls(made, topology=topology, depth_rule=rule, **config)
+        block = config["block"]
+        if isinstance(block, dict) and "blocks" in block:
+            argument = f"{cls.__name__} {config.get('name')!r}: `block`"
+            config = {**config, "block": GivenBlocks(deserialize(block["blocks"], argument))}
+        return super().from_config(config)
+
+
+def _name(index: int | None) -> str:
+    return "block" if index is None else f"block_{index}"
 
 
 def _gains(plan: Any, cell: Cell) -> dict[int, np.ndarray]:

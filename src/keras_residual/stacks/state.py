@@ -1,29 +1,122 @@
-"""The variables of a scanned stack: those of one block, each with the depth as a leading axis."""
+"""The variables of a scanned stack: those of one block, each with the blocks as its leading axis."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 from keras.src.backend.common.stateless_scope import get_stateless_scope
+from keras.src.backend.common.variables import register_uninitialized_variable
 
+from keras_residual import _backend
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
-_STACKED_AXES = "_keras_residual_stacked_axes"
+
+class StackedVariable(keras.Variable):
+    """A variable of a block's layer that holds the values of all blocks along a leading axis.
+
+    To Keras it is one variable of that shape. Within the body of a scan, where a scope has one block's slice in its
+    place, it is that slice, shape and all, so that the layer need not know. Made by `stack_variables`.
+    """
+
+    stacked_axes: int
+    """How many leading axes number blocks: one, and one more for each scanned stack around the stack."""
+    stack: str
+    """The outermost of these stacks, for messages."""
+    block_path: str
+    """Path of the one layer that stands for all blocks of that stack."""
+
+    @property
+    def _shape(self) -> Any:
+        scope = get_stateless_scope()
+        value = None if scope is None else scope.get_current_value(self)
+        return self.__dict__["_shape"] if value is None else tuple(value.shape)
+
+    @_shape.setter
+    def _shape(self, shape: Any) -> None:
+        self.__dict__["_shape"] = shape
+
+    @property
+    def _ndim(self) -> int:
+        return len(self._shape)
+
+
+def shape_in_block(variable: keras.Variable) -> tuple[int, ...]:
+    """Returns the shape of a variable in one block: without the axes along which a scanned stack lays its blocks."""
+    return tuple(variable.shape)[getattr(variable, "stacked_axes", 0) :]
 
 
 def rank_in_block(variable: keras.Variable) -> int:
-    """Returns the number of a variable's axes in one block: without those along which a scanned stack lays its blocks.
+    """Returns the number of a variable's axes in one block.
 
     What treats matrices and vectors differently, such as weight decay, goes by this.
     """
-    return len(variable.shape) - getattr(variable, _STACKED_AXES, 0)
+    return len(shape_in_block(variable))
+
+
+def in_block(variable: StackedVariable, index: int) -> Any:
+    """Returns name, path, shape and dtype that a variable would have in a block, as an unrolled stack has them.
+
+    For what goes by these to choose for a variable, such as a map of layouts or of optimizers.
+    """
+    path = variable.path.replace(variable.block_path, f"{variable.block_path}_{index}", 1)
+    shape = shape_in_block(variable)
+    told = {"name": variable.name, "path": path, "shape": shape, "ndim": len(shape)}
+    return SimpleNamespace(**told, dtype=variable.dtype, trainable=variable.trainable)
+
+
+_PLACE = "_keras_residual_place"
+
+
+def refuse_by_block(owner: str, cell: keras.Layer) -> None:
+    """Makes the layers of a block whose variables are stacked refuse what Keras would do to all blocks as one.
+
+    Args:
+        owner: The stack, for messages.
+        cell: The block.
+    """
+
+    def refusal(what: str) -> Callable[..., Any]:
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise ValueError(
+                f"{owner}: {what} does not reach the layers of a scanned stack, which has the weights of all its "
+                "blocks in one. Take execution='unrolled' for the stack, or stack.with_execution('unrolled')."
+            )
+
+        return refuse
+
+    for part in sublayers(cell):
+        if type(part).quantize is not keras.Layer.quantize:
+            part.quantize = refusal("quantize")
+        if hasattr(part, "enable_lora"):
+            part.enable_lora = refusal("enable_lora")
+
+
+def set_places(cells: Sequence[keras.Layer]) -> None:
+    """Notes of each variable of a stack which weight of a block it is, for `place_of`.
+
+    Args:
+        cells: The blocks, which have weights of the same shapes, or the one of a scanned stack.
+    """
+    stack = object()
+    for cell in cells:
+        for index, variable in enumerate(cell.variables):
+            setattr(variable, _PLACE, (stack, index))
+
+
+def place_of(variable: Any) -> Any:
+    """Returns the outermost stack that a variable is in and which weight of a block it is there; None outside of one.
+
+    It is the same for that weight of every block.
+    """
+    return getattr(variable, _PLACE, None)
 
 
 def is_float(variable: keras.Variable) -> bool:
@@ -58,33 +151,20 @@ def _start_of(state: Any) -> np.ndarray | None:
         return None
 
 
-def set_state(generator: keras.random.SeedGenerator, value: np.ndarray) -> None:
-    """Sets the state of a generator, at once or when it gets a value."""
-    if generator.state._value is None:
-        generator.state._initializer = _constant(value)
-    else:
-        generator.state.assign(value)
+def spread_seeds(cells: Sequence[keras.Layer]) -> None:
+    """Gives the seed generators of blocks the states that a scanned stack's slices have; in a stateless scope."""
+    base = [block_states(generator, len(cells)) for generator in seed_generators(cells[0])]
+    for index, cell in enumerate(cells):
+        for generator, states in zip(seed_generators(cell), base, strict=True):
+            _start_with(generator.state, _constant(states[index]))
 
 
-class StackedSeeds(keras.random.SeedGenerator):
-    """The states of one seed generator's copies in the blocks, `(depth, …, 2)`: state, but no weight of the stack.
-
-    Args:
-        states: The state of each copy.
-        name: Name of the generator.
-    """
-
-    def __init__(self, states: np.ndarray, name: str) -> None:
-        super().__init__(seed=int(states.flat[0]), name=name)
-        with keras.name_scope(name):
-            self.state = keras.Variable(
-                _constant(states),
-                shape=states.shape,
-                dtype=self.state._dtype,
-                trainable=False,
-                aggregation="none",
-                name="seed_generator_state",
-            )
+def _start_with(variable: Any, initializer: Any) -> None:
+    """Has a variable start with another value once the stateless scope is left, whether or not it has one already."""
+    variable._initializer = initializer
+    if variable._value is not None:
+        variable._value = None
+        register_uninitialized_variable(variable)
 
 
 def _constant(value: np.ndarray) -> Callable[..., Any]:
@@ -93,11 +173,6 @@ def _constant(value: np.ndarray) -> Callable[..., Any]:
         return ops.convert_to_tensor(value, dtype=dtype)
 
     return initializer
-
-
-def _nothing_yet(shape: Any, dtype: Any = None) -> Any:
-    # On the host: drawn by the backend, it would compile a program for its shape.
-    return ops.convert_to_tensor(np.zeros(shape, "float32"), dtype=dtype)
 
 
 def own_seeds(layer: keras.Layer) -> None:
@@ -110,29 +185,66 @@ def own_seeds(layer: keras.Layer) -> None:
             generator._initial_seed = 0
 
 
-def stack_variables(
-    cell: keras.Layer, depth: int, gains: Mapping[int, np.ndarray]
-) -> tuple[list[keras.Variable], list[StackedSeeds]]:
-    """Returns for each variable of a block that was built in a stateless scope the one with a slice for each depth.
+def own_paths(cell: Any) -> None:
+    """Gives variables that were made with their layer, before there was a block, the paths of those made in it.
+
+    On PyTorch, Keras sets gradients back by path: of copies with one path it would leave all but one to add up.
+    """
+    prefix = cell.path.rpartition("/")[0]
+    for part in sublayers(cell):
+        for variable in (*part._trainable_variables, *part._non_trainable_variables):
+            if not variable.path.startswith(f"{prefix}/"):
+                variable._path = f"{part.path or f'{cell.path}/{part.name}'}/{variable.name}"
+
+
+def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.ndarray]) -> None:
+    """Gives each variable of a block that was built in a stateless scope a slice for each depth.
 
     Args:
-        cell: The block. Its own variables get zeros: they are never read.
+        owner: The stack, for messages.
+        cell: The block.
         depth: Number of blocks.
         gains: Factors `(depth,)` on initial values, by the `id` of the variable.
-
-    Returns:
-        The stacked variables in the order of `cell.variables`, and the generators of those that are states of seeds.
     """
-    seeds = {id(g.state): StackedSeeds(block_states(g, depth), g.name) for g in seed_generators(cell)}
-    made = []
+    states = {id(g.state): block_states(g, depth) for g in seed_generators(cell)}
     for variable in cell.variables:
-        if id(variable) in seeds:
-            made.append(seeds[id(variable)].state)
-            continue
-        made.append(_stack_variable(variable, cell.path or "", depth, gains.get(id(variable))))
-        if variable._value is None:
-            variable._initializer = _nothing_yet
-    return made, list(seeds.values())
+        if id(variable) in states:
+            initializer: Any = _constant(states[id(variable)])
+        else:
+            initializer = variable._initializer
+            if variable._value is not None:
+                # Made with its layer, before there was a stack: every block starts with the same.
+                initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
+            initializer = StackedInitializer(initializer, depth, gains.get(id(variable)))
+        shape = (depth, *variable.shape)
+        inner_axes = getattr(variable, "stacked_axes", 0)
+        if variable.regularizer is not None:
+            variable.regularizer = StackedRegularizer(variable.regularizer)
+        if variable.constraint is not None:
+            variable.constraint = StackedConstraint(variable.constraint)
+        # Another class for what the layer already holds: Keras has no way to make a layer create variables of ours.
+        variable.__class__ = StackedVariable
+        variable.stack, variable.block_path = owner, cell.path
+        variable._layout = _stacked_layout(variable, depth)
+        variable.stacked_axes, variable._shape = 1 + inner_axes, shape
+        _start_with(variable, initializer)
+
+
+def _stacked_layout(variable: Any, depth: int) -> Any:
+    """Returns how a variable is laid out over devices: as that of a block of its own, whole along the blocks."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None
+    layouts = [variable._layout]  # where a scanned stack in the block has set it
+    if variable._layout is None:
+        layouts = [distribution.get_variable_layout(in_block(variable, index)) for index in range(depth)]
+    if any(layout.axes != layouts[0].axes for layout in layouts):
+        raise ValueError(
+            f"{variable.stack}: the layout must be the same for the weight {variable.name!r} of every block, but the "
+            "distribution has several, and a scanned stack has the weights of all its blocks in one. Take "
+            "execution='unrolled'."
+        )
+    return keras.distribution.TensorLayout([None, *layouts[0].axes], layouts[0].device_mesh)
 
 
 def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.ndarray]]) -> None:
@@ -166,7 +278,7 @@ class StackedRegularizer(keras.regularizers.Regularizer):
 
     def __call__(self, x: Any) -> Any:
         """Returns the sum."""
-        return ops.sum(ops.vectorized_map(self.regularizer, ops.convert_to_tensor(x)))
+        return ops.sum(_backend.map_slices(self.regularizer, ops.convert_to_tensor(x)))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -181,38 +293,11 @@ class StackedConstraint(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         """Returns the weights that hold it."""
-        return ops.vectorized_map(self.constraint, ops.convert_to_tensor(w))
+        return _backend.map_slices(self.constraint, ops.convert_to_tensor(w))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {"constraint": keras.saving.serialize_keras_object(self.constraint)}
-
-
-def _stack_variable(variable: Any, prefix: str, depth: int, gains: np.ndarray | None) -> keras.Variable:
-    initializer = variable._initializer
-    if variable._value is not None:
-        # Made with its layer, before there was a stack: every block starts with the same.
-        initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
-    *scopes, name = variable.path.removeprefix(prefix).strip("/").split("/")
-    with ExitStack() as opened:
-        for scope in scopes:
-            opened.enter_context(keras.name_scope(scope))
-        made = keras.Variable(
-            StackedInitializer(initializer, depth, gains),
-            shape=(depth, *variable.shape),
-            dtype=variable._dtype,
-            trainable=variable.trainable,
-            autocast=variable._autocast,
-            aggregation=variable.aggregation,
-            synchronization=variable.synchronization,
-            name=name,
-        )
-    setattr(made, _STACKED_AXES, 1 + getattr(variable, _STACKED_AXES, 0))
-    if variable.regularizer is not None:
-        made.regularizer = StackedRegularizer(variable.regularizer)
-    if variable.constraint is not None:
-        made.constraint = StackedConstraint(variable.constraint)
-    return made
 
 
 @contextmanager
@@ -223,9 +308,10 @@ def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> It
     stored value there, and its gradient would silently be zero.
     """
     outer = get_stateless_scope()
-    scope = keras.StatelessScope(list(zip(variables, values, strict=True)), collect_losses=True)
+    scope = keras.StatelessScope(collect_losses=True)
     inherited = {} if outer is None else outer.state_mapping
-    scope.state_mapping = {**inherited, **scope.state_mapping}
+    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
+    scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
     before = dict(scope.state_mapping)
     own = {id(variable) for variable in variables}
     with scope:

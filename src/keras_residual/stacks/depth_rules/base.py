@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers._checks import owner_of
+from keras_residual.layers.configured import arguments_of
 from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shapes import channel_axis, sublayers
@@ -74,7 +75,7 @@ class DepthRule(ABC):
         """Returns the connection with what the rule needs in it; raises where its own choices contradict the rule.
 
         Args:
-            connection: A connection that is not built; it stays as it is.
+            connection: A connection that is not built. The one that is returned takes its layers over.
             depth: Number of blocks in the stack.
             per_block: Number of connections in a block.
         """
@@ -87,7 +88,7 @@ class DepthRule(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {}
+        return {name: getattr(self, name) for name in arguments_of(type(self))}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DepthRule:

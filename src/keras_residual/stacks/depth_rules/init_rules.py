@@ -55,7 +55,6 @@ class Fixup(DepthRule):
         needs_no_norm(self.name, connection)
         needs_no_scale(self.name, connection, "branch_scale")
         needs_sum(self.name, connection)
-        connection = with_arguments(connection)
         branch: list[keras.Layer] = []
         for index, layer in enumerate(_flat(connection.branch)):
             if _has_shift(layer):

@@ -116,10 +116,6 @@ class DeepNorm(DepthRule):
         self.encoder_layers, self.decoder_layers = encoder_layers, decoder_layers
         self.part = choice("DeepNorm", "part", part, ("encoder", "decoder"))
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"encoder_layers": self.encoder_layers, "decoder_layers": self.decoder_layers, "part": self.part}
-
     def scales(self, connections: int) -> DepthScales:
         """Returns `alpha` and `beta` for a stack of so many connections."""
         if self.encoder_layers is None or self.decoder_layers is None:
@@ -190,9 +186,8 @@ class LayerNormScaling(DepthRule):
         """Returns the connection with the scale behind its norm."""
         del depth, per_block
         needs_position(self.name, connection, "pre")
-        copy = with_arguments(connection)
         scale = FixedScale(name=_NORM_SCALE, dtype=connection.dtype_policy)
-        return with_arguments(copy, branch=[scale, *copy.branch])
+        return with_arguments(connection, branch=[scale, *connection.branch])
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the values of the scales."""

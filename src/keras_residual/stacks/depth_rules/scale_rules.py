@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from keras_residual._errors import bad_argument
@@ -149,10 +147,6 @@ class NFResNet(DepthRule):
 
     def __init__(self, alpha: float = 0.2) -> None:
         self.alpha = positive("NFResNet", "alpha", alpha)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {"alpha": self.alpha}
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
         """Checks that there is no norm, and that nothing but `alpha` moves the variance of the sum."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 from keras import ops
 
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 
 @register
-class DepthAttention(keras.layers.Layer):
+class DepthAttention(Configured):
     """Weights `softmax_i(w . rms_norm(v_i))` of the rows `v_i`, one set a token; uniform at first, since `w = 0`.
 
     Call arguments:
@@ -64,7 +64,7 @@ class AttentionResidualLink(Link):
     def build(self, input_shape: Shape) -> None:
         """Makes the attention."""
         if not self.first:
-            self.attention = DepthAttention(dtype=self.dtype_policy, name="attention")
+            self.attention = self._made("attention", DepthAttention(dtype=self.dtype_policy, name="attention"))
             self.attention.build(input_shape)
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
@@ -74,10 +74,6 @@ class AttentionResidualLink(Link):
         kept = [[int(i == j) for j in range(count)] for i in range(count + 1)]
         read = [1] if self.first else self.attention(rows)
         return Coefficients(read=read, transport=kept, write=[0] * count + [1])
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "first": self.first}
 
 
 @register
@@ -96,10 +92,11 @@ class AttentionResiduals(Topology):
     """
 
     fixed_shape = False
+    channel_axis = -1
 
     def build(self, input_shape: Shape) -> None:
         """Makes the attention at the end."""
-        self.attention = DepthAttention(dtype=self.dtype_policy, name="attention")
+        self.attention = self._made("attention", DepthAttention(dtype=self.dtype_policy, name="attention"))
         self.attention.build(input_shape)
 
     def end(self, rows: Rows) -> Any:

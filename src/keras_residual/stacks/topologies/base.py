@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual.layers.configured import Configured
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.shapes import Shape
 
@@ -76,7 +77,7 @@ class Coefficients:
     write: Any
 
 
-class Link(keras.layers.Layer):
+class Link(Configured):
     """What one connection reads from the streams, and how it writes back. It is built for the shape of the stream.
 
     A topology whose coefficients are known says no more than these; others override a part.
@@ -116,7 +117,7 @@ class Link(keras.layers.Layer):
         return self.finish(tuple(_sum(rows[0], *parts) for parts in zip(carried, written, strict=True)))
 
 
-class Topology(keras.layers.Layer):
+class Topology(Configured):
     """How many streams a stack has, how they begin and end, and what links a connection to them.
 
     It is built for the shape of the stack's input. Weights of its own serve the beginning and the end; those of each
@@ -125,6 +126,9 @@ class Topology(keras.layers.Layer):
 
     fixed_shape = True
     """Whether the rows have the same shapes at every depth and every link the same weights, as a scan needs it."""
+
+    channel_axis: int | None = None
+    """The axis that it takes for that of the channels; None where it treats all alike."""
 
     @abstractmethod
     def link(self, place: Place) -> Link:

@@ -58,10 +58,6 @@ class HistoryLink(Link):
         weights = self.weights_of(output)
         return (output if weights is None else weighted_sum(weights, history), *history)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "outputs": self.outputs}
-
 
 class HistoryTopology(Topology):
     """A topology of history links. Abstract."""

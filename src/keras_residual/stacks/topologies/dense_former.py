@@ -51,10 +51,6 @@ class DenseFormerLink(HistoryLink):
     def _averaged(self, outputs: int) -> range:
         return range((outputs - 1) % self.dilation, outputs, self.dilation)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "dilation": self.dilation, "averages": self.averages}
-
 
 @register
 class DenseFormer(HistoryTopology):
@@ -84,7 +80,3 @@ class DenseFormer(HistoryTopology):
         outputs = outputs_after(place)
         averages = outputs is not None and (outputs - 1) % self.period == 0
         return DenseFormerLink(outputs, self.dilation, averages, name=place.link_name, dtype=self.dtype_policy)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "dilation": self.dilation, "period": self.period}

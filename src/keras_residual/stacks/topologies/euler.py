@@ -23,10 +23,6 @@ class EulerLink(Link):
         super().__init__(**kwargs)
         self.step = step
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "step": self.step}
-
     def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns `Q = [1]`, `T = I` and `P = [h]`."""
         del rows, context
@@ -51,10 +47,6 @@ class Euler(Topology):
     def __init__(self, step: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.step = None if step is None else positive(owner_of(self), "step", step)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "step": self.step}
 
     def link(self, place: Place) -> Link:
         """Returns a step."""

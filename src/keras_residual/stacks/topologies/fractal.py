@@ -114,19 +114,6 @@ class FractalLink(Link):
         kept: Any = ops.cast(alive, "float32")
         return kept / ops.sum(kept)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "column": self.column,
-            "columns": self.columns,
-            "joins": self.joins,
-            "begins": self.begins,
-            "drop_path_rate": self.drop_path_rate,
-            "global_rate": self.global_rate,
-            "seed": self.seed,
-        }
-
 
 @register
 class Fractal(Topology):
@@ -201,15 +188,6 @@ class Fractal(Topology):
             )
             raise bad_argument(owner_of(self), "depth", rule, depth, way_out)
         return columns
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "drop_path_rate": self.drop_path_rate,
-            "global_rate": self.global_rate,
-            "seed": self.seed,
-        }
 
 
 def _schedule(columns: int) -> list[tuple[int, int]]:

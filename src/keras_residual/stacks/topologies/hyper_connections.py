@@ -40,10 +40,6 @@ class HyperConnectionsLink(MultiStreamLink):
         self.dynamic = dynamic
         self.fractions = fractions
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "dynamic": self.dynamic, "fractions": self.fractions}
-
     def build(self, input_shape: Shape) -> None:
         """Adds the matrix and, where it is dynamic, what makes it so."""
         rows, reads = self.streams * self.fractions, self.fractions
@@ -129,10 +125,7 @@ class HyperConnections(MultiStream):
         super().__init__(streams, **kwargs)
         self.dynamic = flag(owner_of(self), "dynamic", dynamic)
         self.fractions = whole_number(owner_of(self), "fractions", fractions)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "dynamic": self.dynamic, "fractions": self.fractions}
+        self.channel_axis = -1 if dynamic or self.fractions > 1 else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the last axis is not known, or has no such fractions."""

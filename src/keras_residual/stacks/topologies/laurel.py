@@ -96,17 +96,6 @@ class LaurelLink(Link):
         gains: Any = ops.convert_to_tensor(self.gains)
         return [gains[i] for i in range(self.previous)]
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "kind": list(self.kind),
-            "rank": self.rank,
-            "previous": self.previous,
-            "history_rank": self.history_rank,
-            "seed": self.seed,
-        }
-
 
 @register
 class Laurel(Topology):
@@ -147,6 +136,8 @@ class Laurel(Topology):
         self.rank = whole_number(owner, "rank", rank)
         self.previous = whole_number(owner, "previous", previous)
         self.history_rank = None if history_rank is None else whole_number(owner, "history_rank", history_rank)
+        by_channel = "lr" in self.kind or ("pa" in self.kind and self.history_rank is not None)
+        self.channel_axis = -1 if by_channel else None
         # One for all links: the initial values of block `i` are then the same however the stack is executed.
         self._seed = random.getrandbits(24)
 
@@ -171,16 +162,6 @@ class Laurel(Topology):
             name=place.link_name,
             dtype=self.dtype_policy,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "kind": list(self.kind),
-            "rank": self.rank,
-            "previous": self.previous,
-            "history_rank": self.history_rank,
-        }
 
 
 def _kinds(owner: str, kind: Any) -> tuple[str, ...]:

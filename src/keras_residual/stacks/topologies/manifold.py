@@ -88,10 +88,6 @@ class SinkhornLink(ManifoldLink):
         super().__init__(streams, **kwargs)
         self.iterations = iterations
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "iterations": self.iterations}
-
     def first_logits(self) -> np.ndarray:
         """Returns the identity matrix, row by row."""
         return np.eye(self.streams).ravel()
@@ -134,6 +130,8 @@ class IdentityLink(ManifoldLink):
 class Manifold(MultiStream):
     """What mHC and its relatives share. Abstract."""
 
+    channel_axis = -1
+
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the last axis is not known."""
         del depth, per_block
@@ -175,10 +173,6 @@ class MHC(Manifold):
     def __init__(self, streams: int = 4, iterations: int = 20, **kwargs: Any) -> None:
         super().__init__(streams, **kwargs)
         self.iterations = whole_number(owner_of(self), "iterations", iterations)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "iterations": self.iterations}
 
     def link(self, place: Place) -> Link:
         """Returns a connection."""

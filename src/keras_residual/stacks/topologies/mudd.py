@@ -35,7 +35,7 @@ class MuddLink(HistoryLink):
         if self.outputs is None:
             return
         initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
-        self.hidden = keras.layers.Dense(
+        hidden = keras.layers.Dense(
             self.expansion * self.outputs,
             activation="gelu",
             use_bias=False,
@@ -43,24 +43,22 @@ class MuddLink(HistoryLink):
             dtype=self.dtype_policy,
             name="hidden",
         )
+        self.hidden = self._made("hidden", hidden)
         self.hidden.build(input_shape)
-        self.mixing = keras.layers.Dense(
+        mixing = keras.layers.Dense(
             self.outputs,
             kernel_initializer="zeros",
             bias_initializer=CurrentOnly(),
             dtype=self.dtype_policy,
             name="mixing",
         )
+        self.mixing = self._made("mixing", mixing)
         self.mixing.build((*input_shape[:-1], self.expansion * self.outputs))
 
     def weights_of(self, output: Any) -> Any:
         """Returns `gelu(norm(output) W_1) W_2 + b`, one set of weights a token."""
         # The norm has no gain: the kernel behind it does as well.
         return self.mixing(self.hidden(ops.rms_normalization(output, axis=-1, epsilon=EPSILON)))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "expansion": self.expansion}
 
 
 @register
@@ -86,6 +84,8 @@ class Mudd(HistoryTopology):
         2025. https://arxiv.org/abs/2502.12170, section 2
     """
 
+    channel_axis = -1
+
     def __init__(self, expansion: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.expansion = whole_number(owner_of(self), "expansion", expansion)
@@ -93,7 +93,3 @@ class Mudd(HistoryTopology):
     def link(self, place: Place) -> Link:
         """Returns a link; that of a connection which ends no block has no weights."""
         return MuddLink(outputs_after(place), self.expansion, name=place.link_name, dtype=self.dtype_policy)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "expansion": self.expansion}

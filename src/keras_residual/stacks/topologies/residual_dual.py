@@ -12,7 +12,7 @@ from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
 from keras_residual.layers.arguments import check_name_or_layer
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.norms import NORMS, make_norm
-from keras_residual.layers.serialization import deserialize, register, serialize
+from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
@@ -32,18 +32,10 @@ class ResidualDualLink(Link):
         self.norm = norm
         self.axis = axis
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "norm": serialize(self.norm), "axis": self.axis}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ResidualDualLink:
-        """Makes the layer from `get_config`'s dictionary."""
-        return cls(**{**config, "norm": deserialize(config["norm"])})
-
     def build(self, input_shape: Shape) -> None:
         """Builds the norm."""
-        self.post_norm = _built(owner_of(self), self.norm, self.axis, input_shape, "post_norm", self.dtype_policy)
+        self.post_norm = self._made("post_norm", _norm(self, "post_norm", input_shape))
+        self.post_norm.build(input_shape)
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns `Q = [1, 0]`, `T = I` and `P = [1, 1]`."""
@@ -76,20 +68,12 @@ class ResidualDual(Topology):
         super().__init__(**kwargs)
         check_name_or_layer(owner_of(self), "norm", norm, NORMS)
         self.norm = norm
-        self.axis = axis_index(owner_of(self), "axis", axis)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "norm": serialize(self.norm), "axis": self.axis}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> ResidualDual:
-        """Makes the layer from `get_config`'s dictionary."""
-        return cls(**{**config, "norm": deserialize(config["norm"])})
+        self.axis = self.channel_axis = axis_index(owner_of(self), "axis", axis)
 
     def build(self, input_shape: Shape) -> None:
         """Builds the norm of the end."""
-        self.end_norm = _built(owner_of(self), self.norm, self.axis, input_shape, "end_norm", self.dtype_policy)
+        self.end_norm = self._made("end_norm", _norm(self, "end_norm", input_shape))
+        self.end_norm.build(input_shape)
 
     def begin(self, x: Any) -> Rows:
         """Returns the input twice."""
@@ -105,10 +89,8 @@ class ResidualDual(Topology):
         return ResidualDualLink(self.norm, self.axis, name=f"link_{place.position}", dtype=self.dtype_policy)
 
 
-def _built(owner: str, norm: str | keras.Layer, axis: int, shape: Shape, name: str, dtype: Any) -> keras.Layer:
-    channels = shape[axis_in_rank(owner, axis, len(shape))]
+def _norm(owner: Any, name: str, shape: Shape) -> keras.Layer:
+    channels = shape[axis_in_rank(owner_of(owner), owner.axis, len(shape))]
     if channels is None:
-        raise bad_argument(owner, "inputs", "a tensor with a known number of channels", shape)
-    made = make_norm(norm, channels=channels, axis=axis, name=name, dtype=dtype)
-    made.build(shape)
-    return made
+        raise bad_argument(owner_of(owner), "inputs", "a tensor with a known number of channels", shape)
+    return make_norm(owner.norm, channels=channels, axis=owner.axis, name=name, dtype=owner.dtype_policy)

@@ -34,10 +34,6 @@ class ReversibleLink(Link):
         super().__init__(**kwargs)
         self.precision = precision
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "precision": self.precision}
-
     @abstractmethod
     def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns what the branch received, from the state after the connection."""
@@ -123,11 +119,6 @@ class MomentumLink(ReversibleLink):
         self.position = position
         self.per_block = per_block
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        own = {"momentum": self.momentum, "position": self.position, "per_block": self.per_block}
-        return {**super().get_config(), **own}
-
     def power(self, context: DepthContext) -> Any:
         """Returns `g**(l + 1)` for the connection's index `l` in the stack."""
         order = context.index * self.per_block + self.position + 1
@@ -180,10 +171,6 @@ class ReversibleTopology(Topology):
         super().__init__(**kwargs)
         self.precision = choice(owner_of(self), "precision", precision, PRECISIONS)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "precision": self.precision}
-
 
 @register
 class Reversible(ReversibleTopology):
@@ -203,10 +190,7 @@ class Reversible(ReversibleTopology):
     def __init__(self, split: str = "copy", precision: str = "double", **kwargs: Any) -> None:
         super().__init__(precision, **kwargs)
         self.split = choice(owner_of(self), "split", split, ("copy", "channels"))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "split": self.split}
+        self.channel_axis = -1 if self.split == "channels" else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where the channels have no halves."""
@@ -257,10 +241,6 @@ class Momentum(ReversibleTopology):
     def __init__(self, momentum: float = 0.99, precision: str = "double", **kwargs: Any) -> None:
         super().__init__(precision, **kwargs)
         self.momentum = number(owner_of(self), "momentum", momentum, "a number in (0, 1)", lambda g: 0 < g < 1)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "momentum": self.momentum}
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
         """Raises where rounding would drown the gradient."""

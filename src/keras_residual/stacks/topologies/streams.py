@@ -43,16 +43,6 @@ class MultiStreamLink(Link):
         self.per_block = per_block
         self.index = index
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "streams": self.streams,
-            "position": self.position,
-            "per_block": self.per_block,
-            "index": self.index,
-        }
-
     def own_stream(self, index: int) -> np.ndarray:
         """Returns the unit vector `(streams,)` of the stream that is this connection's turn in the block `index`."""
         return np.eye(self.streams)[(index * self.per_block + self.position) % self.streams]
@@ -119,10 +109,6 @@ class MultiStream(Topology):
     def __init__(self, streams: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.streams = whole_number(owner_of(self), "streams", streams)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "streams": self.streams}
 
     def begin(self, x: Any) -> Rows:
         """Returns copies of the input."""

@@ -52,10 +52,6 @@ class UNetLink(Link):
         """Puts the stream on the pile."""
         return (*rows, rows[0]) if self.pushes else rows
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "pops": self.pops, "pushes": self.pushes, "init": self.init}
-
 
 @register
 class UNet(Topology):
@@ -87,7 +83,3 @@ class UNet(Topology):
         pops = index >= place.depth - half and place.position == 0
         pushes = index < half and place.position == place.per_block - 1
         return UNetLink(pops, pushes, self.init, name=place.link_name, dtype=self.dtype_policy)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init}

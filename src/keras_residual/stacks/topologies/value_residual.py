@@ -85,15 +85,6 @@ class ValueResidualLink(Link):
             x, _ = super().connect(rows, branch, context, training)
         return x, found[0]
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {
-            **super().get_config(),
-            "init": self.init,
-            "learnable": self.learnable,
-            "publishes": self.publishes,
-        }
-
 
 @register
 class ValueResidual(Topology):
@@ -162,7 +153,3 @@ class ValueResidual(Topology):
         """Returns the input, and zeros where the first block will put its values."""
         shape: Any = ops.shape(x)
         return x, ops.zeros((*shape[:-1], self._heads, self._size), cast(Any, self._values_dtype))
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init, "learnable": self.learnable}

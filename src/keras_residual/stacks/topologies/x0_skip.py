@@ -28,10 +28,6 @@ class X0SkipLink(Link):
         super().__init__(**kwargs)
         self.init = None if init is None else list(init)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init}
-
     def build(self, input_shape: Shape) -> None:
         """Adds the two factors."""
         del input_shape
@@ -72,10 +68,6 @@ class X0Skip(Topology):
         if not isinstance(init, (list, tuple)) or len(init) != 2:
             raise bad_argument(owner_of(self), "init", rule, init)
         self.init = [number(owner_of(self), "init", value, rule) for value in init]
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        return {**super().get_config(), "init": self.init}
 
     def begin(self, x: Any) -> Rows:
         """Returns the input twice: as the stream and as what it is mixed with."""

@@ -169,11 +169,8 @@ def _stack_places(stack: ResidualStack) -> list[Place]:
     places = []
     for index in range(stack.depth):
         cell = blocks.cells[0 if blocks.scanned else index]
-        slices = dict(zip(map(id, cell.variables), blocks.stacked, strict=True)) if blocks.scanned else {}
         for position, connection in enumerate(cell.connections):
-            weights: list[Weight] = [
-                (slices[id(w)], index) if blocks.scanned else (w, None) for w in connection.weights
-            ]
+            weights: list[Weight] = [(weight, index if blocks.scanned else None) for weight in connection.weights]
             place: dict[str, Any] = {"operations": [connection], "structure": structure_of([connection])}
             kind = "layer"
             if isinstance(connection, Residual):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import keras
 
 from keras_residual.layers.shapes import sublayers
-from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.state import rank_in_block
 from keras_residual.xray.finding.structure import is_norm
 
@@ -24,11 +22,12 @@ def trained_weights(model: keras.Layer) -> list[tuple[keras.Variable, tuple[int,
     """
     trained = {id(variable) for variable in model.trainable_variables}
     found: dict[int, tuple[keras.Variable, tuple[int, ...] | None]] = {}
-    for layer, variable, made in _owned(model):
-        if id(made) in trained and keras.backend.is_float_dtype(made.dtype):
-            stacked = range(len(made.shape) - rank_in_block(made))
-            axes = filter_axes(layer, variable)
-            found.setdefault(id(made), (made, None if axes is None else (*stacked, *axes)))
+    for layer in sublayers(model):
+        for variable in layer._trainable_variables:
+            if id(variable) in trained and keras.backend.is_float_dtype(variable.dtype):
+                stacked = range(len(variable.shape) - rank_in_block(variable))
+                axes = filter_axes(layer, variable)
+                found.setdefault(id(variable), (variable, None if axes is None else (*stacked, *axes)))
     return list(found.values())
 
 
@@ -39,7 +38,7 @@ def filter_axes(layer: Any, variable: keras.Variable) -> tuple[int, ...] | None:
         layer: The layer that holds it.
         variable: Its weight.
     """
-    if len(variable.shape) < 2 or is_norm(layer) or variable is getattr(layer, "bias", None):
+    if rank_in_block(variable) < 2 or is_norm(layer) or variable is getattr(layer, "bias", None):
         return None
     if isinstance(layer, keras.layers.EinsumDense):
         _, kernel, output = layer.equation.replace("->", ",").replace(".", "").split(",")
@@ -48,15 +47,3 @@ def filter_axes(layer: Any, variable: keras.Variable) -> tuple[int, ...] | None:
         return (-2,)
     depthwise = "DepthwiseConv" in type(layer).__name__ or variable is getattr(layer, "depthwise_kernel", None)
     return (-2, -1) if depthwise else (-1,)
-
-
-def _owned(model: keras.Layer) -> Iterator[tuple[keras.Layer, keras.Variable, keras.Variable]]:
-    """Yields each layer with each weight of its own, and what holds that: in a scanned stack a weight of all blocks."""
-    for layer in sublayers(model):
-        if isinstance(layer, ResidualStack) and layer._blocks.scanned:
-            (cell,) = layer._blocks.cells
-            made = dict(zip(map(id, cell.variables), layer._blocks.stacked, strict=True))
-            inner = ((part, v) for part in sublayers(cell) for v in part._trainable_variables)
-            yield from ((part, variable, made[id(variable)]) for part, variable in inner)
-        else:
-            yield from ((layer, variable, variable) for variable in layer._trainable_variables)
