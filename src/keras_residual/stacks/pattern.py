@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -73,6 +73,17 @@ def without_flags(config: Any) -> Any:
     if isinstance(config, dict):
         return {key: without_flags(value) for key, value in config.items() if key != "trainable"}
     return [without_flags(item) for item in config] if isinstance(config, (list, tuple)) else config
+
+
+def configurations(config: Any, class_name: str) -> Iterator[dict[str, Any]]:
+    """Yields the configuration of each layer of a class within that of others."""
+    if isinstance(config, dict):
+        if config.get("class_name") == class_name:
+            yield config["config"]
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            yield from configurations(item, class_name)
 
 
 def is_adapted(layers: Sequence[keras.Layer]) -> bool:

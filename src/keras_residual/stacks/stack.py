@@ -37,6 +37,7 @@ from keras_residual.stacks.pattern import (
     check_connections,
     check_plain,
     classes_of,
+    configurations,
     copies,
     is_adapted,
     of_block,
@@ -79,7 +80,8 @@ class ResidualStack(keras.layers.Layer):
             `keras_residual.topologies`, such as `"reversible"`, `"hyper_connections"` or `"mhc"`.
         execution: `"unrolled"` has separate sub-layers, `"scan"` one body, compiled once, over weights that are stacked
             along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
-            `execution_reason` why. It changes costs and never numbers.
+            `execution_reason` why. It changes costs and never numbers: what would treat the stacked weights as one,
+            such as an optimizer that is not element by element, quantisation or adapters, a scanned stack refuses.
         remat: Which activations are computed anew in the backward pass rather than kept: `False` none (in a scan on
             JAX what goes element by element, such as norms and activation functions, where less is kept so), `"full"`
             (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
@@ -101,7 +103,8 @@ class ResidualStack(keras.layers.Layer):
 
     Raises:
         ValueError: When made, for an unknown name, a depth below 1, or choices that exclude each other; when built, for
-            a block that changes the shape.
+            a block that changes the shape or has its channels where the topology does not look for them; when trained,
+            for an optimizer that a scanned stack refuses.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -452,6 +455,7 @@ class ResidualStack(keras.layers.Layer):
         pattern = self.pattern
         given = isinstance(pattern, GivenBlocks)
         block = {"blocks": [serialize(block) for block in pattern.blocks]} if given else serialize(pattern)
+        self._settle_stacks(block)
         changed = {"changed": self._changed(), "frozen": self._blocks.frozen() if self.built and self.trainable else []}
         return {
             **super().get_config(),
@@ -464,6 +468,16 @@ class ResidualStack(keras.layers.Layer):
             "remat": self.remat,
             **{name: value for name, value in changed.items() if value},
         }
+
+    def _settle_stacks(self, config: Any) -> None:
+        """Writes into the configuration of the blocks how the stacks in them are executed, where that was left to them.
+
+        By that their weights are, and so the blocks' weights here.
+        """
+        inner = {part.name: part for part in sublayers(self) if isinstance(part, ResidualStack) and part is not self}
+        for found in configurations(config, type(self).__name__) if inner else ():
+            if found["name"] in inner:
+                found["execution"] = inner[found["name"]].execution
 
     def _changed(self) -> list[Any] | None:
         """Returns the configurations of the blocks' layers where they are no more those that the stack was made with.
