@@ -30,6 +30,18 @@ def gradients(
     return _BY_BACKEND[keras.backend.backend()](function, arrays, list(variables))
 
 
+def gradients_of_penalty(
+    function: Callable[[Any], Any], array: np.ndarray, variables: Sequence[Any]
+) -> list[np.ndarray]:
+    """Returns the gradients of `|g|^2`, where `g` is the gradient of `sum(w * function(x))` at the array.
+
+    They are those with respect to the array and to the variables, zeros where one is not connected; `w` are fixed.
+    """
+    found = _PENALTIES[keras.backend.backend()](function, array, list(variables))
+    shapes = [array.shape, *(tuple(variable.shape) for variable in variables)]
+    return [np.zeros(shape, "float32") if g is None else np.asarray(g) for g, shape in zip(found, shapes, strict=True)]
+
+
 @contextmanager
 def double_precision() -> Iterator[None]:
     """Layers that are made inside have weights in double precision and compute in it."""
@@ -123,4 +135,63 @@ def _tensorflow(function: Any, arrays: list[np.ndarray], variables: list[Any]) -
     return found[: len(inputs)], found[len(inputs) :]
 
 
+def _jax_penalty(function: Any, array: np.ndarray, variables: list[Any]) -> Any:
+    import jax
+
+    def loss(x: Any, values: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return weighted_sum(function(x))
+
+    def penalty(x: Any, values: Any) -> Any:
+        return ops.sum(ops.square(jax.grad(loss)(x, values)))
+
+    by_array, by_variable = jax.jit(jax.grad(penalty, argnums=(0, 1)))(array, [v.value for v in variables])
+    return [by_array, *by_variable]
+
+
+def _torch_penalty(function: Any, array: np.ndarray, variables: list[Any]) -> Any:
+    import torch
+
+    x = torch.tensor(array, requires_grad=True)
+    (gradient,) = torch.autograd.grad(weighted_sum(function(x)), x, create_graph=True)
+    targets = [x, *(variable.value for variable in variables)]
+    found = torch.autograd.grad(torch.sum(gradient**2), targets, allow_unused=True)
+    return [None if g is None else g.detach().cpu().numpy() for g in found]
+
+
+def _tensorflow_penalty(function: Any, array: np.ndarray, variables: list[Any]) -> Any:
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(array)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            loss = weighted_sum(function(x))
+        penalty = tf.reduce_sum(inner.gradient(loss, x) ** 2)
+    found = outer.gradient(penalty, [x, *(variable.value for variable in variables)])
+    return [None if g is None else np.asarray(tf.convert_to_tensor(g)) for g in found]
+
+
+def forward_derivative(function: Callable[[Any], Any], array: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Returns the derivative of a scalar function at the array in a direction, in forward mode."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return np.asarray(jax.jvp(function, (jax.numpy.asarray(array),), (jax.numpy.asarray(direction),))[1])
+    if keras.backend.backend() == "torch":
+        import torch
+
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(torch.tensor(array), torch.tensor(direction))
+            return torch.autograd.forward_ad.unpack_dual(function(dual)).tangent.detach().numpy()
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(array)
+    with tf.autodiff.ForwardAccumulator(x, tf.convert_to_tensor(direction)) as accumulator:
+        y = function(x)
+    return np.asarray(accumulator.jvp(y))
+
+
+_PENALTIES = {"jax": _jax_penalty, "torch": _torch_penalty, "tensorflow": _tensorflow_penalty}
 _BY_BACKEND = {"torch": _torch, "tensorflow": _tensorflow}

@@ -51,6 +51,25 @@ def trained(model: keras.Model, steps: int = 2) -> dict[str, np.ndarray]:
     return model.get_layer("stack").get_stacked_weights()
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_layers_that_a_loop_finds(execution: str) -> None:
+    stack = made(execution).get_layer("stack")
+    found = [layer for layer in stack._flatten_layers() if isinstance(layer, layers.Dense) and layer.name == "in"]
+    weights = stack.get_stacked_weights()["residual/in/kernel"]
+    if execution == "unrolled":
+        assert len(found) == 3
+        for layer, kernel in zip(found, weights, strict=True):
+            np.testing.assert_array_equal(layer.get_weights()[0], kernel)
+        return
+    (layer,) = found
+    np.testing.assert_array_equal(layer.get_weights()[0], weights)
+    assert layer.kernel.stacked_axes == 1
+    with pytest.raises(ValueError, match="not compatible with provided weight shape"):
+        layer.set_weights([weights[0], np.zeros(8)])
+    layer.set_weights([weights + 1, np.zeros((3, 8))])
+    np.testing.assert_array_equal(stack.get_stacked_weights()["residual/in/kernel"], weights + 1)
+
+
 # --- Frozen ----------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from backend_helpers import gradients
+from backend_helpers import forward_derivative, gradients, gradients_of_penalty, weighted_sum
 from contract import assert_close, to_numpy
 from keras_residual import Residual, ResidualStack, observe
 from keras_residual.stacks.topologies import Momentum, Reversible
@@ -101,6 +102,75 @@ def test_blocks_that_are_computed_again_rather_than_undone(topology: str, remat:
     found_x, found = gradients(lambda x: other(x, training=True), [X], other.trainable_variables)
     for one, two in zip([*found_x, *found], [*expected_x, *expected], strict=True):
         assert_close(one, two, 1e-5)
+
+
+def penalised(topology: str, execution: str, remat: Any, *, kept: bool = False) -> dict[str, np.ndarray]:
+    """Returns the gradients of a penalty on the gradient, those of all blocks stacked."""
+    stack = made(topology, 4, execution=execution, remat=remat)
+
+    def apply(x: Any) -> Any:
+        # The same tensor goes another way as well, which must not be counted twice.
+        with observe(stack, lambda received, added: {}) if kept else nullcontext():
+            return stack(ops.tanh(x), training=True) + x
+
+    by_x, *by_variable = gradients_of_penalty(apply, X, stack.trainable_variables)
+    named: dict[str, list[np.ndarray]] = {}
+    for variable, gradient in zip(stack.trainable_variables, by_variable, strict=True):
+        named.setdefault(variable.path.split("/", 2)[2], []).append(gradient)
+    scanned = execution == "scan"
+    return {"x": by_x} | {name: each[0] if scanned else np.stack(each) for name, each in named.items()}
+
+
+def assert_penalty(topology: str, execution: str, remat: Any) -> None:
+    expected = penalised(topology, "unrolled", False, kept=topology != "single")
+    found = penalised(topology, execution, remat)
+    for name, value in expected.items():
+        assert np.abs(value).max() > 0
+        if name != "residual/in/bias":  # before a batch norm
+            assert_close(found[name], value, 1e-5)
+
+
+@pytest.mark.parametrize("topology", ["reversible", "momentum"])
+def test_the_gradient_of_a_gradient(topology: str) -> None:
+    assert_penalty(topology, "scan", False)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("execution", ["scan", "unrolled"])
+@pytest.mark.parametrize("remat", [False, "full", "sqrt"])
+@pytest.mark.parametrize("topology", ["single", "reversible", "momentum"])
+def test_the_gradient_of_a_gradient_in_every_execution(topology: str, remat: Any, execution: str) -> None:
+    assert_penalty(topology, execution, remat)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("topology", ["single", "reversible"])
+@pytest.mark.parametrize("remat", [False, "full"])
+def test_forward_mode_is_right_or_refused(topology: str, remat: Any) -> None:
+    stack = made(topology, 4, execution="scan", remat=remat)
+    direction = np.random.default_rng(5).normal(size=X.shape).astype("float32")
+    (backward,), _ = gradients(lambda x: stack(x), [X])
+
+    def derivative() -> np.ndarray:
+        return forward_derivative(lambda x: weighted_sum(stack(x)), X, direction)
+
+    if topology == "reversible" and not remat and keras.backend.backend() != "tensorflow":
+        with pytest.raises((TypeError, RuntimeError), match=r"(?i)forward"):
+            derivative()
+        return
+    assert_close(derivative(), np.sum(backward * direction), 1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="a graph is kept for a second pass on PyTorch alone")
+@pytest.mark.parametrize(("topology", "remat"), [("reversible", False), ("single", "full"), ("single", "sqrt")])
+def test_a_graph_that_is_kept_serves_two_backward_passes(topology: str, remat: Any) -> None:
+    import torch
+
+    stack = made(topology, 4, execution="unrolled", remat=remat)
+    x = torch.tensor(X, requires_grad=True)
+    loss = weighted_sum(stack(x, training=True))
+    first, second = (torch.autograd.grad(loss, x, retain_graph=True)[0] for _ in range(2))
+    assert_close(second, first, 1e-6)
 
 
 @pytest.mark.parametrize("execution", ["scan", "unrolled"])

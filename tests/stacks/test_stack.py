@@ -337,6 +337,15 @@ def test_a_sequence_may_have_another_length_than_the_first(execution: str) -> No
         stack(np.zeros((2, 5, 5), "float32"))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="the operations of a program are JAX's to tell")
+def test_blocks_are_numbered_by_a_constant() -> None:
+    import jax
+
+    stack = made(lambda: Residual(layers.Dense(6), drop_path_rate=0.1), execution="scan", topology="momentum")
+    stack.build((None, 6))
+    assert "iota" not in str(jax.make_jaxpr(lambda x: stack(x))(X))  # which exporters of single operations lack
+
+
 def test_dropout_states_are_no_weights() -> None:
     stack = made(full_block, execution="scan")
     stack.build((None, 6))
@@ -416,6 +425,16 @@ def test_a_stack_in_a_stack(outer: str, inner: str) -> None:
     assert all(
         np.abs(g).max() > 0 for v, g in zip(stack.trainable_variables, by_variable, strict=True) if "kernel" in v.path
     )
+
+
+def test_a_stack_in_a_stack_is_executed_as_it_was_when_it_is_made_again() -> None:
+    inner = ResidualStack(Residual(layers.Dense(6)), 30, name="inner")
+    stack = ResidualStack(inner, 2, name="outer")
+    (config,) = [stack.get_config()["block"][0]["config"]]
+    assert config["execution"] == inner.execution
+    again = ResidualStack.from_config(stack.get_config())
+    (first, *_) = (part for part in again._flatten_layers(include_self=False) if isinstance(part, ResidualStack))
+    assert first.execution_reason == "asked for"
 
 
 def _copy_nested(stack: ResidualStack, target: ResidualStack) -> None:

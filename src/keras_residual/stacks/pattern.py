@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import keras
@@ -29,6 +29,17 @@ class GivenBlocks:
     def __call__(self, index: int) -> list[keras.Layer]:
         """Returns the layers of a block."""
         return self.blocks[index]
+
+
+def configurations(config: Any, class_name: str) -> Iterator[dict[str, Any]]:
+    """Yields the configuration of each layer of a class within that of others."""
+    if isinstance(config, dict):
+        if config.get("class_name") == class_name:
+            yield config["config"]
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            yield from configurations(item, class_name)
 
 
 def is_adapted(layers: Sequence[keras.Layer]) -> bool:

@@ -38,6 +38,7 @@ from keras_residual.stacks.pattern import (
     check_connections,
     check_plain,
     classes_of,
+    configurations,
     copies,
     is_adapted,
     with_arguments,
@@ -77,7 +78,8 @@ class ResidualStack(Configured):
             `keras_residual.topologies`, such as `"reversible"`, `"hyper_connections"` or `"mhc"`.
         execution: `"unrolled"` has separate sub-layers, `"scan"` one body, compiled once, over weights that are stacked
             along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
-            `execution_reason` why. It changes costs and never numbers.
+            `execution_reason` why. It changes costs and never numbers: what would treat the stacked weights as one,
+            such as an optimizer that is not element by element, quantisation or adapters, a scanned stack refuses.
         remat: Which activations are computed anew in the backward pass rather than kept: `False` none (in a scan on
             JAX what goes element by element, such as norms and activation functions, where less is kept so), `"full"`
             (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
@@ -99,7 +101,8 @@ class ResidualStack(Configured):
 
     Raises:
         ValueError: When made, for an unknown name, a depth below 1, or choices that exclude each other; when built, for
-            a block that changes the shape.
+            a block that changes the shape or has its channels where the topology does not look for them; when trained,
+            for an optimizer that a scanned stack refuses.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -496,6 +499,22 @@ class ResidualStack(Configured):
             pattern = self.pattern
             return {"blocks": pattern.blocks} if isinstance(pattern, GivenBlocks) else pattern
         return self._requested_execution if name == "execution" else super()._argument(name)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns every argument as it was given; layers as Keras serialises them."""
+        config = super().get_config()
+        self._settle_stacks(config["block"])
+        return config
+
+    def _settle_stacks(self, config: Any) -> None:
+        """Writes into the configuration of the blocks how the stacks in them are executed, where that was left to them.
+
+        By that their weights are, and so the blocks' weights here.
+        """
+        inner = {part.name: part for part in sublayers(self) if isinstance(part, ResidualStack) and part is not self}
+        for found in configurations(config, type(self).__name__) if inner else ():
+            if found["name"] in inner:
+                found["execution"] = inner[found["name"]].execution
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ResidualStack:
