@@ -143,6 +143,11 @@ def two_with_one_model() -> keras.Model:
     return keras.Model(inputs, Residual(inner)(Residual(inner)(inputs)))
 
 
+def two_with_one_attention() -> keras.Model:
+    inputs, attention = keras.Input(SERIES), layers.MultiHeadAttention(2, 2)
+    return keras.Model(inputs, Residual(attention)(Residual(attention)(inputs)))
+
+
 def in_the_graph_too() -> keras.Model:
     inputs, dense, squared = keras.Input(VECTOR), layers.Dense(4), Squared()
     return keras.Model(inputs, squared(dense(Residual([dense, squared])(squared(dense(inputs))))))
@@ -192,7 +197,7 @@ def branch_frozen(layer: Any) -> None:
 
 def lora(layer: Any) -> None:
     for part in layer._flatten_layers():
-        if isinstance(part, layers.Dense):
+        if isinstance(part, (layers.Dense, layers.EinsumDense)):
             part.enable_lora(2)
 
 
@@ -407,6 +412,8 @@ CASES: dict[str, Case] = {
     "one connection called twice": Case(one_called_twice),
     "one layer in the graph and in a connection": Case(in_the_graph_too, left_out=SHARED_BY_TWO),
     "one model in two connections": Case(two_with_one_model, left_out=SHARED_BY_TWO),
+    "one attention in two connections, int8": Case(two_with_one_attention, SERIES, int8, left_out=SHARED_BY_TWO),
+    "one attention in two connections, LoRA": Case(two_with_one_attention, SERIES, lora, left_out=SHARED_BY_TWO),
     "Sequential of connections": Case(
         lambda: keras.Sequential([Residual(layers.Dense(3)), Residual(layers.Dense(3), norm="batch_norm")]),
         change=every_other_layer_frozen,

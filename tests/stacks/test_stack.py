@@ -221,6 +221,16 @@ def test_a_stack_whose_blocks_were_changed_one_by_one_stays_unrolled() -> None:
     assert [cell.connections[0].branch[0].trainable for cell in other._blocks.cells[:3]] == [True, False, True]
 
 
+def test_what_is_changed_in_a_block_before_the_stack_is_built_is_saved() -> None:
+    stack = made(full_block, execution="unrolled", drop_path_rate=0.1)
+    stack._blocks.cells[0].connections[0].drop_path.rate = 0.5
+    stack.build((None, 6))
+    copy = ResidualStack.from_config(stack.get_config())
+    copy.build((None, 6))
+    for which in (stack, copy):
+        assert [cell.connections[0].drop_path.rate for cell in which._blocks.cells] == [0.5, 0.1, 0.1, 0.1, 0.1]
+
+
 def test_weights_that_do_not_fit_are_refused_and_change_nothing() -> None:
     stack = made(full_block)
     stack.build((None, 6))
