@@ -171,6 +171,19 @@ def stack(block: Any = None, depth: int = 2, **kwargs: Any) -> ResidualStack:
     return ResidualStack(Residual(layers.Dense(4), norm="layer_norm") if block is None else block, depth, **kwargs)
 
 
+def resnet(**kwargs: Any) -> keras.Model:
+    """Returns a small network of the first generation, with three blocks."""
+    small = {"block": "basic", "depths": (1, 2), "widths": (8, 16), "stem_filters": 8, "stem": "conv3"}
+    config = kr.ResNetConfig(stem_pool="none", **{**small, **kwargs})
+    return kr.ResNet(config, input_shape=(8,) * config.rank + (2,), num_classes=3, drop_path_rate=0.1)
+
+
+def resnet_v2(**kwargs: Any) -> keras.Model:
+    small = {"block": "basic", "depths": (1, 2), "filters": (8, 16), "stem_filters": 8, "stem": "conv3"}
+    config = kr.ResNetV2Config(stem_pool="none", **{**small, **kwargs})
+    return kr.ResNetV2(config, input_shape=(8, 8, 2), num_classes=3)
+
+
 # --- What is done to it ----------------------------------------------------------------------------------------------
 
 
@@ -408,6 +421,23 @@ CASES: dict[str, Case] = {
         change=every_other_layer_frozen,
     ),
     # Models
+    "ResNet": Case(resnet, (8, 8, 2), batch_norms_frozen),
+    "ResNet, bottlenecks with gates": Case(
+        lambda: resnet(block="bottleneck", attention="se", shortcut="avg_pool", anti_aliasing="blur"), (8, 8, 2), int8
+    ),
+    "ResNet, volumes": Case(lambda: resnet(rank=3), (8, 8, 8, 2), batch_norms_frozen),
+    "ResNeSt": Case(lambda: resnet(block="resnest", depths=(2,), widths=(8,)), (8, 8, 2), batch_norms_frozen),
+    "SKNet": Case(lambda: resnet(block="sk_basic"), (8, 8, 2), every_other_layer_frozen),
+    "Res2Net": Case(lambda: resnet(block="res2net", base_width=32), (8, 8, 2), batch_norms_frozen),
+    "ResNet v2": Case(resnet_v2, (8, 8, 2), batch_norms_frozen),
+    "ResNet v2, standardised": Case(
+        lambda: resnet_v2(norm="filter_response_norm", convolution="standardized"), (8, 8, 2)
+    ),
+    "model by name": Case(
+        lambda: kr.create_model("cifar_resnet20", input_shape=(8, 8, 3), num_classes=3), (8, 8, 3), batch_norms_frozen
+    ),
+    "table": Case(lambda: kr.create_model("tabular_resnet", input_shape=(4,), num_classes=3), VECTOR, int8),
+    "series": Case(lambda: kr.create_model("series_resnet", input_shape=SERIES, num_classes=3), SERIES),
     "one layer in two connections": Case(two_with_one_dense, left_out=SHARED_BY_TWO),
     "one connection called twice": Case(one_called_twice),
     "one layer in the graph and in a connection": Case(in_the_graph_too, left_out=SHARED_BY_TWO),
