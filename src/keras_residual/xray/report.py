@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from keras_residual import _atomic
-from keras_residual.xray.advice import Advice, advise
+from keras_residual._errors import printable
+from keras_residual.xray.advice import Advice
+from keras_residual.xray.health import HEALTHY, Health, healths, verdict
+from keras_residual.xray.rules import advise
 
 COLUMNS = (
     ("gradient_norm", "gradient"),
@@ -28,6 +31,11 @@ COLUMNS = (
 """Quantities that the table shows, and how it calls them."""
 
 MOST_ROWS = 40
+MOST_NAME = 60
+"""Characters of a name in a table."""
+
+MOST_ODD = 5
+"""Unusual numbers that are written out below the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +106,63 @@ class XrayReport:
         from rich.console import Console
         from rich.table import Table
 
-        shown = [(key, title) for key, title in COLUMNS if any(block.get(key) is not None for block in self.blocks)]
+        shown, advice = columns_of(self), self.advice
         table = Table()
         table.add_column("block", no_wrap=True)
         for _, title in shown:
             table.add_column(title, justify="right")
-        for block in _some(self.blocks):
-            cells = [_short(block.get(key)) if block else "…" for key, _ in shown]
-            table.add_row(str(block["name"]) if block else "…", *cells)
-        console = Console(file=io.StringIO(), width=120, highlight=False, markup=False)
-        console.print(self._title())
+        for block in some_rows(self.blocks):
+            cells = [short(block.get(key)) if block else "…" for key, _ in shown]
+            table.add_row(printable(block["name"], MOST_NAME) if block else "…", *cells)
+        console = Console(file=io.StringIO(), width=120, highlight=False, markup=False, emoji=False)
+        console.print(title_of(self))
         console.print(table)
-        for entry in self.advice:
+        for entry in advice:
             console.print(str(entry))
-        if not self.advice:
-            console.print("Nothing to advise.")
+        if not advice:
+            health = healths(self.blocks, self.model, advice)
+            odd = "" if verdict(advice, health)[0] == HEALTHY else f" {odd_in_words(self, health)}"
+            console.print(f"Nothing to advise.{odd}")
         return console.file.getvalue()  # pyright: ignore
 
-    def _title(self) -> str:
-        model = self.model
-        what = "connections" if model.get("connections") else "layers"
-        gradient, signal = (_short(model.get(key)) for key in ("gradient_ratio", "signal_ratio"))
-        return f"{len(self.blocks)} {what}; gradient, first over last: {gradient}; signal, last over first: {signal}"
+    def _repr_html_(self) -> str:
+        """Returns a table and the advice for a notebook."""
+        from keras_residual.xray.page.notebook import fragment
+
+        return fragment(self)
 
 
-def _some(blocks: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any] | None]:
+def columns_of(report: XrayReport) -> list[tuple[str, str]]:
+    """Returns the quantities of the table that any block has, each with its title there."""
+    return [(key, title) for key, title in COLUMNS if any(block.get(key) is not None for block in report.blocks)]
+
+
+def title_of(report: XrayReport) -> str:
+    """Returns the line that stands above the table."""
+    model = report.model
+    what = "connections" if model.get("connections") else "layers"
+    gradient, signal = (short(model.get(key)) for key in ("gradient_ratio", "signal_ratio"))
+    return f"{len(report.blocks)} {what}; gradient, first over last: {gradient}; signal, last over first: {signal}"
+
+
+def odd_in_words(report: XrayReport, health: Sequence[Health]) -> str:
+    """Returns the numbers outside their usual range as a sentence.
+
+    Args:
+        report: The report.
+        health: That of each block.
+    """
+    found = [
+        f"{printable(block['name'], MOST_NAME)}: {quantity.label} {quantity.shown(block[quantity.key])} "
+        f"(usual: {quantity.usual})"
+        for block, own in zip(report.blocks, health, strict=True)
+        for quantity in own.odd
+    ]
+    more = f"; and {len(found) - MOST_ODD} more" if len(found) > MOST_ODD else ""
+    return f"Outside the usual range: {'; '.join(found[:MOST_ODD])}{more}."
+
+
+def some_rows(blocks: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any] | None]:
     """Yields the blocks, of many only those at the ends with None for the gap between."""
     if len(blocks) <= MOST_ROWS:
         return list(blocks)
@@ -130,7 +170,8 @@ def _some(blocks: Sequence[Mapping[str, Any]]) -> Iterable[Mapping[str, Any] | N
     return [*blocks[:half], None, *blocks[-half:]]
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Returns a number with three digits, and a dash for nothing."""
     if value is None:
         return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -11,7 +11,7 @@ from keras import layers
 
 from keras_residual.xray import xray
 from keras_residual.xray.measuring.ending import loss_takes
-from keras_residual.xray.rules.setup_checks import dead_layer, no_step, softmax_missing, softmax_twice
+from keras_residual.xray.rules.setup import dead_layer, no_step, softmax_missing, softmax_twice
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 
@@ -92,38 +92,38 @@ def ending(**different: Any) -> dict[str, Any]:
     return {"ending": {**known, **different}}
 
 
-def names(check: Any, model: dict[str, Any], threshold: float, blocks: Any = ()) -> list[str]:
-    return [name for name, _ in check(list(blocks), model, threshold)]
+def names(rule: Any, model: dict[str, Any], blocks: Any = ()) -> list[str]:
+    return [entry.block for entry in rule(list(blocks), model)]
 
 
 @pytest.mark.any_backend
 def test_one_softmax_and_no_more() -> None:
-    assert names(softmax_twice, ending(), 1e-2) == ["end"]
-    assert names(softmax_twice, ending(loss_takes="probabilities"), 1e-2) == []
-    assert names(softmax_twice, ending(output_lowest=-0.1), 1e-2) == []
-    assert names(softmax_twice, ending(output_off_one=0.3), 1e-2) == []
+    assert names(softmax_twice, ending()) == ["end"]
+    assert names(softmax_twice, ending(loss_takes="probabilities")) == []
+    assert names(softmax_twice, ending(output_lowest=-0.1)) == []
+    assert names(softmax_twice, ending(output_off_one=0.3)) == []
     binary = {"cross_entropy": "binary_crossentropy", "classes": 1}
-    assert names(softmax_twice, ending(**binary, last_activation="sigmoid"), 1e-2) == ["end"]
-    assert names(softmax_twice, ending(**binary), 1e-2) == [], "logits may happen to lie between 0 and 1"
-    assert names(softmax_missing, ending(loss_takes="probabilities", output_highest=3.0), 1e-2) == ["end"]
-    assert names(softmax_missing, ending(loss_takes="probabilities"), 1e-2) == []
-    assert names(softmax_missing, ending(output_highest=3.0), 1e-2) == []
-    for check in (softmax_twice, softmax_missing):
-        assert names(check, ending(loss_takes=None), 1e-2) == names(check, {}, 1e-2) == []
+    assert names(softmax_twice, ending(**binary, last_activation="sigmoid")) == ["end"]
+    assert names(softmax_twice, ending(**binary)) == [], "logits may happen to lie between 0 and 1"
+    assert names(softmax_missing, ending(loss_takes="probabilities", output_highest=3.0)) == ["end"]
+    assert names(softmax_missing, ending(loss_takes="probabilities")) == []
+    assert names(softmax_missing, ending(output_highest=3.0)) == []
+    for rule in (softmax_twice, softmax_missing):
+        assert names(rule, ending(loss_takes=None)) == names(rule, {}) == []
 
 
 @pytest.mark.any_backend
 def test_a_constant_rate_of_zero_and_no_schedule() -> None:
     blocks = [{"name": "fixed", "weight_gradient_norm": None}, {"name": "moved", "weight_gradient_norm": 1.0}]
-    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": False}, 0.0, blocks) == ["moved"]
-    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": True}, 0.0, blocks) == []
-    assert names(no_step, {"learning_rate": 1e-9, "learning_rate_scheduled": False}, 0.0, blocks) == []
-    assert names(no_step, {"learning_rate": None}, 0.0, blocks) == []
+    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": False}, blocks) == ["moved"]
+    assert names(no_step, {"learning_rate": 0.0, "learning_rate_scheduled": True}, blocks) == []
+    assert names(no_step, {"learning_rate": 1e-9, "learning_rate_scheduled": False}, blocks) == []
+    assert names(no_step, {"learning_rate": None}, blocks) == []
 
 
 @pytest.mark.any_backend
 def test_a_layer_is_dead_where_nothing_passes() -> None:
     blocks = [{"name": str(share), "kind": "layer", "dead_units": share} for share in (None, 0.9, 1.0, 1.0)]
-    assert names(dead_layer, {"batch": 64}, 0.999, blocks) == ["1.0"]
-    assert names(dead_layer, {"batch": 8}, 0.999, blocks) == [], "they may be rare"
-    assert names(dead_layer, {"batch": 64}, 0.999, [{**block, "kind": "residual"} for block in blocks]) == []
+    assert names(dead_layer, {"batch": 64}, blocks) == ["1.0"]
+    assert names(dead_layer, {"batch": 8}, blocks) == [], "they may be rare"
+    assert names(dead_layer, {"batch": 64}, [{**block, "kind": "residual"} for block in blocks]) == []

@@ -8,13 +8,21 @@ from typing import Any
 import pytest
 
 from keras_residual.xray.page.by_depth import LEAST_ZOOMED, by_depth
-from keras_residual.xray.page.quantity import Quantity
-from keras_residual.xray.page.stages import Stage
+from keras_residual.xray.quantities.table import Band, Quantity
+from keras_residual.xray.stages import stages
 
 pytestmark = pytest.mark.any_backend
 
-ONE = [Stage(0, 4, "16")]
 LOG = Quantity(key="k", label="k", title="?", axis="k", log=True)
+
+
+def drawn(quantity: Quantity, values: list[Any], more: list[Any], shapes: list[str] | None = None) -> dict[str, Any]:
+    """Returns the picture of a quantity of blocks of these shapes."""
+    shapes = shapes or ["16"] * len(values)
+    each: Any = zip(values, shapes, strict=True)
+    blocks = [{"kind": "residual", "projected": False, "shape": [shape], "k": value} for value, shape in each]
+    usual = [None] * len(values) if quantity.band is None else quantity.band.limits("k", blocks, {})
+    return by_depth(quantity, values, more, stages(blocks), usual)
 
 
 def y_domain(spec: dict[str, Any]) -> list[float]:
@@ -36,34 +44,34 @@ def values_of(spec: dict[str, Any], mark: str) -> list[Any]:
 
 
 def test_a_small_difference_fills_no_picture() -> None:
-    low, high = y_domain(by_depth(LOG, [1.0, 1.1, 1.05, 1.0], [], ONE))
+    low, high = y_domain(drawn(LOG, [1.0, 1.1, 1.05, 1.0], []))
     assert high / low == pytest.approx(100)
     assert low < 1 < high
 
 
 def test_a_large_difference_fits_in() -> None:
-    low, high = y_domain(by_depth(LOG, [1e-12, 1e-6, 1e-3, 1.0], [[1e3, None, None, None]], ONE))
+    low, high = y_domain(drawn(LOG, [1e-12, 1e-6, 1e-3, 1.0], [[1e3, None, None, None]]))
     assert 1e-13 < low < 1e-12
     assert 1e3 < high < 1e4
 
 
 @pytest.mark.parametrize("values", [[None] * 4, [0.0] * 4, [math.nan] * 4, [math.inf, -1.0, 0.0, None], []])
 def test_nothing_that_can_be_drawn_is_a_picture_still(values: list[float | None]) -> None:
-    for quantity in (LOG, Quantity(key="k", label="k", title="?", band=(0.0, 1.0), of_stage=True)):
-        low, high = y_domain(by_depth(quantity, values, [], ONE[: len(values)]))
+    for quantity in (LOG, Quantity(key="k", label="k", title="?", band=Band(low=0.1, high=10.0, of="stage"))):
+        low, high = y_domain(drawn(quantity, values, []))
         assert math.isfinite(low)
         assert low < high
 
 
 def test_linear_axes_have_their_zero() -> None:
     bars = Quantity(key="k", label="k", title="?", bars=True)
-    assert y_domain(by_depth(bars, [0.5, 0.6, 0.7, 0.8], [], ONE)) == [0, 0.8]
-    assert y_domain(by_depth(bars, [-0.5, 0.6, 0.7, 0.8], [], ONE)) == [-0.5, 0.8]
+    assert y_domain(drawn(bars, [0.5, 0.6, 0.7, 0.8], [])) == [0, 0.8]
+    assert y_domain(drawn(bars, [-0.5, 0.6, 0.7, 0.8], [])) == [-0.5, 0.8]
 
 
 def test_the_band_is_a_multiple_of_the_value_at_the_end_of_each_stage() -> None:
-    quantity = Quantity(key="k", label="k", title="?", log=True, band=(0.1, 10.0), of_stage=True)
-    spec = by_depth(quantity, [1e-4, 1.0, 1e4, 100.0], [], [Stage(0, 2, "8"), Stage(2, 4, "4")])
+    quantity = Quantity(key="k", label="k", title="?", log=True, band=Band(low=0.1, high=10.0, of="stage"))
+    spec = drawn(quantity, [1e-4, 1.0, 1e4, 100.0], [], ["8", "8", "4", "4"])
     first, second = values_of(spec, "rect")
     assert first == {"left": 0.5, "right": 2.5, "low": pytest.approx(0.1), "high": pytest.approx(10)}
     assert second == {"left": 2.5, "right": 4.5, "low": pytest.approx(10), "high": pytest.approx(1000)}
@@ -71,13 +79,13 @@ def test_the_band_is_a_multiple_of_the_value_at_the_end_of_each_stage() -> None:
 
 
 def test_the_band_ends_where_the_picture_does() -> None:
-    quantity = Quantity(key="k", label="k", title="?", domain=(0.0, 1.0), band=(-5.0, 0.2))
-    (band,) = values_of(by_depth(quantity, [0.5] * 4, [], ONE), "rect")
+    quantity = Quantity(key="k", label="k", title="?", domain=(0.0, 1.0), band=Band(low=-5.0, high=0.2))
+    (band,) = values_of(drawn(quantity, [0.5] * 4, []), "rect")
     assert (band["low"], band["high"]) == (0, 0.2)
 
 
 def test_only_a_deep_net_can_be_looked_at_in_parts() -> None:
     for count in (LEAST_ZOOMED - 1, LEAST_ZOOMED):
-        spec = by_depth(LOG, [1.0] * count, [], [Stage(0, count, "")])
+        spec = drawn(LOG, [1.0] * count, [])
         names = [param["name"] for layer in spec["layer"] for param in layer.get("params", ())]
         assert ("part" in names) is (count >= LEAST_ZOOMED)

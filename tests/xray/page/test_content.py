@@ -12,12 +12,10 @@ import pytest
 import keras_residual as kr
 from keras_residual.xray.measuring.requested import REQUESTED
 from keras_residual.xray.page.content import Content
-from keras_residual.xray.page.quantity import CHAPTERS
-from keras_residual.xray.page.rules_in_words import RULES_IN_WORDS
 from keras_residual.xray.page.whole import WHOLE
-from keras_residual.xray.page.words import QUANTITIES
+from keras_residual.xray.quantities.table import CHAPTERS, QUANTITIES
 from keras_residual.xray.report import XrayReport
-from keras_residual.xray.rules.rules import RULES
+from keras_residual.xray.rules.gradients import gradient_vanishes
 from xray.page.reports import BLOCK, in_stages, of_everything, report, vanishing
 
 pytestmark = pytest.mark.any_backend
@@ -25,10 +23,6 @@ pytestmark = pytest.mark.any_backend
 # Where a quantity that is asked for by one name comes to a report by another.
 KEYS = {"shattering": "gradient_autocorrelation"}
 WITH_ANOTHER = {"sharpness"}
-
-
-def test_every_rule_is_put_in_plain_words() -> None:
-    assert set(RULES_IN_WORDS) == {rule.name for rule in RULES}
 
 
 def test_every_quantity_that_can_be_asked_for_has_a_picture() -> None:
@@ -80,7 +74,7 @@ def test_of_a_fault_of_many_blocks_each_has_the_one_advice() -> None:
 
 def test_an_affected_block_is_told_why() -> None:
     content = Content(vanishing(6))
-    assert content.data([])["suffers"]["1"] == [RULES_IN_WORDS["gradient_vanishes"]]
+    assert content.data([])["suffers"]["1"] == [gradient_vanishes.in_words]
     assert content.first_picked == 0
 
 

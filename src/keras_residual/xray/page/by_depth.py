@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_residual.xray.page.health import AFFECTED, HEALTHY, ILL
+from keras_residual.xray.health import AFFECTED, HEALTHY, ILL, UNUSUAL
 from keras_residual.xray.page.numbers_in_words import power_of_ten
-from keras_residual.xray.page.quantity import Quantity
-from keras_residual.xray.page.stages import Stage
+from keras_residual.xray.quantities.table import Quantity
+from keras_residual.xray.stages import Stage
 
 HEIGHT = 190
 MOST_MARKED = 150
@@ -26,7 +26,13 @@ Values = Sequence[float | None]
 Spec = dict[str, Any]
 
 
-def by_depth(quantity: Quantity, values: Values, more: Sequence[Values], stages: Sequence[Stage]) -> Spec:
+def by_depth(
+    quantity: Quantity,
+    values: Values,
+    more: Sequence[Values],
+    stages: Sequence[Stage],
+    usual: Sequence[tuple[float, float] | None],
+) -> Spec:
     """Returns the specification of a quantity's picture.
 
     The data come with the page, named `blocks`: a row for each block with its `index` from 1 on, `left` and `right`
@@ -38,6 +44,7 @@ def by_depth(quantity: Quantity, values: Values, more: Sequence[Values], stages:
         values: A value a block; None where there is none.
         more: The second quantity and the values of an earlier time, as far as there are any.
         stages: The stages of the net.
+        usual: The usual range at each block; Nones where there is none.
     """
     count = len(values)
     every = [value for column in (values, *more) for value in column]
@@ -50,7 +57,7 @@ def by_depth(quantity: Quantity, values: Values, more: Sequence[Values], stages:
             **(_powers(scale["domain"], quantity.percent) if quantity.log else _steps(quantity.percent)),
         },
     }
-    bands = list(_bands(quantity, values, stages, scale["domain"]))
+    bands = list(_bands(usual, stages, scale["domain"]))
     layers = [
         *_background(quantity, bands, stages, y),
         *(_bars(count, y) if quantity.bars else _lines(y)),
@@ -153,15 +160,12 @@ def _background(quantity: Quantity, bands: list[Spec], stages: Sequence[Stage], 
     return layers
 
 
-def _bands(quantity: Quantity, values: Values, stages: Sequence[Stage], domain: list[float]) -> Iterator[Spec]:
-    """Yields the shaded parts: the usual range, or multiples of the value at the end of each stage."""
-    if quantity.band is None:
-        return
-    low, high = quantity.band
-    for stage in stages if quantity.of_stage else [Stage(0, len(values), "")]:
-        unit = values[stage.stop - 1] if quantity.of_stage and values else 1.0
-        if unit is not None and math.isfinite(unit) and unit > 0:
-            ends = [min(max(edge * unit, domain[0]), domain[1]) for edge in (low, high)]
+def _bands(usual: Sequence[tuple[float, float] | None], stages: Sequence[Stage], domain: list[float]) -> Iterator[Spec]:
+    """Yields the shaded parts, one a stage: its usual range as far as the picture goes."""
+    for stage in stages:
+        limits = usual[stage.start]
+        if limits is not None:
+            ends = [min(max(edge, domain[0]), domain[1]) for edge in limits]
             yield {"left": stage.start + 0.5, "right": stage.stop + 0.5, "low": ends[0], "high": ends[1]}
 
 
@@ -202,14 +206,14 @@ def _bars(count: int, y: Spec) -> list[Spec]:
 
 def _points(count: int, y: Spec) -> Spec:
     shown = "isValid(datum.v)" if count <= MOST_MARKED else f"isValid(datum.v) && datum.level !== '{HEALTHY}'"
-    levels = [HEALTHY, AFFECTED, ILL]
+    levels = [HEALTHY, UNUSUAL, AFFECTED, ILL]
     return {
         "transform": [{"filter": shown}],
         "mark": {"type": "point", "filled": True, "opacity": 1, "clip": True},
         "encoding": {
             "y": {**y, "field": "v"},
-            "color": _by_level(levels, ["--first", "--affected", "--ill"]),
-            "shape": _by_level(levels, ["circle", "diamond", "cross"]),
+            "color": _by_level(levels, ["--first", "--unusual", "--affected", "--ill"]),
+            "shape": _by_level(levels, ["circle", "square", "diamond", "cross"]),
             "size": {"condition": {"test": f"datum.level === '{HEALTHY}'", "value": 24}, "value": 65},
         },
     }

@@ -6,16 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from keras_residual.xray.health import Health, healths, verdict
 from keras_residual.xray.page.by_depth import by_depth
-from keras_residual.xray.page.health import Health, healths
 from keras_residual.xray.page.numbers_in_words import number, place, plain
 from keras_residual.xray.page.picture import Picture
-from keras_residual.xray.page.quantity import Quantity
-from keras_residual.xray.page.rules_in_words import RULES_IN_WORDS
-from keras_residual.xray.page.stages import Stage, shape_of, stages
 from keras_residual.xray.page.whole import whole_net
-from keras_residual.xray.page.words import KINDS, QUANTITIES
+from keras_residual.xray.quantities.table import KINDS, QUANTITIES, Quantity, is_number
 from keras_residual.xray.report import XrayReport, finite
+from keras_residual.xray.rules import RULES
+from keras_residual.xray.stages import Stage, shape_of, stages
 
 MOST_STAGE_NAMES = 12
 MOST_LARGE = 80
@@ -41,6 +40,8 @@ class Content:
         same = earlier is not None and [block["name"] for block in earlier.blocks] == [b["name"] for b in self.blocks]
         self.earlier = earlier if same else None
         self.health: list[Health] = healths(self.blocks, self.model, self.advice)
+        self.level, self.verdict = verdict(self.advice, self.health)
+        self.in_words = {rule.name: rule.in_words for rule in RULES}
         self.stages: list[Stage] = stages(self.blocks)
         self.shown = [q for q in QUANTITIES if self._has(q.key) and q.dtype in (None, self.model.get("dtype"))]
 
@@ -75,8 +76,9 @@ class Content:
 
     @property
     def first_picked(self) -> int:
-        """Index of the block whose numbers are shown first: one that is ill, if any is."""
-        return next((i for i, health in enumerate(self.health) if health.named), 0)
+        """Index of the block whose numbers are shown first: one that is ill, if any is, else one that is unusual."""
+        odd = (i for i, health in enumerate(self.health) if health.odd)
+        return next((i for i, health in enumerate(self.health) if health.named), next(odd, 0))
 
     def index_of(self, name: str) -> int | None:
         """Returns the index of the first block of a name."""
@@ -101,10 +103,11 @@ class Content:
             "levels": [health.level for health in self.health],
             "advice": {str(i): self._entries(i) for i, health in enumerate(self.health) if health.named},
             "suffers": {
-                str(i): [RULES_IN_WORDS.get(name, name) for name in health.suffers]
+                str(i): [self.in_words[name] for name in health.suffers]
                 for i, health in enumerate(self.health)
                 if health.suffers and not health.named
             },
+            "odd": {str(i): [q.key for q in health.odd] for i, health in enumerate(self.health) if health.odd},
             "earlier_name": self.earlier_name,
             "quantities": [
                 {"key": q.key, "label": q.label, "usual": q.usual, "percent": q.percent} for q in self.shown
@@ -143,7 +146,7 @@ class Content:
     # --- Pictures -----------------------------------------------------------------------------------------------------
 
     def _has(self, key: str) -> bool:
-        return any(_is_number(block.get(key)) for block in self.blocks)
+        return any(is_number(block.get(key)) for block in self.blocks)
 
     def _is_drawn(self, quantity: Quantity) -> bool:
         if not quantity.title:
@@ -166,10 +169,16 @@ class Content:
             words=quantity.words,
             here=self._here(quantity, values),
             chapter=quantity.chapter,
-            spec=by_depth(quantity, values, more, self.stages),
+            spec=by_depth(quantity, values, more, self.stages, self._bands(quantity)),
             legend=tuple(legend) if len(legend) > 1 else (),
             by_depth=True,
         )
+
+    def _bands(self, quantity: Quantity) -> list[tuple[float, float] | None]:
+        """Returns the usual range at each block; Nones for a quantity without one."""
+        if quantity.band is None:
+            return [None] * len(self.blocks)
+        return quantity.band.limits(quantity.key, self.blocks, self.model)
 
     def _here(self, quantity: Quantity, values: Column) -> str:
         known = [(value, i) for i, value in enumerate(values) if value is not None and math.isfinite(value)]
@@ -185,9 +194,5 @@ class Content:
         return f"Here it is least at {least}: {low}, and most at {most}: {high}.{lost}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _values(blocks: Sequence[Mapping[str, Any]], key: str) -> Column:
-    return [float(block[key]) if _is_number(block.get(key)) else None for block in blocks]
+    return [float(block[key]) if is_number(block.get(key)) else None for block in blocks]

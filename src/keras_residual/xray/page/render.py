@@ -7,11 +7,10 @@ from importlib.resources import files
 from typing import Any
 
 from keras_residual._optional import require
+from keras_residual.xray.health import SIGNS
 from keras_residual.xray.page.content import Content
-from keras_residual.xray.page.health import SIGNS
 from keras_residual.xray.page.library import drawing_library
-from keras_residual.xray.page.quantity import CHAPTERS
-from keras_residual.xray.page.rules_in_words import RULES_IN_WORDS
+from keras_residual.xray.quantities.table import CHAPTERS
 from keras_residual.xray.report import XrayReport
 
 
@@ -64,7 +63,6 @@ def section(
             chapters=chapters,
             folded=folded,
             signs=SIGNS,
-            rules_in_words=RULES_IN_WORDS,
         )
     )
     return _markup(text)

@@ -8,7 +8,7 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
-const SIGNS = { healthy: "✓", affected: "!", ill: "✕" };
+const SIGNS = { healthy: "✓", unusual: "~", affected: "!", ill: "✕" };
 
 class Xray {
   constructor(section, data, dark) {
@@ -97,7 +97,8 @@ class Xray {
       const value = this.data.now[quantity.key][this.picked];
       if (value === null) continue;
       const row = body.insertRow();
-      const label = element("th", "", quantity.label);
+      const odd = this.data.odd[this.picked]?.includes(quantity.key);
+      const label = element("th", odd ? "odd" : "", quantity.label);
       if (quantity.usual) label.append(element("span", "usual", `usual: ${quantity.usual}`));
       row.append(label, element("td", "", shown(value, quantity.percent)));
       if (earlier) row.append(element("td", "", shown(this.data.earlier[quantity.key][this.picked], quantity.percent)));

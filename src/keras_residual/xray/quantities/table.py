@@ -1,33 +1,175 @@
-"""The quantities of a report in plain words: what each picture asks, how to read it, and what is usual."""
+"""The quantities of a report: what each asks, how to read it, which range is usual, and how it is drawn."""
 
 from __future__ import annotations
 
-from keras_residual.xray.page.quantity import Quantity
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from keras_residual.xray.advice import Block
+from keras_residual.xray.stages import stages
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Band:
+    """The usual range of a quantity. What lies outside is never called healthy; rules take their thresholds from here.
+
+    Args:
+        low: Least usual value.
+        high: Largest usual value.
+        of: What the ends are multiples of: nothing, or `"stage"`, the value at the end of the block's stage. `"input"`
+            widens the upper end to what is usual for samples that are alike at the input already.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    of: str = ""
+
+    def limits(self, key: str, blocks: Sequence[Block], model: Block) -> list[tuple[float, float] | None]:
+        """Returns the ends for each block; None where they cannot be told.
+
+        Args:
+            key: Key of the quantity.
+            blocks: The entries of the blocks.
+            model: The quantities of the whole.
+        """
+        if self.of == "input":
+            return [(self.low, max(self.high, most_alike(model)))] * len(blocks)
+        if self.of != "stage":
+            return [(self.low, self.high)] * len(blocks)
+        found: list[tuple[float, float] | None] = []
+        for stage in stages(blocks):
+            unit = blocks[stage.stop - 1].get(key)
+            known = is_number(unit) and math.isfinite(unit) and unit > 0
+            found += [(self.low * unit, self.high * unit) if known else None] * (stage.stop - stage.start)
+        return found
+
+    def in_words(self, *, percent: bool = False) -> str:
+        """Returns the range in words, for example "below 20 %"."""
+        low, high = (f"{100 * end:g} %" if percent else f"{end:g}" for end in (self.low, self.high))
+        if self.of == "stage":
+            return f"{low} to {high} times that at the end of its stage"
+        if self.low == self.high:
+            return low
+        words = f"{low} to {high}" if math.isfinite(self.low) else f"below {high}"
+        return f"{words}, or as at the input" if self.of == "input" else words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quantity:
+    """A number that each block has. One line of `QUANTITIES` puts it into the table, on the page, and into the verdict.
+
+    Args:
+        key: Its name in the entries of the blocks.
+        label: What a table and the box of a block call it.
+        band: Its usual range; None where none is.
+        percent: Whether it is a share, shown in percent.
+        title: The question above its picture; empty where it has none and only the box of a block shows it.
+        words: What is to be seen.
+        axis: Title of the upward axis.
+        chapter: Key of the chapter in `CHAPTERS` that its picture is in.
+        log: Whether the upward axis goes in powers of ten.
+        bars: Whether it is drawn as bars from zero, and not as a line.
+        neutral: A value at which a line is drawn across.
+        domain: Ends of the upward axis; by default those of the values.
+        beside: A second quantity, drawn in the same picture: its key and its label.
+        only_if_any: Whether the picture is left out where all values are 0.
+        dtype: The only type of the model's numbers for which it has a meaning.
+        topology: The only topology of a stack for which the band holds.
+    """
+
+    key: str
+    label: str
+    band: Band | None = None
+    percent: bool = False
+    title: str = ""
+    words: str = ""
+    axis: str = ""
+    chapter: str = "blocks"
+    log: bool = False
+    bars: bool = False
+    neutral: float | None = None
+    domain: tuple[float, float] | None = None
+    beside: tuple[str, str] | None = None
+    only_if_any: bool = False
+    dtype: str | None = None
+    topology: str | None = None
+
+    @property
+    def usual(self) -> str:
+        """What is usual, in words; empty where nothing is."""
+        return "" if self.band is None else self.band.in_words(percent=self.percent)
+
+    def shown(self, value: float) -> str:
+        """Returns a value with three digits."""
+        return f"{100 * value:.3g} %" if self.percent else f"{value:.3g}"
+
+    def odd(self, blocks: Sequence[Block], model: Block) -> list[bool]:
+        """Returns for each block whether its value is outside the usual range.
+
+        Args:
+            blocks: The entries of the blocks.
+            model: The quantities of the whole.
+        """
+        if self.band is None or self.dtype not in (None, model.get("dtype")):
+            return [False] * len(blocks)
+        limits = self.band.limits(self.key, blocks, model)
+        return [self._is_odd(block, ends) for block, ends in zip(blocks, limits, strict=True)]
+
+    def _is_odd(self, block: Block, limits: tuple[float, float] | None) -> bool:
+        value = block.get(self.key)
+        if not is_number(value) or self.topology not in (None, block.get("topology")):
+            return False
+        # What is not a number is in no range.
+        return not math.isfinite(value) or (limits is not None and not limits[0] <= value <= limits[1])
+
+
+def is_number(value: object) -> bool:
+    """Returns whether an entry of a report is a number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def most_alike(model: Block) -> float:
+    """Returns the mean cosine between samples at which a tenth of the difference that they have at the input is left.
+
+    Args:
+        model: The quantities of the whole.
+    """
+    before = model.get("sample_cosine_input")
+    return -1.0 if not is_number(before) or not math.isfinite(before) else 1 - 0.1 * (1 - before)
+
+
+CHAPTERS = {
+    "learning": "Does every block learn?",
+    "signal": "What becomes of the input on its way?",
+    "blocks": "What does each block do?",
+    "numbers": "Are units or numbers lost?",
+    "whole": "The net as a whole",
+}
+"""The parts of the page, in order."""
 
 QUANTITIES: tuple[Quantity, ...] = (
     # --- Learning ---
     Quantity(
         key="gradient_norm",
         label="gradient",
-        usual="within ten times of that at its stage's end",
         title="Does the learning signal reach every block?",
         words="A net learns from its mistakes: a correction, the gradient, starts at the answer (right) and travels "
-        "back through all blocks to the input (left). The line shows how strong it is behind each block. Healthy is a "
-        "line within the shaded band, neither ten times weaker nor ten times stronger than at the end of its stage. "
+        "back through all blocks to the input (left). The line shows how strong it is behind each block. It should "
+        "stay within the shaded band, neither ten times weaker nor ten times stronger than at the end of its stage. "
         "Where it sinks to the left by powers of ten, the first blocks get no correction and do not learn; where it "
         "climbs to the left, they are thrown about.",
         axis="strength of the gradient",
         chapter="learning",
         log=True,
-        band=(0.1, 10.0),
-        of_stage=True,
+        band=Band(low=0.1, high=10.0, of="stage"),
     ),
     Quantity(
         key="weight_gradient_ratio",
         label="pull on the weights",
         title="How hard are the weights of each block pulled?",
         words="The gradient of a block's own weights, divided by the size of these weights. Blocks of the same kind "
-        "are healthy within some tens of times of one another. A block far below all others hardly learns, one far "
+        "usually lie within some tens of times of one another. A block far below all others hardly learns, one far "
         "above them takes the largest steps.",
         axis="gradient / weights",
         chapter="learning",
@@ -36,7 +178,6 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="update_ratio",
         label="one step moves the weights by",
-        usual="about 0.1 %, below 10 %",
         percent=True,
         title="How far does one step of training move the weights?",
         words="The part of its weights that one step of the optimizer changes. About 0.1 % is usual. Above the shaded "
@@ -45,9 +186,9 @@ QUANTITIES: tuple[Quantity, ...] = (
         axis="change of the weights in a step",
         chapter="learning",
         log=True,
-        band=(1e-5, 0.1),
+        band=Band(high=0.1),
     ),
-    Quantity(key="gradient_spread", label="difference between examples' gradients", usual="below 1"),
+    Quantity(key="gradient_spread", label="difference between examples' gradients"),
     Quantity(key="weight_norm", label="size of the weights"),
     # --- Signal ---
     Quantity(
@@ -55,7 +196,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         label="variance of the signal",
         title="Does the signal keep its size?",
         words="On its way from the input (left) to the answer (right) the signal is a list of numbers. The solid line "
-        "shows how much they vary behind each block. Healthy is a line that stays level or climbs slowly. One that "
+        "shows how much they vary behind each block. At best it stays level or climbs slowly. One that "
         "climbs by powers of ten ends in numbers too large for the machine, one that falls by powers of ten ends in "
         "nothing. The line of the squared mean should run below: where it overtakes, all numbers drift to one side.",
         axis="variance",
@@ -66,21 +207,19 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="sample_cosine",
         label="likeness of the examples",
-        usual="below 0.95",
         title="Can the net still tell the examples apart?",
         words="How alike two different examples look behind each block: 1 means the same but for size, 0 means nothing "
         "in common. A line that runs up to 1 and stays there: all examples have become one, and no later block can "
         "tell them apart again.",
         axis="likeness (cosine)",
         chapter="signal",
-        band=(-1.0, 0.95),
+        band=Band(high=0.95, of="input"),
         domain=(-1.0, 1.0),
     ),
     # --- Blocks ---
     Quantity(
         key="branch_ratio",
         label="adds, compared to what it gets",
-        usual="above 0.01 in a trained net",
         title="How much does each block add?",
         words="A residual block adds something to what it gets. This is the size of what it adds, divided by the size "
         "of what it gets. At 1 both are equal; near 0 the block does next to nothing; far above 1 it drowns what came "
@@ -105,7 +244,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         label="share of all that is added",
         percent=True,
         title="Who does the work?",
-        words="Of all that the blocks add together, the part that each one adds. Within a stage healthy blocks are of "
+        words="Of all that the blocks add together, the part that each one adds. Within a stage they are mostly of "
         "one order of magnitude; a single tall bar does the work of all.",
         axis="share",
         bars=True,
@@ -123,7 +262,6 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="chi",
         label="stretches small differences (mean square)",
-        usual="near 1",
         title="Does a block stretch or shrink small differences?",
         words="If the input of a block changes a little, how much does its output change? 1 means by as much. Every "
         "block multiplies it: many blocks above 1 make a chaos in which gradients explode, many below 1 a calm in "
@@ -136,9 +274,8 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="singular_value",
         label="stretches one direction by",
-        usual="near 1",
         title="How far is the direction stretched that is stretched most?",
-        words="As above, for the one small change that a block answers most strongly. Healthy is near 1. Far above it, "
+        words="As above, for the one small change that a block answers most strongly. Far above 1, "
         "few directions carry the whole gradient.",
         axis="largest singular value",
         log=True,
@@ -157,22 +294,22 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="transport_gain",
         label="gain of all mixings up to here",
-        usual="about 1",
+        band=Band(low=0.03, high=30.0),
         title="Does the mixing of the streams keep the signal's size?",
         words="Before each block the streams are mixed. This is what all mixings up to a block together can multiply "
-        "the signal by. Healthy is about 1; a line that climbs by powers of ten explodes with depth.",
+        "the signal by. It should stay about 1; a line that climbs by powers of ten explodes with depth.",
         axis="gain",
         log=True,
         neutral=1.0,
     ),
-    Quantity(key="double_stochasticity", label="error of the mixing of streams", usual="near 0"),
+    Quantity(key="double_stochasticity", label="error of the mixing of streams", band=Band(high=0.05), topology="MHC"),
     Quantity(
         key="early_exit",
         label="right answers from here",
         percent=True,
         title="From which depth on is the answer known?",
         words="How many examples a simple classifier gets right that sees nothing but what comes out of this block. "
-        "Healthy is a line that climbs to the right. Where it is flat, the blocks add nothing to the answer.",
+        "It should climb to the right. Where it is flat, the blocks add nothing to the answer.",
         axis="right answers",
         domain=(0.0, 1.0),
     ),
@@ -180,37 +317,36 @@ QUANTITIES: tuple[Quantity, ...] = (
     Quantity(
         key="dead_units",
         label="units that are always off",
-        usual="below 20 %",
         percent=True,
         title="Are there units that never switch on?",
         words="A ReLU unit is off where its input is negative. One that is off for every example is dead: it passes on "
         "nothing and learns nothing. Some percent are usual; a line above the shaded band is a loss.",
         axis="dead units",
         chapter="numbers",
-        band=(0.0, 0.2),
+        band=Band(high=0.2),
         domain=(0.0, 1.0),
     ),
     Quantity(
         key="saturated_units",
         label="units at their limit",
-        usual="below 50 %",
         percent=True,
         title="Are there units stuck at their limit?",
         words="A sigmoid or tanh that is pushed to its end hardly moves any more, and lets hardly any gradient "
         "through. A line above the shaded band: most units of the block are stuck.",
         axis="saturated units",
         chapter="numbers",
-        band=(0.0, 0.5),
+        band=Band(high=0.5),
         domain=(0.0, 1.0),
     ),
     Quantity(
         key="nan",
         label="not a number (NaN)",
-        usual="0",
+        band=Band(low=0.0, high=0.0),
         percent=True,
         title="Where do numbers break?",
-        words="The part of the values that are no numbers (NaN, as from 0/0) or infinite. All of a healthy net are "
-        "sound. The first block from the left that has a broken one holds the cause; it spreads from there.",
+        words="The part of the values that are no numbers (NaN, as from 0/0) or infinite. There should be none. They "
+        "spread from the first block, from the left, that has one; the cause is there or in front of it: what to "
+        "change says where.",
         axis="broken values",
         chapter="numbers",
         bars=True,
@@ -218,23 +354,26 @@ QUANTITIES: tuple[Quantity, ...] = (
         beside=("inf", "infinite"),
         only_if_any=True,
     ),
-    Quantity(key="inf", label="infinite", usual="0", percent=True),
+    Quantity(key="inf", label="infinite", band=Band(low=0.0, high=0.0), percent=True),
+    Quantity(key="gradient_nan", label="gradient that is not a number", band=Band(low=0.0, high=0.0), percent=True),
     Quantity(
         key="gradient_underflow",
         label="gradient too small for float16",
-        usual="below 50 %",
         percent=True,
         title="Is the gradient too small for the numbers of the machine?",
         words="This net computes with short numbers (float16), which have no room for very small values. The line "
         "shows which part of the gradient is lost to that. Above the shaded band most of it is gone.",
         axis="lost values",
         chapter="numbers",
-        band=(0.0, 0.5),
+        band=Band(high=0.5),
         domain=(0.0, 1.0),
         dtype="float16",
     ),
 )
 """In the order in which the page has them."""
+
+BANDS = {quantity.key: quantity.band for quantity in QUANTITIES if quantity.band is not None}
+"""The usual ranges by key of the quantity."""
 
 KINDS = {
     "residual": "residual block: its branch is added to its shortcut",
