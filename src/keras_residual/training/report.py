@@ -74,8 +74,10 @@ def write_report(
         content["scatter"] = predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter")
     untrained, trained = xrays
     if trained is not None:
-        content["xray"] = section(trained, untrained, "before training", folded=True)
-        content["xray_head"] = head()
+        try:
+            content |= {"xray": section(trained, untrained, "before training", folded=True), "xray_head": head()}
+        except Exception as error:  # a run is worth more than its X-ray
+            run.log(f"The report has no X-ray: {type(error).__name__}: {error}")
     _atomic.write_text(run.report, environment.get_template("report.html.j2").render(content))
 
 

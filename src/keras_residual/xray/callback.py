@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import time
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,8 @@ from keras import ops
 from keras.src.utils import io_utils
 
 from keras_residual import _backend
-from keras_residual._errors import bad_argument
-from keras_residual.xray.collect import batch_tensors, make_weights
+from keras_residual._errors import bad_argument, printable
+from keras_residual.xray.collect import batch_of, make_weights
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.following.cadence import Clock, cadence_of
 from keras_residual.xray.following.event_files import EventFiles
@@ -26,8 +29,27 @@ from keras_residual.xray.report import XrayReport
 ENTRIES = 256
 """Entries of each weight, and of its gradient, that TensorBoard's histograms are made of."""
 
+MOST_REPORTS = 128
+"""Reports kept in memory: where there are more, each second one is dropped, and the first and the last stay."""
+
 HISTORY = ("loss", "gradient_ratio", "signal_ratio")
 HISTORY_BY_BLOCK = ("gradient_norm", "weight_gradient_norm", "update_ratio", "variance", "branch_ratio", "dead_units")
+
+
+def _harmless(hook: Callable[..., None]) -> Callable[..., None]:
+    """Returns a hook of the callback whose errors end the X-rays of this training, and not the training."""
+
+    @functools.wraps(hook)
+    def guarded(self: XrayCallback, *args: Any, **kwargs: Any) -> None:
+        if self._given_up:
+            return
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self._given_up, self._watched = True, None
+            self._warn("no more X-rays are taken in this training", error)
+
+    return guarded
 
 
 class XrayCallback(keras.callbacks.Callback):
@@ -39,6 +61,9 @@ class XrayCallback(keras.callbacks.Callback):
     part of them. Where no step was watched, as before training and at an end that `every` did not foresee, it is the
     estimate of `kr.xray`, and `update_steps` is 0.
 
+    A training is never ended by it: where an X-ray cannot be taken, or a file cannot be written, it warns once and goes
+    on. Of more than 128 reports each second one is dropped from memory, so that their number is bounded; files get all.
+
     Args:
         x: A batch of inputs, as the model takes them, always the same; some of the validation data, for example.
         y: Its targets. Without them the gradient is that of a random direction of the output.
@@ -46,10 +71,12 @@ class XrayCallback(keras.callbacks.Callback):
             steps lie behind one than behind the one before. `"epoch"` takes one after each epoch, a number one after
             every so many steps.
         loss: As of `kr.xray`; by default that of `compile`.
+        sample_weight: As of `kr.xray`.
         most_cost: Seconds that X-rays may take for each second of training with `every="auto"`, above 0. What compiles
             the first one counts too, so that in a training of less than some minutes only the first and the last fit.
         log_dir: A folder for `xray.jsonl` and the event files of TensorBoard, which go to its folder `xray`; None
-            writes nothing. Lines and event files that are there stay, and new ones are added.
+            writes nothing. Lines and event files that are there stay, and new ones are added. It is made when the first
+            line is written.
         tensorboard: Whether event files are written. They need the extra `tensorboard`.
         training: Whether the layers act as in training.
         verbose: 1 prints the advice of each rule when the rule first speaks; 0 prints nothing.
@@ -84,6 +111,7 @@ class XrayCallback(keras.callbacks.Callback):
         every: int | str = "auto",
         *,
         loss: Any = None,
+        sample_weight: Any = None,
         most_cost: float = 0.04,
         log_dir: str | Path | None = None,
         tensorboard: bool = True,
@@ -91,8 +119,7 @@ class XrayCallback(keras.callbacks.Callback):
         verbose: int = 1,
     ) -> None:
         super().__init__()
-        self.x = batch_tensors("XrayCallback", "x", x)
-        self.y = None if y is None else batch_tensors("XrayCallback", "y", y)
+        self.x, self.y, self.sample_weight = batch_of("XrayCallback", x, y, sample_weight)
         if y is None and loss is not None:
             raise bad_argument("XrayCallback", "y", "the targets that the loss needs", y)
         self.loss = loss
@@ -109,6 +136,8 @@ class XrayCallback(keras.callbacks.Callback):
         self._trained: Any = None
         self._watched: _Watched | None = None
         self._spoken: set[str] = set()
+        self._warned: set[str] = set()
+        self._given_up = False
         self._epoch = 0
         self._before_epoch = 0
         self._ended = (0, 0)
@@ -123,6 +152,11 @@ class XrayCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Takes the first X-ray, unless the fit before has ended with one."""
+        self._given_up = False
+        self._begin()
+
+    @_harmless
+    def _begin(self) -> None:
         model: Any = self.model
         self._clock = Clock(usual=self._clock.usual)
         self._watched = None
@@ -135,11 +169,13 @@ class XrayCallback(keras.callbacks.Callback):
         if not known or self._last_step() != self._before_epoch:
             self._take(self._before_epoch)
 
+    @_harmless
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes where the epoch begins."""
         self._epoch = epoch
         self._done_in_epoch = 0
 
+    @_harmless
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Takes the X-ray of the step before, if it was watched, and watches the next one, if that is wanted."""
         step = self._before_epoch + batch
@@ -151,11 +187,13 @@ class XrayCallback(keras.callbacks.Callback):
         if wanted or (self._cadence.by_epoch and last_of_epoch):
             self._watch(step)
 
+    @_harmless
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Notes how many steps of the epoch are done."""
         done = min(batch + 1, self._steps_in_epoch or batch + 1)  # the last execution may have fewer than the others
         self._done_in_epoch = max(self._done_in_epoch, done)
 
+    @_harmless
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Takes the X-ray of the epoch, or that of its last step, if one is wanted."""
         self._before_epoch += self._done_in_epoch
@@ -167,11 +205,15 @@ class XrayCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Takes the last X-ray."""
+        self._end()
+        if self._events is not None:
+            self._events.close()
+
+    @_harmless
+    def _end(self) -> None:
         if self._last_step() != self._before_epoch:
             self._take(self._before_epoch)
         self._ended = (self._before_epoch, _iterations(self.model))
-        if self._events is not None:
-            self._events.close()
 
     # --- An X-ray ----------------------------------------------------------------------------------------------------
 
@@ -206,7 +248,8 @@ class XrayCallback(keras.callbacks.Callback):
                 make_weights(model, self.x)
                 entries = ENTRIES if self._events else 0
                 given = (self.x, self.y, self.loss, self.training)
-                self._collection = collection_of(model, *given, entries=entries)
+                more = {"sample_weight": self.sample_weight, "entries": entries}
+                self._collection = collection_of(model, *given, **more)
             self._state = state
         return self._collection
 
@@ -216,14 +259,41 @@ class XrayCallback(keras.callbacks.Callback):
             self.history[key].append(report.model[key])
         for key in HISTORY_BY_BLOCK:
             self.history[key].append([block[key] for block in report.blocks])
+        if len(self.reports) > MOST_REPORTS:
+            for kept in (self.reports, *self.history.values()):
+                kept[:] = [*kept[:-1:2], kept[-1]]
+        self._tell("the X-rays are not written to xray.jsonl", self._write_line, report, step)
+        self._tell("TensorBoard's event files are not written", self._write_events, report, collection, step)
+        self._tell("advice is not printed", self._speak, report, step)
+
+    def _tell(self, what: str, tell: Callable[..., None], *args: Any) -> None:
+        """Tells of a report; where that fails, a warning says what is missing, and the next one is tried again."""
+        try:
+            tell(*args)
+        except Exception as error:
+            self._warn(what, error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        if what in self._warned:
+            return
+        self._warned.add(what)
+        message = f"XrayCallback: {what}, and training goes on. {type(error).__name__}: {printable(error, 500)}"
+        try:
+            warnings.warn(message, stacklevel=2)
+        except Warning:  # where warnings are errors
+            io_utils.print_msg(message)
+
+    def _write_line(self, report: XrayReport, step: int) -> None:
         if self._lines is not None:
             self._lines.add({"step": step, "epoch": self._epoch, "time": round(time.time(), 3), **report.to_dict()})
+
+    def _write_events(self, report: XrayReport, collection: Collection, step: int) -> None:
         if self._events is not None:
             self._events.add(report, collection.entries(), step)
-        if self.verbose:
-            self._speak(report, step)
 
     def _speak(self, report: XrayReport, step: int) -> None:
+        if not self.verbose:
+            return
         advice = [entry for entry in report.advice if entry.rule not in self._spoken]
         self._spoken |= {entry.rule for entry in advice}
         for entry in advice:
@@ -261,5 +331,6 @@ class _Watched:
 
 
 def _iterations(model: Any) -> int:
-    """Returns how many steps the optimizer has done, once they are done."""
-    return int(np.asarray(ops.convert_to_numpy(model.optimizer.iterations)))
+    """Returns how many steps the optimizer has done, once they are done; 0 where it counts none."""
+    iterations = getattr(getattr(model, "optimizer", None), "iterations", None)
+    return 0 if iterations is None else int(np.asarray(ops.convert_to_numpy(iterations)))

@@ -26,6 +26,7 @@ def xray(
     y: Any = None,
     loss: Any = None,
     *,
+    sample_weight: Any = None,
     quantities: Sequence[str] = (),
     training: bool = True,
     verbose: bool = True,
@@ -44,7 +45,8 @@ def xray(
         y: Targets of the batch. Without them the gradient is that of a random direction of the output.
         loss: A loss of Keras, its name, a function of targets and outputs, or for several outputs a structure of these,
             as of `compile`; by default that of `compile`, with its `loss_weights`. Penalties of weights and of
-            `add_loss`, and weights of samples and classes, are left out.
+            `add_loss`, and weights of classes, are left out.
+        sample_weight: Weights of the samples, as of `fit`, with which the loss takes them.
         quantities: Names of what is to be measured beside the rest, at a cost of its own that is said before: of each
             block `"chi"`, `"singular_value"`, and with targets `"lesion"`, of the loss at inference, and `"early_exit"`
             (which takes `y` as labels, 0 to 9999); of the whole `"path_lengths"`, `"shattering"`, `"cka"`, and with
@@ -72,12 +74,12 @@ def xray(
     """
     if not isinstance(model, keras.Layer):
         raise wrong_type("xray", "model", "a model or a layer of Keras", model)
-    x, y = batch_tensors("xray", "x", x), None if y is None else batch_tensors("xray", "y", y)
+    x, y, sample_weight = batch_of("xray", x, y, sample_weight)
     quantities = (quantities,) if isinstance(quantities, str) else quantities
     check_quantities(quantities, y)
     with LOCK, _backend.keeping_random_state():
         make_weights(model, x)
-        collection = collection_for(model, x, y, loss, training)
+        collection = collection_for(model, x, y, loss, training, sample_weight)
         try:
             if quantities and verbose:
                 io_utils.print_msg(costs_in_words(quantities, len(collection.recorder.places)))
@@ -107,6 +109,22 @@ def make_weights(model: Any, x: Any) -> None:
     elif not all(layer.built for layer in model._flatten_layers()):
         with keras.StatelessScope():
             model(x)
+
+
+def batch_of(owner: str, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Returns inputs, targets and weights of samples as tensors; Nones stay.
+
+    Args:
+        owner: Whose arguments they are.
+        x: Inputs.
+        y: Targets, or None.
+        sample_weight: Weights, or None.
+    """
+    if y is None and sample_weight is not None:
+        raise bad_argument(owner, "y", "the targets of the loss that `sample_weight` weighs", y)
+    given = {"x": x, "y": y, "sample_weight": sample_weight}
+    x, y, sample_weight = (None if a is None else batch_tensors(owner, name, a) for name, a in given.items())
+    return x, y, sample_weight
 
 
 def batch_tensors(owner: str, argument: str, given: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_residual.xray import xray
-from keras_residual.xray.measuring.ending import loss_takes
+from keras_residual.xray.measuring.loss import loss_takes
 from keras_residual.xray.rules.setup import dead_layer, no_step, softmax_missing, softmax_twice
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")

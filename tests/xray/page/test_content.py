@@ -117,6 +117,7 @@ LEFT_OUT = {
     "power",
     "skip_scale",
     "underflow",
+    "update_size",
     "weight_gradient_norm",
 }
 

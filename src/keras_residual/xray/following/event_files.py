@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,18 @@ class EventFiles:
             report: What an X-ray found.
             entries: For each block some entries of its weights, and of their gradients.
             step: Number of steps of training by then.
+
+        Raises:
+            OSError: If it cannot be written. The next one goes to a new file, since nothing is read behind what is cut
+                off.
         """
+        try:
+            self._add(report, entries, step)
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, report: XrayReport, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
         values = [self._scalar(f"model/{key}", report.model.get(key)) for key in OF_MODEL]
         measured = [key for key in OF_BLOCK if key != "update_ratio" or report.model.get("update_steps")]
         for key in measured:
@@ -85,6 +97,8 @@ class EventFiles:
             for name, numbers in zip(("weights", "gradients"), entries[index], strict=True):
                 values.append(self._histogram(f"{name}/{tag}", numbers))
         summary = self._summaries.Summary(value=[value for value in values if value is not None])
+        if self._writer is not None and not self._path.is_dir():
+            raise FileNotFoundError(f"The folder {self._path} is gone, and the file in it.")
         if self._writer is None:
             self._path.mkdir(parents=True, exist_ok=True)
             # The name has the second in which it was made; another process or fit may begin in the same one.
@@ -94,9 +108,10 @@ class EventFiles:
 
     def close(self) -> None:
         """Closes the file; what is added later goes to another one."""
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(OSError):  # what it holds back cannot be written either
+                writer.close()
 
     def _scalar(self, tag: str, value: float | None) -> Any:
         return None if value is None else self._summaries.Summary.Value(tag=tag, simple_value=value)

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual.stacks.state import rank_in_block
-from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.place import Place, Weight
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.quantities.branch import shares
 from keras_residual.xray.quantities.stream_gradient import ratio_of_ends, slope
@@ -39,6 +39,7 @@ def assemble(
         facts: What else is known of the run; `update_steps` is the number of steps over which the weights have moved.
     """
     gradients = _gradients(recorder, found["streams"])
+    over_time = _over_time(recorder, found["streams"])
     by_variable = _by_variable(weights, trained, found)
     optimizer = _optimizer(model)
     blocks, inputs = [], []
@@ -53,11 +54,17 @@ def assemble(
             block = _block(place, own, gradient)
             block["name"] += f":{calls[id(place)]}" if calls[id(place)] > 1 else ""
             block["shape"] = list(recorder.shapes[entry][1:])
-            block |= _weights_of(place, by_variable, optimizer, facts.get("update_steps"))
+            block["gradient_over_time"] = over_time.get(entry)
+            block |= _weights_of(place.weights, by_variable, optimizer, facts.get("update_steps"))
+            fingerprint = _fingerprint(place.weights, by_variable)
+            block |= {"_fingerprint": fingerprint, "_owner": tuple((id(v), index) for v, index in place.weights)}
             blocks.append(block)
     _add_shares(recorder, found["seen"], blocks)
     _mark_duplicates(blocks)
-    whole = _whole(model, blocks, inputs, gradients["input"], found, facts, optimizer)
+    whole = _whole(model, blocks, inputs, gradients, found, facts, optimizer)
+    held = {id(v) for place in recorder.places for v, _ in place.weights}
+    others = [variable for variable in trained if id(variable) not in held]
+    whole["outside"] = _outside(others, by_variable, optimizer, facts.get("update_steps"))
     return blocks, whole
 
 
@@ -133,11 +140,13 @@ def _number(value: Any) -> float | None:
 
 
 def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
-    """Returns the numbers of the gradient in front of the first block, and those behind the blocks of each entry."""
-    first, blocks = None, {}
+    """Returns the numbers of the gradient at the input of the first block, behind each entry, and at the outputs."""
+    first, at_outputs, blocks = None, [], {}
     for (kind, entry), numbers in zip(recorder.probes, streams, strict=True):
         if kind == "input":
             first = numbers
+        elif kind == "output":
+            at_outputs.append(float(numbers["norm"]))
         elif kind == "unused":
             continue
         elif entry not in blocks:
@@ -148,7 +157,17 @@ def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
                 **{name: np.maximum(before[name], numbers[name]) for name in ("spread", "nan", "underflow")},
                 "norm": np.hypot(before["norm"], numbers["norm"]),
             }
-    return {"input": first, "blocks": blocks}
+    return {"input": first, "blocks": blocks, "output": math.hypot(*at_outputs) if at_outputs else None}
+
+
+def _over_time(recorder: Recorder, streams: list[Numbers]) -> dict[int, float]:
+    """Returns, for each entry that is a recurrent layer, how much of the gradient comes to the end of its sequences."""
+    pairs = zip(recorder.probes, streams, strict=True)
+    return {
+        entry + (kind == "stream"): float(numbers["over_time"])
+        for (kind, entry), numbers in pairs
+        if "over_time" in numbers
+    }
 
 
 def _gradient_at(numbers: Numbers | None, index: int | None, *, last: bool) -> Numbers | None:
@@ -178,25 +197,52 @@ def _by_variable(
     return numbers
 
 
-def _weights_of(place: Place, by_variable: dict[int, Numbers], optimizer: Numbers | None, steps: int | None) -> Numbers:
+def _fingerprint(weights: Sequence[Weight], by_variable: dict[int, Numbers]) -> tuple[tuple[float, float], ...]:
+    """Returns what two matrices have in common that are equal, for those whose entries are not all the same."""
+    found = []
+    for variable, index in weights:
+        own = _at(by_variable.get(id(variable)), index)
+        entries = _entries(variable, index)
+        if own and rank_in_block(variable) >= 2 and abs(own["sum"]) ** 2 < 0.999 * entries * own["norm"] ** 2:
+            found.append((float(own["norm"]), float(own["sum"])))
+    return tuple(found)
+
+
+def _entries(variable: keras.Variable, index: int | None) -> int:
+    return math.prod(variable.shape) // (variable.shape[0] if index is not None else 1)
+
+
+def _outside(
+    variables: Sequence[keras.Variable], by_variable: dict[int, Numbers], optimizer: Numbers | None, steps: int | None
+) -> list[Numbers]:
+    """Returns an entry for each layer whose weights are trained and belong to no block: the stem, the head."""
+    layers: dict[str, list[Weight]] = {}
+    for variable in variables:
+        layers.setdefault(variable.path.rpartition("/")[0] or variable.name, []).append((variable, None))
+    return [
+        {
+            "name": name,
+            "matrix": any(len(variable.shape) > 1 for variable, _ in weights),
+            **_weights_of(weights, by_variable, optimizer, steps),
+        }
+        for name, weights in layers.items()
+    ]
+
+
+def _weights_of(
+    weights: Sequence[Weight], by_variable: dict[int, Numbers], optimizer: Numbers | None, steps: int | None
+) -> Numbers:
     squares = gradient_squares = moved_squares = before_squares = size = 0.0
     trained = False
-    fingerprint = []
-    for variable, index in place.weights:
-        numbers = by_variable.get(id(variable))
-        if numbers is None:
-            continue
-        own = _at(numbers, index) or {}
-        entries = math.prod(variable.shape) // (variable.shape[0] if index is not None else 1)
-        if rank_in_block(variable) >= 2 and abs(own["sum"]) ** 2 < 0.999 * entries * own["norm"] ** 2:
-            fingerprint.append((float(own["norm"]), float(own["sum"])))
-        if "gradient" in own:
+    for variable, index in weights:
+        own = _at(by_variable.get(id(variable)), index)
+        if own and "gradient" in own:
             trained = True
             squares += float(own["norm"]) ** 2
             gradient_squares += float(own["gradient"]) ** 2
             moved_squares += float(own.get("by", 0.0)) ** 2
             before_squares += float(own.get("from", 0.0)) ** 2
-            size += entries
+            size += _entries(variable, index)
     norm, gradient = math.sqrt(squares), math.sqrt(gradient_squares)
     step = None
     if steps:
@@ -208,8 +254,7 @@ def _weights_of(place: Place, by_variable: dict[int, Numbers], optimizer: Number
         "weight_gradient_norm": gradient if trained else None,
         "weight_gradient_ratio": gradient / norm if trained and norm else None,
         "update_ratio": step,
-        "_fingerprint": tuple(fingerprint),
-        "_owner": tuple((id(variable), index) for variable, index in place.weights),
+        "update_size": None if step is None else step * norm / math.sqrt(size),
     }
 
 
@@ -263,13 +308,14 @@ def _whole(
     model: Any,
     blocks: list[Numbers],
     inputs: list[Numbers],
-    first: Numbers | None,
+    gradients: Numbers,
     found: Numbers,
     facts: Numbers,
     optimizer: Numbers | None,
 ) -> Numbers:
     norms = [block["gradient_norm"] for block in blocks]
     norms = [norm for norm in norms if norm is not None]
+    first = gradients["input"]
     at_input = None if first is None else float(first["norm"])
     profile = norms if at_input is None else [at_input, *norms]
     powers = [block["power"] for block in blocks]
@@ -283,7 +329,9 @@ def _whole(
         "parameters": int(model.count_params()),
         "loss": float(found["loss"]),
         "gradient_norm_input": at_input,
+        "gradient_norm_output": gradients["output"],
         "sample_cosine_input": _number(alike),
+        "power_input": _number(before),
         "gradient_ratio": ratio_of_ends(profile),
         "gradient_slope": slope(profile),
         "weight_gradient_ratio": ratio_of_ends(weights),

@@ -2,81 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.xray.finding.patched import instead_of
-from keras_residual.xray.finding.structure import activation_of, is_map
-from keras_residual.xray.measuring.loss import is_any_crossentropy
-
-CROSS_ENTROPIES = (
-    "binary_crossentropy",
-    "binary_focal_crossentropy",
-    "categorical_crossentropy",
-    "categorical_focal_crossentropy",
-    "sparse_categorical_crossentropy",
-)
-
-
-def loss_takes(loss: Any) -> tuple[str | None, str | None]:
-    """Returns which cross-entropy a loss is, and whether it takes `"logits"` or `"probabilities"`; Nones for others.
-
-    Args:
-        loss: A loss of Keras, its name, a function, or None.
-    """
-    if loss is None or isinstance(loss, (dict, list, tuple)) or is_any_crossentropy(loss):
-        return None, None
-    found: Any = keras.losses.get(loss)
-    name = getattr(getattr(found, "fn", found), "__name__", None)
-    if name not in CROSS_ENTROPIES:
-        return None, None
-    return name, "logits" if getattr(found, "from_logits", False) else "probabilities"
-
-
-class Called:
-    """The layers of a model in the order in which they are called, which need not be that of its attributes.
-
-    Args:
-        model: The model.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self._layers = list(model._flatten_layers())
-        self.last: Any = None
-        """The last layer that was called and called none itself."""
-        self._last_map: Any = None
-
-    @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Within the scope, each call of a layer is noted; those of an earlier one are forgotten."""
-        self.last = self._last_map = None
-        with ExitStack() as patched:
-            for layer in self._layers:
-                patched.enter_context(instead_of(layer, "call", partial(self._noting, layer)))
-            yield
-
-    def _noting(self, layer: Any, call: Any) -> Any:
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self.last = None
-            out = call(*args, **kwargs)
-            if self.last is None:
-                self.last = layer
-            if is_map(layer):
-                self._last_map = layer
-            return out
-
-        return watched
-
-    def head(self) -> list[keras.Variable]:
-        """Returns the matrix of the last linear map that was called, if it is trained."""
-        variables = self._last_map.trainable_variables if self._last_map is not None else []
-        return [v for v in variables if len(v.shape) > 1][:1]
+from keras_residual.xray.finding.structure import activation_of
+from keras_residual.xray.measuring.loss import loss_takes
 
 
 def ending_numbers(outputs: Any, head: list[Any]) -> dict[str, Any]:
@@ -95,6 +28,7 @@ def ending_numbers(outputs: Any, head: list[Any]) -> dict[str, Any]:
         found["classes"] = ops.convert_to_tensor(outputs.shape[-1], "int32")
         total: Any = ops.sum(outputs, axis=-1)
         found["off_one"] = ops.max(ops.abs(total - 1.0))
+        found["rms"] = ops.sqrt(ops.mean(ops.square(outputs)))
     return found
 
 
@@ -116,5 +50,6 @@ def ending_facts(last: Any, loss: Any, numbers: Mapping[str, np.ndarray]) -> dic
         "output_lowest": float(numbers["lowest"]) if "lowest" in numbers else None,
         "output_highest": float(numbers["highest"]) if "highest" in numbers else None,
         "output_off_one": float(numbers["off_one"]) if "off_one" in numbers else None,
+        "output_rms": float(numbers["rms"]) if "rms" in numbers else None,
         "head_is_zero": "head" in numbers and float(numbers["head"]) == 0.0,
     }

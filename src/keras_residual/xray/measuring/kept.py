@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.xray.measuring.collection import Collection, collection_of
+from keras_residual.xray.measuring.collection import Collection, collection_of, given_of
 from keras_residual.xray.measuring.loss import loss_of
 from keras_residual.xray.measuring.settings import is_setting, settled
 
@@ -22,7 +22,7 @@ class _Kept:
     collection: Collection
 
 
-def collection_for(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Collection:
+def collection_for(model: Any, x: Any, y: Any, loss: Any, training: bool, sample_weight: Any = None) -> Collection:
     """Returns the collection of the last X-ray of a model for a new batch, or a new one where that would not do.
 
     It would not where the batch has another shape, where loss or `training` is another one, and where the model has
@@ -34,11 +34,12 @@ def collection_for(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Col
         y: Its targets, or None.
         loss: As of `xray`.
         training: Whether the layers act as in training.
+        sample_weight: Weights of the samples, or None.
     """
-    kept = model.__dict__.get(_NAME)
-    if kept is None or kept.state != _state(model, x, y, loss, training):
-        return collection_of(model, x, y, loss, training)
-    kept.collection.given = (x, y) if y is not None else (x,)
+    kept, given = model.__dict__.get(_NAME), given_of(x, y, sample_weight)
+    if kept is None or kept.state != _state(model, given, loss, training):
+        return collection_of(model, x, y, loss, training, sample_weight=sample_weight)
+    kept.collection.given = given
     return kept.collection
 
 
@@ -52,15 +53,13 @@ def keep(collection: Collection, loss: Any) -> None:
         collection: What has run.
         loss: As it was given to `xray`.
     """
-    x, y = collection.given if len(collection.given) > 1 else (*collection.given, None)
     # Taken now, since a first call may change what layers note of it.
-    state = _state(collection.model, x, y, loss, collection.training)
+    state = _state(collection.model, collection.given, loss, collection.training)
     collection.model.__dict__[_NAME] = _Kept(state, collection)
 
 
-def _state(model: Any, x: Any, y: Any, loss: Any, training: bool) -> Any:
+def _state(model: Any, given: tuple[Any, ...], loss: Any, training: bool) -> Any:
     """Returns all that a program depends on beside values of tensors, to be compared with another such state."""
-    given = x if y is None else (x, y)
     batch = keras.tree.map_structure(lambda t: (tuple(t.shape), keras.backend.standardize_dtype(t.dtype)), given)
     trained = [(id(variable), variable.trainable) for variable in model.variables]
     return batch, loss_of(model, loss), training, trained, [_settings(layer) for layer in model._flatten_layers()]

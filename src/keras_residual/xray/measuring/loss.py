@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -12,13 +13,67 @@ from keras.src.trainers.compile_utils import CompileLoss
 
 from keras_residual._errors import bad_argument
 
-Loss = Callable[[Any, Any], Any]
-
 FIRST_LOSS_SCALE = 2.0**15
 """What Keras's `LossScaleOptimizer` begins with."""
 
 
 DIRECTION_SEED = 0x5872_6179
+
+CROSS_ENTROPIES = (
+    "binary_crossentropy",
+    "binary_focal_crossentropy",
+    "categorical_crossentropy",
+    "categorical_focal_crossentropy",
+    "sparse_categorical_crossentropy",
+)
+
+
+class FollowedLoss:
+    """`(outputs, y, sample_weight) -> mean loss`, a scalar in float32.
+
+    It is what Keras makes of the loss in training: one for each output, summed with the weights of `compile`, without
+    what is masked, and with targets of shape `(batch,)` brought to outputs of `(batch, 1)`. Penalties and weights of
+    classes are no part of it. Labels beyond the outputs count as the nearest one that there is, so that the rest can be
+    measured on every backend.
+
+    Args:
+        model: The model; the loss that it was compiled with is used where `loss` is None.
+        y: Targets, or None. Then the loss is the outputs' component in one random direction, so that the gradient is
+            that of a target about which nothing is known.
+        loss: A loss of Keras, its name, a function of targets and outputs, a structure of these, or None.
+    """
+
+    def __init__(self, model: Any, y: Any, loss: Any) -> None:
+        self._total: Any = None
+        if y is None:
+            if loss is not None:
+                raise bad_argument("xray", "y", "the targets that the loss needs", y)
+            return
+        loss, weights = loss_of(model, loss)
+        if loss is None:
+            raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
+        for part in keras.tree.flatten(loss):
+            if part is not None and not is_any_crossentropy(part):
+                keras.losses.get(part)  # raises for what is no loss, before anything runs
+        self._total = _AsInTraining(loss, weights, output_names=getattr(model, "output_names", None))
+
+    def __call__(self, outputs: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Returns the loss."""
+        if self._total is None:
+            return random_direction(outputs)
+        return ops.mean(ops.cast(self._total(y, outputs, sample_weight), "float32"))
+
+    @contextmanager
+    def noting(self) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
+        """Yields a list that gets, for each cross-entropy computed within, facts and numbers of its targets."""
+        noted: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        if self._total is not None:
+            self._total.noted = noted
+        try:
+            yield noted
+        finally:
+            if self._total is not None:
+                self._total.noted = None
 
 
 class _AsInTraining(CompileLoss):
@@ -27,10 +82,86 @@ class _AsInTraining(CompileLoss):
     It keeps no mean of each loss over the batches, which is state that a program of several passes cannot have.
     """
 
+    noted: list[Any] | None = None
+
     @property
     def metrics(self) -> list[Any]:
         """One for each loss, none of which is kept."""
         return [None] * len(self._flat_losses or ())
+
+    def build(self, y_true: Any, y_pred: Any) -> None:
+        """Pairs losses with outputs, and lets each cross-entropy look at its targets."""
+        super().build(y_true, y_pred)
+        several = len(self._flat_losses) > 1
+        self._flat_losses = [
+            one._replace(loss=self._looking(one.loss, f"targets {one.name!r}" if several else "targets"))
+            for one in self._flat_losses
+        ]
+
+    def _looking(self, loss: Any, name: str) -> Any:
+        kind = cross_entropy_of(loss)
+        if kind is None:
+            return loss
+
+        def looked(y: Any, outputs: Any, sample_weight: Any = None) -> Any:
+            if not hasattr(y, "dtype") or not len(getattr(outputs, "shape", ())):
+                return loss(y, outputs, sample_weight)
+            classes = int(outputs.shape[getattr(loss, "axis", -1)])
+            ignored = getattr(loss, "ignore_class", None)
+            if self.noted is not None:
+                facts = {"name": name, "kind": kind, "classes": classes, "count": int(np.prod(y.shape))}
+                self.noted.append((facts, _targets(y, kind, ignored)))
+            return loss(_in_range(y, classes, ignored) if kind.startswith("sparse") else y, outputs, sample_weight)
+
+        return looked
+
+
+def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
+    """Returns the range of targets, whether they are whole, how many different ones there are, and their sums."""
+    y = ops.cast(y, "float32")
+    found = {"off_one": ops.max(ops.abs(ops.sum(y, axis=-1) - 1.0)) if len(y.shape) else ops.zeros(())}
+    flat: Any = ops.reshape(y, (-1,))
+    if ignored is not None:  # another one in its place
+        kept: Any = flat != ignored
+        other = ops.max(ops.where(kept, flat, ops.full_like(flat, -np.inf)))
+        flat = ops.where(kept, flat, ops.where(other > -np.inf, other, ops.zeros_like(other)))
+    whole = ops.all(flat == ops.round(flat))
+    found |= {"lowest": ops.min(flat), "highest": ops.max(flat), "whole": ops.cast(whole, "float32")}
+    seen: Any = ops.zeros((), "float32")
+    if kind.startswith("sparse"):
+        ordered: Any = ops.sort(flat)
+        seen = 1.0 + ops.sum(ops.cast(ordered[1:] != ordered[:-1], "float32"))
+    return {**found, "seen": seen}
+
+
+def _in_range(y: Any, classes: int, ignored: int | None) -> Any:
+    nearest = ops.clip(y, 0, classes - 1)
+    return nearest if ignored is None else ops.where(ops.equal(y, ignored), y, nearest)
+
+
+def cross_entropy_of(loss: Any) -> str | None:
+    """Returns which cross-entropy a loss is; None for another one.
+
+    Args:
+        loss: A loss of Keras or a function.
+    """
+    name = getattr(getattr(loss, "fn", loss), "__name__", None)
+    return name if name in CROSS_ENTROPIES else None
+
+
+def loss_takes(loss: Any) -> tuple[str | None, str | None]:
+    """Returns which cross-entropy a loss is, and whether it takes `"logits"` or `"probabilities"`; Nones for others.
+
+    Args:
+        loss: A loss of Keras, its name, a function, or None.
+    """
+    if loss is None or isinstance(loss, (dict, list, tuple)) or is_any_crossentropy(loss):
+        return None, None
+    found: Any = keras.losses.get(loss)
+    name = cross_entropy_of(found)
+    return (
+        (None, None) if name is None else (name, "logits" if getattr(found, "from_logits", False) else "probabilities")
+    )
 
 
 def loss_of(model: Any, loss: Any) -> tuple[Any, Any]:
@@ -46,33 +177,6 @@ def loss_of(model: Any, loss: Any) -> tuple[Any, Any]:
     if compiled is None:
         return getattr(model, "loss", None), None
     return compiled._user_loss, compiled._user_loss_weights
-
-
-def loss_function(model: Any, y: Any, loss: Any) -> Loss:
-    """Returns `(y, outputs) -> mean loss`, a scalar in float32.
-
-    It is what Keras makes of the loss in training: one for each output, summed with the weights of `compile`, without
-    what is masked, and with targets of shape `(batch,)` brought to outputs of `(batch, 1)`. Penalties, weights of
-    samples and weights of classes are no part of it.
-
-    Args:
-        model: The model; the loss that it was compiled with is used where `loss` is None.
-        y: Targets, or None. Then the loss is the outputs' component in one random direction, so that the gradient is
-            that of a target about which nothing is known.
-        loss: A loss of Keras, its name, a function of targets and outputs, a structure of these, or None.
-    """
-    if y is None:
-        if loss is not None:
-            raise bad_argument("xray", "y", "the targets that the loss needs", y)
-        return lambda _, outputs: random_direction(outputs)
-    loss, weights = loss_of(model, loss)
-    if loss is None:
-        raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
-    for part in keras.tree.flatten(loss):
-        if part is not None and not is_any_crossentropy(part):
-            keras.losses.get(part)  # raises for what is no loss, before anything runs
-    total: Any = _AsInTraining(loss, weights, output_names=getattr(model, "output_names", None))
-    return lambda y, outputs: ops.mean(ops.cast(total(y, outputs), "float32"))
 
 
 def is_any_crossentropy(loss: Any) -> bool:

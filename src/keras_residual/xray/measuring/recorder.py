@@ -36,6 +36,7 @@ from keras_residual.xray.measuring.streams import watching_streams
 
 Probe = Callable[[Any, Any], Any]
 
+_GATED = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.StackedRNNCells)
 _ACTIVATIONS = (*RELU_LIKE, *BOUNDED)
 
 
@@ -55,7 +56,8 @@ class Recorder:
         self.mask: Any = None
         """One number a place, by which its branch is multiplied; None for all as they are."""
         self.places = [place for target in targets for place in target.places]
-        self._tracing = False
+        self.tracing = False
+        """Whether layers are called to see what they consist of, with tensors that have no values."""
         self._numbered = {id(place): index for index, place in enumerate(self.places)}
         self.probe: Probe = lambda shape, dtype: ops.zeros(shape, dtype)
         self.reset(self.probe)
@@ -99,7 +101,7 @@ class Recorder:
     def _instead_of_call(self, operation: Any, wrapped: Callable[[Any], Any]) -> AbstractContextManager[None]:
         def of(call: Any) -> Any:
             watched = wrapped(call)
-            return lambda *args, **kwargs: (call if self._tracing else watched)(*args, **kwargs)
+            return lambda *args, **kwargs: (call if self.tracing else watched)(*args, **kwargs)
 
         return instead_of(operation, "call", of)
 
@@ -196,11 +198,11 @@ class Recorder:
     @contextmanager
     def _blind(self) -> Iterator[None]:
         """Within the scope, calls of layers are not recorded: they are made to see what a layer consists of."""
-        self._tracing = True
+        self.tracing = True
         try:
             yield
         finally:
-            self._tracing = False
+            self.tracing = False
 
     def _masked(self, branch: Any, place: Place) -> Any:
         if self.mask is None:
@@ -285,6 +287,28 @@ class Recorder:
         row = stack.topology.begin(inputs)[0]
         self.probes.append(("rows", entry))
         return self.probe((stack.depth, *row.shape), _dtype(row))
+
+    def ended(self, outputs: Any) -> Any:
+        """Returns the outputs of the model, each with a probe where it can have a gradient.
+
+        TensorFlow computes a cross-entropy from the logits that a softmax remembers, and forgets them with the tensor.
+        """
+
+        def probed(x: Any) -> Any:
+            floats = hasattr(x, "dtype") and keras.backend.is_float_dtype(_dtype(x))
+            return self._probed("output", x, 0) if floats and not hasattr(x, "_keras_logits") else x
+
+        return keras.tree.map_structure(probed, outputs)
+
+    def is_recurrent(self, kind: str, entry: int) -> bool:
+        """Returns whether what a probe was added to goes into a layer that hands it on from step to step."""
+        entry += kind == "stream"
+        if kind not in ("input", "stream") or entry >= len(self.order):
+            return False
+        operation = self.order[entry][0].operations[0]
+        if not isinstance(operation, keras.layers.RNN) or operation.return_sequences:
+            return False
+        return not isinstance(getattr(operation, "cell", None), _GATED)  # gates may learn to keep what they are told to
 
     # --- What is recorded --------------------------------------------------------------------------------------------
 

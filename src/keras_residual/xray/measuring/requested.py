@@ -15,7 +15,7 @@ from keras_residual.xray.finding.place import Place
 from keras_residual.xray.finding.replay import Run
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.block_functions import BlockFunction, block_functions
-from keras_residual.xray.measuring.loss import Loss, random_direction
+from keras_residual.xray.measuring.loss import FollowedLoss, random_direction
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.measuring.slices import losses_around, random_direction_of, sharpness_of
 from keras_residual.xray.quantities.chi import chi
@@ -38,12 +38,14 @@ class Request:
     Args:
         model: The model.
         recorder: What watches it.
-        given: The batch, and the targets if there are any.
+        given: The batch, and as far as there are any the targets and the weights of the samples.
         loss: The loss.
         training: Whether the layers act as in training.
     """
 
-    def __init__(self, model: Any, recorder: Recorder, given: tuple[Any, ...], loss: Loss, training: bool) -> None:
+    def __init__(
+        self, model: Any, recorder: Recorder, given: tuple[Any, ...], loss: FollowedLoss, training: bool
+    ) -> None:
         self.model = model
         self.recorder = recorder
         self.given = given
@@ -112,7 +114,7 @@ class Request:
                     outputs = self._call(given[0], training=False)
             finally:
                 self.recorder.mask = None
-            return carry, (self.loss(given[1] if len(given) > 1 else None, outputs),)
+            return carry, (self.loss(outputs, *given[1:]),)
 
         _, (losses,) = _backend.scan(body, ops.zeros(()), (ops.convert_to_tensor(masks),))
         return losses
@@ -165,7 +167,7 @@ class Request:
     # --- What they need -----------------------------------------------------------------------------------------------
 
     def _loss_at_inference(self, given: Any) -> Any:
-        return self.loss(given[1] if len(given) > 1 else None, self._call(given[0], training=False))
+        return self.loss(self._call(given[0], training=False), *given[1:])
 
     def _losses_around(self, points: np.ndarray, count: int) -> np.ndarray:
         # The first direction of the plane is that of the line.

@@ -44,6 +44,26 @@ def gradient_spread(gradient: Any, batch_axis: int = 0) -> Any:
     return ops.sqrt(ops.mean(ops.square(norms / safe - mean / safe), axis=batch_axis))
 
 
+def gradient_over_time(gradient: Any) -> Any:
+    """Returns the gradient at the end of a sequence that gets less of it, in parts of the largest at any step.
+
+    Range: 0 to 1. A recurrent layer of which the last output counts hands the gradient back step by step: where this is
+    near 0, the first steps of a sequence do not matter to training. Steps without any gradient at the ends, which a
+    mask leaves out, do not count.
+
+    Args:
+        gradient: Gradient with respect to the sequences, `(batch, steps, …)`.
+
+    Reference:
+        Bengio, Simard & Frasconi, Learning long-term dependencies with gradient descent is difficult, 1994.
+    """
+    norms: Any = ops.max(scaled_norm(gradient, 2), axis=0)
+    some = ops.cast(norms > 0, "int32")
+    first, last = ops.take(norms, ops.argmax(some)), ops.take(ops.flip(norms), ops.argmax(ops.flip(some)))
+    most: Any = ops.max(norms)
+    return ops.minimum(first, last) / ops.where(most > 0, most, ops.ones_like(most))
+
+
 def ratio_of_ends(norms: Sequence[float]) -> float:
     """Returns the first over the last of the norms: 1 where the gradient arrives as it left.
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_residual.xray.advice import Block, rule
+from keras_residual.xray.stages import connections
 
 LEAST_SAMPLES = 16
 """Of fewer samples than this, what holds for each may hold by chance."""
@@ -43,24 +44,41 @@ def input_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
 
     Pictures of whole numbers up to 255 are named whatever comes behind, since nobody feeds them so on purpose.
     """
+    arrays = model.get("inputs") or ()
+    power = model.get("power_input") if connections(blocks) else None
+    loud_stream = power is not None and power > threshold**2
+    named = False
     for entry in model.get("entries") or ():
-        size = entry["rms"]
-        picture = entry["picture"] and entry["largest"] > BRIGHT
-        loud = size > threshold and not entry["normalised"]
-        if not (picture or loud or 0 < size < QUIET):
-            continue
-        cure = "`keras.layers.Normalization()`, adapted to the training data, as the first layer"
-        if entry["picture"]:
-            cure = (
-                "`keras.layers.Rescaling(1 / 255)` as the first layer, or for a network of the zoo what "
-                "`kr.preprocessing(name)` returns"
+        own = [arrays[index] for index in entry["inputs"] or range(len(arrays))]
+        size, raw = entry["rms"], any(array["picture"] for array in own)
+        picture = raw and entry["largest"] > BRIGHT
+        loud = size > threshold and (loud_stream or not entry["normalised"])
+        if picture or loud or 0 < size < QUIET:
+            named = True
+            yield (
+                own[0]["name"] if len(own) == 1 else "input",
+                f"its values reach {entry['layer']!r} with a root mean square of {size:.2g}, and up to "
+                f"{entry['largest']:.3g}",
+                _cure_of_scale(raw),
             )
-        yield (
-            entry["input"],
-            f"its values reach {entry['layer']!r} with a root mean square of {size:.2g}, and up to "
-            f"{entry['largest']:.3g}",
-            f"{cure}: about 1 is what initial weights are made for",
+    for array in arrays:
+        if loud_stream and not named and array["rms"] > threshold:
+            yield (
+                array["name"],
+                f"its values have a root mean square of {array['rms']:.2g}, and the first shortcut carries "
+                f"{power**0.5 if power else 0.0:.2g}",
+                _cure_of_scale(array["picture"]),
+            )
+
+
+def _cure_of_scale(picture: bool) -> str:
+    cure = "`keras.layers.Normalization()`, adapted to the training data, as the first layer"
+    if picture:
+        cure = (
+            "`keras.layers.Rescaling(1 / 255)` as the first layer, or for a network of the zoo what "
+            "`kr.preprocessing(name)` returns"
         )
+    return f"{cure}: about 1 is what initial weights are made for"
 
 
 @rule(
@@ -177,7 +195,7 @@ def target_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
     """Finds targets of a regression far above what the model gives."""
     if model.get("labels"):
         return
-    outputs = model.get("output_rms")
+    outputs = (model.get("ending") or {}).get("output_rms")
     for array in model.get("targets") or ():
         if outputs is not None and array["rms"] > threshold * max(1.0, outputs):
             yield (

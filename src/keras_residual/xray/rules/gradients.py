@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 
 from keras_residual.xray.advice import Block, rule
 from keras_residual.xray.quantities.table import BANDS
-from keras_residual.xray.rules.cures import cure_of_explosion, cure_of_vanishing
+from keras_residual.xray.rules.cures import SHORTCUTS, UNBOUNDED, cure_of_explosion, cure_of_vanishing
 from keras_residual.xray.stages import begins_stage, connections, hidden, stages
 
-LARGE_VARIANCE = 10.0
-"""Variance above which what a branch adds is not of the usual size."""
+LARGE_POWER = 10.0
+"""Mean square above which a stream is not of the usual size."""
+
+LEAST_BETWEEN = 1e-3
+"""What a block may get less of the gradient than any later one, where the first gets enough again."""
+
+LEAST_PULL = 1e-5
+"""What the weights of a part of the net may be pulled less than those of another."""
+
+LEAST_OVER_TIME = 1e-3
+"""What a gradient may fall to from the last step of a sequence to the first."""
 
 
 def _little_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
@@ -20,7 +30,9 @@ def _little_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int
 
 
 def _much_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
-    (stage,) = (stage for stage in stages(blocks) if first is not None and stage.start <= first < stage.stop)
+    if first is None:
+        return []
+    (stage,) = (stage for stage in stages(blocks) if stage.start <= first < stage.stop)
     last = _gradient(blocks[stage.stop - 1])
     return [i for i in range(stage.start, stage.stop) if _gradient(blocks[i]) > 10 * last]
 
@@ -72,28 +84,93 @@ def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
     in_words="The learning signal fades out before it reaches the first blocks",
     because="a block that gets no gradient learns nothing (Glorot & Bengio 2010; He et al. 2016, "
     "https://arxiv.org/abs/1603.05027, eq. 5)",
-    unless=("transport_gain", "post_norm"),
+    unless=("input_scale", "transport_gain", "post_norm"),
     reaches=_little_gradient,
 )
 def gradient_vanishes(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds the first block where the gradient has shrunk on its way to the input.
+    """Finds where the gradient has shrunk on its way, along the blocks, outside of them, or from step to step."""
+    if begins_with_zeros(model):
+        return
+    for find in (_along_the_blocks, _outside_the_blocks, _over_time):
+        for name, finding, cure in find(blocks, model, threshold):
+            yield name, finding, cure
+            return
 
-    Without shortcuts the head is left out, whose outputs have a gradient of their own size, and layers of unlike shapes
-    may differ by more.
+
+def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
+    """Finds the first block of those that get far less of the gradient than a later one.
+
+    Without shortcuts the head is left out, whose outputs have a gradient of their own size, and so is the input, whose
+    gradient no weight needs; layers of unlike shapes may differ by more.
     """
-    ratio = model["gradient_ratio"]
-    if not connections(blocks):
-        inner = hidden(blocks)
-        norms = [model["gradient_norm_input"], *(block["gradient_norm"] for block in inner)]
-        norms = [norm for norm in norms if norm is not None]
-        ratio = norms[0] / norms[-1] if len(norms) > 1 and norms[-1] else math.nan
-        threshold = threshold if len({tuple(block["shape"]) for block in inner}) == 1 else threshold / 10
-    if ratio < threshold and not begins_with_zeros(model):
+    inner = hidden(blocks)
+    profile = [(block["name"], block["gradient_norm"]) for block in inner if _is_measured(block)]
+    if connections(blocks) and model["gradient_norm_input"] is not None:
+        profile = [(blocks[0]["name"], model["gradient_norm_input"]), *profile]
+    elif len({tuple(block["shape"]) for block in inner}) > 1:
+        threshold /= 10
+    if len(profile) < 2 or not profile[-1][1]:
+        return
+    ratio = profile[0][1] / profile[-1][1]
+    if ratio < threshold:
         yield (
-            blocks[0]["name"],
+            profile[0][0],
             f"the gradient at the first block is {ratio:.2g} times that at the last",
             cure_of_vanishing(blocks),
         )
+        return
+    later = 0.0
+    for index in reversed(range(len(profile))):
+        name, norm = profile[index]
+        if norm < LEAST_BETWEEN * later:
+            yield (
+                name,
+                f"the gradient there is {norm / later:.2g} times that behind a later block",
+                cure_of_vanishing(blocks),
+            )
+            return
+        later = max(later, norm)
+
+
+def _outside_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
+    """Finds layers in front of the connections, or connections in front of layers, whose weights are hardly pulled.
+
+    What is compared is the gradient of weights in parts of these: how fast layers of any shape learn.
+    """
+    inside = [block["weight_gradient_ratio"] for block in blocks if block.get("weight_gradient_ratio")]
+    parts = [
+        part for part in model.get("outside") or () if part["matrix"] and part["weight_gradient_ratio"] is not None
+    ]
+    if not inside or not parts or not connections(blocks):
+        return
+    middle = statistics.median(inside)
+    least = min(parts, key=lambda part: part["weight_gradient_ratio"])
+    most = max(part["weight_gradient_ratio"] for part in parts)
+    for name, small, large, where in (
+        (least["name"], least["weight_gradient_ratio"], middle, "the blocks"),
+        (blocks[0]["name"], middle, most, "the layers outside of the blocks"),
+    ):
+        if small < LEAST_PULL * large:
+            yield (
+                name,
+                f"the gradient of its weights, in parts of these, is {small / large:.2g} times that of {where}: it "
+                "fades in the layers that lie between",
+                f"{UNBOUNDED}; or {SHORTCUTS}",
+            )
+            return
+
+
+def _over_time(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
+    """Finds recurrent layers through whose steps the gradient fades, and that have no gates to keep it."""
+    for block in blocks:
+        share = block.get("gradient_over_time")
+        if share is not None and share < LEAST_OVER_TIME:
+            yield (
+                block["name"],
+                f"from its last step to its first the gradient falls to {share:.2g} times what it was",
+                "`keras.layers.LSTM` or `GRU`, whose gates keep what they are told to; return_sequences=True and a "
+                "mean over the steps, so that each one gets a gradient of its own; or shorter sequences",
+            )
 
 
 @rule(
@@ -146,19 +223,21 @@ def _worst_stage(blocks: Sequence[Block], model: Block) -> list[tuple[str, list[
         if not norm or not math.isfinite(norm):
             continue
         if before is None or begins_stage(block, before):
-            at_input = model["gradient_norm_input"]
-            whole = before is None and at_input and not block["projected"] and not _receives_little(block)
+            at_input, power = model["gradient_norm_input"], model.get("power_input")
+            whole = before is None and at_input and not block["projected"] and not _receives_little(power, block)
             found.append((block["name"], [at_input] if whole else []))
+        elif len(found) == 1 and _receives_little(before["power"], block):
+            found = [(block["name"], [])]
         found[-1][1].append(norm)
         before = block
     found = [stage for stage in found if len(stage[1]) > 1]
     return sorted(found, key=lambda stage: stage[1][0] / stage[1][-1])[-1:]
 
 
-def _receives_little(block: Block) -> bool:
-    """Returns whether a branch of usual size outweighs what its block receives, as behind an embedding of small rows.
+def _receives_little(power: float | None, block: Block) -> bool:
+    """Returns whether a block of usual size outweighs what it receives, as behind an embedding of small rows.
 
-    The norm in front of the branch then divides by that little, once.
+    The norm in front of the branch, or behind the sum, then divides by that little, once.
     """
-    ratio, added = block["branch_ratio"], block["branch_variance"]
-    return ratio is not None and ratio > 2 and added is not None and added < LARGE_VARIANCE
+    behind = block["power"]
+    return power is not None and behind is not None and 4 * power < behind < LARGE_POWER

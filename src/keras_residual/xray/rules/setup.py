@@ -115,13 +115,15 @@ def no_step(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator
 )
 def learning_rate(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the part that moves most: where half of all move too far, or where one moves by more than it is."""
-    parts = [part for part in (*blocks, *(model.get("outside") or ())) if part.get("update_ratio") is not None]
-    parts = [part for part in parts if math.isfinite(part["update_ratio"])]
-    if not parts:
-        return
-    most = max(parts, key=lambda part: part["update_ratio"])
-    middle = statistics.median(part["update_ratio"] for part in parts)
+    moved, others = (
+        [part for part in parts if math.isfinite(part.get("update_ratio") or math.nan)]
+        for parts in (blocks, model.get("outside") or ())
+    )
+    middle = statistics.median(block["update_ratio"] for block in moved) if moved else 0.0
+    most = max(moved if middle > threshold else [*moved, *others], key=lambda part: part["update_ratio"], default=None)
     cure = "divide `learning_rate` by {:.0f}: `optimizer.learning_rate` of the recipe, or of `compile`"
+    if most is None:
+        return
     if middle > threshold:
         yield (
             most["name"],

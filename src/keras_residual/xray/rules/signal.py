@@ -10,6 +10,12 @@ from keras_residual.xray.quantities.table import BANDS, most_alike
 from keras_residual.xray.rules.cures import cure_of_growth, cure_of_vanishing, is_post_norm
 from keras_residual.xray.stages import connections, hidden
 
+MOST_ALIKE_LAYERS = 0.98
+"""What is usual of the samples behind some ten layers with ReLUs and without shortcuts, which learn all the same."""
+
+FEW_LAYERS = 4
+"""Layers that learn however alike samples are behind them: a sigmoid alone gives all of them a large mean."""
+
 
 def _all_behind(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
     return [] if first is None else range(first + 1, len(blocks))
@@ -58,6 +64,10 @@ def samples_alike(blocks: Sequence[Block], model: Block, threshold: float) -> It
     blocks = hidden(blocks)  # a head has few outputs, in which samples may well agree
     cosines = [block["sample_cosine"] for block in blocks]
     last = next((cosine for cosine in reversed(cosines) if cosine is not None), None)
+    if not connections(blocks):
+        if len(blocks) < FEW_LAYERS:
+            return
+        threshold = MOST_ALIKE_LAYERS
     if before is None or last is None or last < threshold or last < most_alike(model):
         return
     for block, cosine in zip(blocks, cosines, strict=True):

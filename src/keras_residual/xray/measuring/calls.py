@@ -1,0 +1,97 @@
+"""Which layers a call of a model goes through: the last one, and the first that give weights to what goes in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual.xray.finding.entries import entries_of, is_embedding, is_entry
+from keras_residual.xray.finding.patched import instead_of
+from keras_residual.xray.finding.structure import is_map, is_norm
+from keras_residual.xray.measuring.recorder import Recorder
+from keras_residual.xray.quantities.signal import power
+
+
+class Called:
+    """The layers of a model in the order in which they are called, which need not be that of its attributes.
+
+    Args:
+        model: The model.
+        recorder: What records the same calls; calls that it makes to see what a layer consists of do not count.
+    """
+
+    def __init__(self, model: Any, recorder: Recorder) -> None:
+        self._layers = list(model._flatten_layers())
+        self._recorder = recorder
+        self._entries_of = entries_of(model)
+        self._forget()
+
+    def _forget(self) -> None:
+        self.last: Any = None
+        """The last layer that was called and called none itself."""
+        self.entries: list[dict[str, Any]] = []
+        """The layers that are the first with weights on the way of an input: `layer`, `inputs` and `normalised`."""
+        self.entry_numbers: list[dict[str, Any]] = []
+        """What each of them received."""
+        self._last_map: Any = None
+        self._looking_for: tuple[int, ...] | None = None
+        self._within: Any = None
+        self._behind: dict[str, Any] | None = None
+        self._seen: set[int] = set()
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Within the scope, each call of a layer is noted; those of an earlier one are forgotten."""
+        self._forget()
+        with ExitStack() as patched:
+            for layer in self._layers:
+                patched.enter_context(instead_of(layer, "call", partial(self._noting, layer)))
+            yield
+
+    def _noting(self, layer: Any, call: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if self._recorder.tracing:
+                return call(*args, **kwargs)
+            self.last = None
+            entry = self._begun(layer, args, kwargs)
+            out = call(*args, **kwargs)
+            if self.last is None:
+                self.last = layer
+            if is_map(layer):
+                self._last_map = layer
+            self._behind = entry or self._behind
+            if layer is self._within:
+                self._within = self._looking_for = None
+            return out
+
+        return watched
+
+    def _begun(self, layer: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
+        """Returns a new entry, if a layer is one that is looked for."""
+        if not layer._layers and self._behind is not None:
+            self._behind["normalised"] = is_norm(layer)
+            self._behind = None
+        if self._within is None and id(layer) in self._entries_of and id(layer) not in self._seen:
+            self._within, self._looking_for = layer, self._entries_of[id(layer)]
+            self._seen.add(id(layer))
+        inputs = self._looking_for
+        if inputs is None or not (is_entry(layer) or is_embedding(layer)):
+            return None
+        self._looking_for = None
+        given = next((x for x in keras.tree.flatten((args, kwargs)) if ops.is_tensor(x)), None)
+        if given is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype)):
+            return None
+        x: Any = ops.cast(ops.stop_gradient(given), "float32")
+        self.entries.append({"layer": layer.name, "inputs": list(inputs), "normalised": False})
+        self.entry_numbers.append({"rms": ops.sqrt(power(x)), "largest": ops.max(ops.abs(x))})
+        return self.entries[-1]
+
+    def head(self) -> list[keras.Variable]:
+        """Returns the matrix of the last linear map that was called, if it is trained."""
+        variables = self._last_map.trainable_variables if self._last_map is not None else []
+        return [v for v in variables if len(v.shape) > 1][:1]

@@ -1,0 +1,150 @@
+"""Where numbers break: the first layer that makes NaN or infinite values of finite ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual import _backend
+from keras_residual.layers.shapes import sublayers
+from keras_residual.stacks.stack import ResidualStack
+from keras_residual.xray.finding.patched import instead_of
+from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.structure import CLOSED, distinct, is_functional, leaves
+
+_CLOSED = (*CLOSED, ResidualStack)
+
+
+@dataclass(slots=True, eq=False)
+class _Origin:
+    operation: Any
+    what: str
+    share: float
+    largest: float | None
+    holds: list[Any] = field(default_factory=list)
+    """The broken tensors that come of it, kept so that their identities stay theirs."""
+
+
+class _Look:
+    """Follows broken values through the calls of layers: what breaks them, and what mends them again."""
+
+    def __init__(self) -> None:
+        self.origins: list[_Origin] = []
+
+    def watched(self, operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watch(*args: Any, **kwargs: Any) -> Any:
+            before = list(self.origins)
+            out = call(*args, **kwargs)
+            given, made = _tensors((args, kwargs)), _tensors(out)
+            states = [_state(tensor) for tensor in (*given, *made)]
+            if made and None not in states:
+                within = [one for one in self.origins if one not in before]
+                self._judge(operation, given, made, states, within)
+            return out
+
+        return watch
+
+    def _judge(
+        self, operation: Any, given: list[Any], made: list[Any], states: list[Any], within: list[_Origin]
+    ) -> None:
+        came, went = states[: len(given)], states[len(given) :]
+        broken_in = [tensor for tensor, state in zip(given, came, strict=True) if state[0]]
+        broken_out = [(tensor, state) for tensor, state in zip(made, went, strict=True) if state[0]]
+        source = next(
+            (one for one in self.origins for tensor in broken_in if any(tensor is x for x in one.holds)), None
+        )
+        if broken_in and source is None:  # it came by way of an operation that is no layer
+            source = self.origins[-1] if self.origins else None
+        if not broken_out:
+            # An infinite mask in front of a softmax, for one: nothing that lasts.
+            self.origins = [one for one in self.origins if not broken_in or one is not source]
+        elif (owner := within[0] if within else source) is not None:
+            owner.holds += [tensor for tensor, _ in broken_out]
+        elif not broken_in:
+            what, share, _ = broken_out[0][1]
+            largest = max((state[2] for state in came), default=None)
+            self.origins.append(_Origin(operation, what, share, largest, [tensor for tensor, _ in broken_out]))
+
+
+def _tensors(structure: Any) -> list[Any]:
+    found = [x for x in keras.tree.flatten(structure) if ops.is_tensor(x)]
+    return [x for x in found if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))]
+
+
+def _state(tensor: Any) -> tuple[str, float, float] | None:
+    """Returns what is broken in a tensor, its share, and the largest size of the rest; None within a compiled loop."""
+    try:
+        array = np.asarray(ops.convert_to_numpy(ops.cast(ops.stop_gradient(tensor), "float32")))
+    except Exception:  # the tensor of a trace, which has no values
+        return None
+    finite = np.isfinite(array)
+    largest = float(np.abs(array[finite]).max()) if finite.any() else 0.0
+    if finite.all():
+        return "", 0.0, largest
+    return "NaN" if np.isnan(array).any() else "infinite values", float(1 - finite.mean()), largest
+
+
+def broken_layer(model: Any, x: Any, training: bool, places: Sequence[Place]) -> dict[str, Any] | None:
+    """Returns the layer that first breaks numbers, in a call of the model operation by operation; None for none.
+
+    Args:
+        model: The model.
+        x: A batch of finite values.
+        training: Whether the layers act as in training.
+        places: The blocks of the report.
+    """
+    look = _Look()
+    operations: list[Any] = list(_open_layers(model))
+    operations += [op for layer in operations if is_functional(layer) for op in layer.operations]
+    arguments = {"training": training} if model._call_has_training_arg else {}
+    with ExitStack() as patched:
+        for operation in distinct(operations):
+            patched.enter_context(instead_of(operation, "call", partial(look.watched, operation)))
+        with _backend.keeping_random_state(), keras.StatelessScope():
+            model(x, **arguments)
+    if not look.origins:
+        return None
+    origin = look.origins[0]
+    block = _block_of(origin.operation, places)
+    if block is None and isinstance(origin.operation, ResidualStack):
+        return None  # which of its blocks it was, their own numbers say
+    name = origin.operation.name
+    inside = "it" if block is None or block == name else f"its layer {name!r}"
+    return {
+        "where": name if block is None else block,
+        "layer": inside,
+        "what": origin.what,
+        "share": origin.share,
+        "largest": origin.largest,
+    }
+
+
+def _open_layers(layer: Any) -> Iterator[Any]:
+    """Yields a layer and those within it, but for what closed ones hold, which may be called in loops."""
+    yield layer
+    if not isinstance(layer, _CLOSED):
+        for part in layer._layers:
+            yield from _open_layers(part)
+
+
+def _block_of(operation: Any, places: Sequence[Place]) -> str | None:
+    """Returns the name of the block that an operation is part of."""
+    for place in places:
+        if place.stack is None and any(operation is part for part in _parts(place)):
+            return place.name
+    return None
+
+
+def _parts(place: Place) -> Iterator[Any]:
+    for operation in place.operations:
+        yield operation
+        if isinstance(operation, keras.Layer):
+            yield from sublayers(operation)
+            yield from leaves([operation])
