@@ -1,9 +1,16 @@
-"""The X-ray during `fit`: it sees each step as it is, and training does not notice."""
+"""The X-ray during `fit`: it sees each step as it is, and training does not notice, whatever befalls the X-ray."""
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import re
+import shutil
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,6 +20,10 @@ from keras import layers
 
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack, XrayCallback, xray
+from keras_residual.xray import callback as callback_module
+from keras_residual.xray.following.event_files import EventFiles
+from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.report import XrayReport
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype("float32")
@@ -236,3 +247,206 @@ def test_bad_input_is_refused_before_training() -> None:
         XrayCallback(X[:0])
     with pytest.raises(ValueError, match="XrayCallback: `every` must be"):
         XrayCallback(X, every=0)
+
+
+# --- A training is never ended by it ---------------------------------------------------------------------------------
+
+
+class Doing(keras.callbacks.Callback):
+    """Does something before a step."""
+
+    def __init__(self, step: int, what: Callable[[], Any]) -> None:
+        super().__init__()
+        self.step, self.what = step, what
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        if batch == self.step:
+            self.what()
+
+
+def full_disk(path: Path, monkeypatch: pytest.MonkeyPatch, *, freed_after: int = 10**9) -> None:
+    """Lets what is added to a file come to half of it on the disk, for so many times."""
+    real, count = Path.open, 0
+
+    def opened(self: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
+        nonlocal count
+        file = real(self, mode, *args, **kwargs)
+        if self != path or mode != "ab":
+            return file
+        count += 1
+        if count > freed_after:
+            return file
+        file.write(b'{"step": ')
+        file.close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+def warned(caught: list[warnings.WarningMessage]) -> list[str]:
+    return [str(one.message) for one in caught if "XrayCallback" in str(one.message)]
+
+
+def test_a_full_disk_ends_no_training_and_lines_go_on_once_there_is_room(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "logs" / "xray.jsonl"
+    full_disk(path, monkeypatch, freed_after=3)
+    callback = XrayCallback(X[:8], Y[:8], every=1, log_dir=tmp_path / "logs", tensorboard=False, verbose=0)
+    with pytest.warns(UserWarning, match="XrayCallback") as caught:
+        small().fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    (message,) = warned(list(caught))
+    assert message.startswith("XrayCallback: the X-rays are not written to xray.jsonl, and training goes on. OSError")
+    assert callback.history["step"] == [0, 1, 2, 3, 4, 5]
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [3, 4, 5]
+
+
+def test_a_folder_that_is_removed_ends_no_training_and_is_made_anew(tmp_path) -> None:
+    logs = tmp_path / "logs"
+    callback = XrayCallback(X[:8], Y[:8], every=1, log_dir=logs, verbose=0)
+    remove = Doing(2, lambda: shutil.rmtree(logs))
+    with pytest.warns(UserWarning, match="XrayCallback") as caught:
+        small().fit(X, Y, epochs=1, callbacks=[remove, callback], **FIT)
+    assert len(warned(list(caught))) == 2, "of the lines, and of TensorBoard's files"
+    steps = [json.loads(line)["step"] for line in (logs / "xray.jsonl").read_text().splitlines()]
+    assert steps == [3, 4, 5]
+    assert len(list((logs / "xray").iterdir())) == 1
+
+
+def test_a_place_where_nothing_can_be_written_ends_no_training(tmp_path) -> None:
+    (tmp_path / "file").write_text("mine")
+    callback = XrayCallback(X[:8], Y[:8], every=2, log_dir=tmp_path / "file", verbose=0)
+    with pytest.warns(UserWarning, match="XrayCallback") as caught:
+        small().fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    assert len(warned(list(caught))) == 2
+    assert callback.history["step"] == [0, 2, 4, 5]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("where", [(Collection, "report"), (XrayReport, "to_dict"), (EventFiles, "add")])
+def test_what_fails_in_an_xray_ends_no_training(where: tuple[Any, str], tmp_path, monkeypatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("\x1b[31mof its own")
+
+    monkeypatch.setattr(*where, fail)
+    callback = XrayCallback(X[:8], Y[:8], every=1, log_dir=tmp_path)
+    model = small()
+    with pytest.warns(UserWarning, match="XrayCallback: .*, and training goes on. ZeroDivisionError") as caught:
+        history = model.fit(X, Y, epochs=2, callbacks=[callback], **FIT).history
+    assert len(history["loss"]) == 2
+    assert int(model.optimizer.iterations) == 2 * STEPS
+    (message,) = warned(list(caught))
+    assert "\x1b" not in message
+    again = small().fit(X, Y, epochs=2, **FIT).history
+    assert again == history
+
+
+def test_a_rule_that_fails_ends_no_training(tmp_path, monkeypatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("a number that no report has")
+
+    monkeypatch.setattr(XrayReport, "advice", property(fail))
+    callback = XrayCallback(X[:8], Y[:8], every=1, log_dir=tmp_path)
+    with pytest.warns(UserWarning, match="XrayCallback") as caught:
+        small().fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    assert len(warned(list(caught))) == 2, "of the lines, and of the advice"
+    assert len(callback.reports) == STEPS + 1
+
+
+def test_where_warnings_are_errors_it_is_printed(monkeypatch, capsys) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no such place")
+
+    monkeypatch.setattr(Collection, "report", fail)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small().fit(X, Y, epochs=1, callbacks=[XrayCallback(X[:8], Y[:8])], **FIT)
+    assert "no more X-rays are taken in this training" in capsys.readouterr().out
+
+
+def test_the_user_can_still_interrupt(monkeypatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Collection, "report", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        small().fit(X, Y, epochs=1, callbacks=[XrayCallback(X[:8], Y[:8])], **FIT)
+
+
+def test_the_next_training_is_tried_again(monkeypatch) -> None:
+    callback, model = XrayCallback(X[:8], Y[:8], every=2, verbose=0), small()
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "report", lambda *_, **__: 1 / 0)
+        with pytest.warns(UserWarning, match="XrayCallback"):
+            model.fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    assert callback.reports == []
+    model.fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    assert callback.history["step"] == [5, 6, 8, 10]
+
+
+def test_a_model_with_a_step_of_its_own_and_no_optimizer_is_followed() -> None:
+    class Own(keras.Model):
+        """Learns nothing, in a step of its own."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = Residual(branch(), name="one"), layers.Dense(2)
+
+        def call(self, inputs: Any) -> Any:
+            return self.head(self.first(inputs))
+
+        def train_step(self, *args: Any) -> Any:
+            # On JAX a step takes its state and returns it.
+            return ({"loss": np.float32(0)}, args[0]) if keras.backend.backend() == "jax" else {"loss": 0.0}
+
+    model = Own()
+    model(X)
+    model.compile(optimizer="sgd", loss="mse", run_eagerly=True)
+    callback = XrayCallback(X[:8], Y[:8], every=2, verbose=0)
+    model.fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    assert len(callback.reports) >= 2
+    assert [block["name"] for block in callback.reports[0].blocks] == ["one"]
+
+
+def test_weights_that_become_nan_are_named_and_written(tmp_path) -> None:
+    """A training that diverges is what the files are read for; others refuse to write what is not a number."""
+    model = small(keras.optimizers.SGD(1e30))
+    callback = XrayCallback(X[:8], Y[:8], every=1, log_dir=tmp_path, verbose=0)
+    model.fit(X, Y, epochs=1, callbacks=[callback], **FIT)
+    rules = [{entry.rule for entry in report.advice} for report in callback.reports]
+    assert "given_not_finite" not in rules[0]
+    assert rules[-1] == {"given_not_finite"}
+    assert len((tmp_path / "xray.jsonl").read_text().splitlines()) == len(callback.reports)
+
+
+# --- Memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_reports_in_memory_are_thinned_and_the_ends_stay(monkeypatch) -> None:
+    monkeypatch.setattr(callback_module, "MOST_REPORTS", 4)
+    callback = XrayCallback(X[:8], Y[:8], every=1, verbose=0)
+    small().fit(X, Y, epochs=2, callbacks=[callback], **FIT)
+    steps = callback.history["step"]
+    assert (steps[0], steps[-1]) == (0, 10)
+    assert len(steps) <= 4
+    assert steps == sorted(set(steps))
+    assert [report.model["step"] for report in callback.reports] == steps
+    assert all(len(column) == len(steps) for column in callback.history.values())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others keep what they compile")
+def test_memory_does_not_grow_with_the_steps(monkeypatch) -> None:
+    monkeypatch.setattr(callback_module, "MOST_REPORTS", 4)
+    model, callback = small(), XrayCallback(X[:8], Y[:8], every=1, verbose=0)
+
+    def held(epochs: int) -> int:
+        model.fit(X, Y, epochs=epochs, callbacks=[callback], **FIT)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        held(3)
+        before = held(3)
+        grown = held(12) - before
+    finally:
+        tracemalloc.stop()
+    assert grown < 60 * 2000, "a report has some 10,000 bytes, and Keras itself keeps a little of each epoch"

@@ -4,6 +4,7 @@ import json
 import math
 import operator
 import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,9 @@ def test_the_gradient_of_a_stage() -> None:
     assert rules(blocks(400, gradient_norm=slow), gradient_norm_input=1.0) == []
     slower = [(i + 1) ** -0.6 for i in range(400)]
     assert rules(blocks(400, gradient_norm=slower)) == [("gradient_grows", "block_0")]
-    assert rules(blocks(gradient_norm=[0.1, 0.3, 0.6, 1]), gradient_ratio=0.05) == [("gradient_vanishes", "block_0")]
+    assert rules(blocks(gradient_norm=[0.1, 0.3, 0.6, 1]), gradient_norm_input=0.05) == [
+        ("gradient_vanishes", "block_0")
+    ]
     assert rules(blocks(gradient_norm=[0.0] * 4), gradient_ratio=math.nan) == [("no_gradient", "block_3")]
 
 
@@ -160,3 +163,113 @@ def test_the_report_as_dictionary_file_and_table(tmp_path) -> None:
     assert "Change:" in text
     assert "Nothing to advise." in str(XrayReport(blocks(), MODEL))
     assert isinstance(report.advice[0], Advice)
+
+
+HOSTILE = "\x1b[31mred\x1b]0;owned\x07 [bold]x[/bold] :smile: \r\n<script>alert(1)</script> \u202eevil"
+
+
+def test_names_reach_a_terminal_as_text_and_nothing_else() -> None:
+    name = ["a", HOSTILE, "b", "c"]
+    advised = XrayReport(blocks(4, name=name, dead_units=[None, 0.5, None, None]), MODEL)
+    unusual = XrayReport(blocks(4, name=name, nan=[0, 0, 0, 0], gradient_norm=[1.0, 12.0, 1.0, 1.0]), MODEL)
+    many = XrayReport(blocks(60, name=[HOSTILE] * 60), MODEL)
+    for text in (str(advised), str(unusual), str(many), str(advised.advice[0])):
+        assert all(character.isprintable() or character == "\n" for character in text)
+        assert "\\x1b[31mred" in text
+    assert "[bold]x[/bold] :smile: \\r\\n<script>" in str(advised), "neither markup nor an emoji"
+    assert "\n" not in str(advised.advice[0])
+    assert advised.advice[0].block == HOSTILE, "programs get the name as it is"
+
+
+class Elements(HTMLParser):
+    """Collects the elements and attributes of a piece of HTML."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {key for key, _ in attrs}
+
+
+@pytest.mark.parametrize("ill", [True, False], ids=["ill", "unusual"])
+def test_a_notebook_shows_a_table_and_the_advice_and_runs_nothing(ill: bool) -> None:
+    name = ["a", HOSTILE, "b", "c"]
+    column: dict[str, list] = {"dead_units": [None, 0.5, None, None]} if ill else {"gradient_norm": [1, 12.0, 1, 1]}
+    found = XrayReport(blocks(4, name=name, **column), {**MODEL, "name": HOSTILE})
+    html = found._repr_html_()
+    elements = Elements(html)
+    assert set(elements.tags) <= {"div", "p", "b", "i", "ol", "li", "table", "thead", "tbody", "tr", "th", "td"}
+    assert elements.attributes <= {"title", "colspan"}
+    assert elements.tags.count("tr") == 5
+    assert "<script" not in html
+    assert ("&lt;script&gt;" in html) == ill, "in a table the middle of a long name is left out"
+    assert "\x1b" not in html
+    assert ("1 thing to change" in html) == ill
+    assert ("outside their usual range" in html) != ill
+    assert "<b>12</b>" in html or ill, "the odd number is bold"
+
+
+def test_a_notebook_shows_a_deep_net_by_its_ends_and_an_empty_report_too() -> None:
+    assert Elements(XrayReport(blocks(1000), MODEL)._repr_html_()).tags.count("tr") == 42
+    assert "block_30" not in XrayReport(blocks(60), MODEL)._repr_html_()
+    assert "table" not in Elements(XrayReport([], MODEL)._repr_html_()).tags
+
+
+def test_steps_that_move_a_part_by_more_than_itself_are_named_though_the_others_do_not() -> None:
+    def moved(ratio: float, size: float) -> list[dict]:
+        return [
+            {
+                "name": "head",
+                "matrix": True,
+                "update_ratio": ratio,
+                "update_size": size,
+                "weight_gradient_norm": 1.0,
+                "weight_gradient_ratio": 1.0,
+            }
+        ]
+
+    small = blocks(4, update_ratio=[1e-3] * 4)
+    assert rules(small, outside=moved(15.0, 2.0)) == [("learning_rate", "head")]
+    assert rules(small, outside=moved(15.0, 1e-3)) == [], "a head that begins with zeros moves by more than it is"
+    assert rules(small, outside=moved(0.5, 2.0)) == []
+    assert rules(blocks(4, update_ratio=[0.5] * 4))[0][0] == "learning_rate"
+
+
+def test_a_gradient_that_fades_between_two_blocks_is_found_though_the_ends_agree() -> None:
+    norms = [1.0, 1e-5, 1e-5, 1.0, 1.0]
+    found = rules(blocks(5, gradient_norm=norms))
+    assert ("gradient_vanishes", "block_2") in found
+    assert rules(blocks(5, gradient_norm=[1.0, 0.05, 0.05, 1.0, 1.0])) == []
+
+
+def test_targets_are_held_against_what_the_model_gives() -> None:
+    targets = {"name": "targets", "rms": 1e4, "same": False}
+    ending = {"loss_is_distance": True, "output_rms": 0.5}
+    assert rules(blocks(), targets=[targets], ending=ending) == [("target_scale", "targets")]
+    assert rules(blocks(), targets=[targets], ending={**ending, "output_rms": 9e3}) == [], "it has learned them"
+    assert rules(blocks(), targets=[targets], ending={**ending, "loss_is_distance": False}) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "classes", "count", "speaks"),
+    [
+        (3, 1000, 64, True),
+        (3, 6, 64, True),  # by chance in one draw of 10^17
+        (9, 10, 64, False),  # one class is rare
+        (3, 6, 8, False),  # too few to tell
+        (40, 1000, 64, True),
+        (62, 1000, 64, False),  # as many as 64 draws of 1000 hold
+    ],
+)
+def test_classes_that_are_missing_are_told_from_those_that_are_rare(
+    seen: int, classes: int, count: int, speaks: bool
+) -> None:
+    kind = "sparse_categorical_crossentropy"
+    labels = {"name": "targets", "kind": kind, "classes": classes, "count": count, "seen": seen}
+    labels |= {"lowest": 0, "highest": seen - 1, "whole": 1.0, "off_one": 0.0}
+    assert rules(blocks(), labels=[labels]) == ([("labels_alike", "targets")] if speaks else [])

@@ -146,6 +146,8 @@ def batch_tensors(owner: str, argument: str, given: Any) -> Any:
             raise bad_argument(owner, argument, rule, f"a {type(given).__name__}", way_out)
         if not array.shape[0]:
             raise bad_argument(owner, argument, "a batch of at least one sample", tuple(array.shape))
+        if 0 in tuple(array.shape):
+            raise bad_argument(owner, argument, "arrays with at least one value a sample", tuple(array.shape))
         lengths.add(int(array.shape[0]))
         if len(lengths) > 1:
             raise bad_argument(owner, argument, "arrays of one batch, all of the same length", sorted(lengths))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -27,6 +27,7 @@ def assemble(
     trained: Sequence[keras.Variable],
     found: Numbers,
     facts: Numbers,
+    normed: Collection[int],
 ) -> tuple[list[Numbers], Numbers]:
     """Returns the entries of the blocks, and the quantities of the whole model.
 
@@ -37,6 +38,7 @@ def assemble(
         trained: Those of them whose gradients were asked for.
         found: What came out of the program, as arrays.
         facts: What else is known of the run; `update_steps` is the number of steps over which the weights have moved.
+        normed: Identities of the layers that a norm follows at once.
     """
     gradients = _gradients(recorder, found["streams"])
     over_time = _over_time(recorder, found["streams"])
@@ -52,6 +54,8 @@ def assemble(
             gradient = _gradient_at(gradients["blocks"].get(entry), depth, last=position == len(places) - 1)
             calls[id(place)] = calls.get(id(place), 0) + 1
             block = _block(place, own, gradient)
+            if not place.is_connection and id(place.operations[-1]) in normed:
+                block["norm"] = ["post"]
             block["name"] += f":{calls[id(place)]}" if calls[id(place)] > 1 else ""
             block["shape"] = list(recorder.shapes[entry][1:])
             block["gradient_over_time"] = over_time.get(entry)
@@ -202,9 +206,11 @@ def _fingerprint(weights: Sequence[Weight], by_variable: dict[int, Numbers]) -> 
     found = []
     for variable, index in weights:
         own = _at(by_variable.get(id(variable)), index)
-        entries = _entries(variable, index)
-        if own and rank_in_block(variable) >= 2 and abs(own["sum"]) ** 2 < 0.999 * entries * own["norm"] ** 2:
-            found.append((float(own["norm"]), float(own["sum"])))
+        if not own or rank_in_block(variable) < 2:
+            continue
+        norm, total = float(own["norm"]), float(own["sum"])  # a float32 overflows where weights do not yet
+        if total**2 < 0.999 * _entries(variable, index) * norm**2:
+            found.append((norm, total))
     return tuple(found)
 
 

@@ -38,6 +38,7 @@ def _facts(name: str, tensor: Any) -> dict[str, Any]:
         "missing_share": float(1 - sound.mean()) if rows.size else 0.0,
         "nan": bool(floats and np.isnan(rows).any()),
         "same": bool((rows == rows[:1]).all()),
+        "different": len({row.tobytes() for row in rows}),
     }
     if not rows.size or array.dtype.kind not in "fiu":
         return {**found, "rms": 0.0, "picture": False, "channels": 0, "constant": []}

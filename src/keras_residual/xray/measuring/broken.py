@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from keras_residual.xray.measuring.origin import broken_layer
+from keras_residual.xray.measuring.loss import loss_scale
+from keras_residual.xray.measuring.origin import broken_gradient, broken_layer
 
 Numbers = dict[str, Any]
 
 
 def broken_facts(collection: Any, blocks: Sequence[Numbers], whole: Numbers) -> Numbers:
-    """Returns `broken_weights`, and where numbers are broken `broken_arrays` and `broken_layer`.
+    """Returns where broken numbers come from, as far as there are any: `broken_weights`, `broken_arrays`, and so on.
 
     Args:
         collection: The collection that has run.
@@ -37,10 +39,18 @@ def broken_facts(collection: Any, blocks: Sequence[Numbers], whole: Numbers) -> 
         if _is_broken(blocks, whole)
     ]
     places = collection.recorder.places
-    known = weights or any(array["where"].startswith("input") for array in arrays)
-    x, training = collection.given[0], collection.training
-    layer = None if known else broken_layer(collection.model, x, training, places)
-    return {"broken_weights": weights, "broken_arrays": arrays, "broken_layer": layer}
+    found: Numbers = {"broken_weights": weights, "broken_arrays": arrays, "broken_layer": None, "broken_gradient": None}
+    if weights or arrays:
+        return found
+    model, given, training = collection.model, collection.given, collection.training
+    # Code of others is run in ways that it may not have been written for: without a layer there is still the block.
+    with suppress(Exception):
+        if math.isfinite(whole["loss"]):
+            scale = loss_scale(model, collection.dtype == "float16")
+            found["broken_gradient"] = broken_gradient(model, given, collection.loss, scale, training, places)
+        else:
+            found["broken_layer"] = broken_layer(model, given[0], training, places)
+    return found
 
 
 def _is_broken(blocks: Sequence[Numbers], whole: Numbers) -> bool:

@@ -34,14 +34,16 @@ class Called:
     def _forget(self) -> None:
         self.last: Any = None
         """The last layer that was called and called none itself."""
-        self.entries: list[dict[str, Any]] = []
-        """The layers that are the first with weights on the way of an input: `layer`, `inputs` and `normalised`."""
+        self.entries: list[tuple[Any, tuple[int, ...]]] = []
+        """The layers that are the first with weights on the way of inputs, and the indices of these."""
         self.entry_numbers: list[dict[str, Any]] = []
         """What each of them received."""
+        self.normed: set[int] = set()
+        """Identities of the layers that a norm follows at once."""
         self._last_map: Any = None
+        self._before: Any = None
         self._looking_for: tuple[int, ...] | None = None
         self._within: Any = None
-        self._behind: dict[str, Any] | None = None
         self._seen: set[int] = set()
 
     @contextmanager
@@ -58,38 +60,45 @@ class Called:
             if self._recorder.tracing:
                 return call(*args, **kwargs)
             self.last = None
-            entry = self._begun(layer, args, kwargs)
+            entered = self._begun(layer, args, kwargs)
             out = call(*args, **kwargs)
             if self.last is None:
                 self.last = layer
             if is_map(layer):
                 self._last_map = layer
-            self._behind = entry or self._behind
+            if entered or not layer._layers:
+                self._before = layer
             if layer is self._within:
                 self._within = self._looking_for = None
             return out
 
         return watched
 
-    def _begun(self, layer: Any, args: Any, kwargs: Any) -> dict[str, Any] | None:
-        """Returns a new entry, if a layer is one that is looked for."""
-        if not layer._layers and self._behind is not None:
-            self._behind["normalised"] = is_norm(layer)
-            self._behind = None
+    def _begun(self, layer: Any, args: Any, kwargs: Any) -> bool:
+        """Notes that the call of a layer begins, and returns whether it is an entry that is looked for."""
+        if is_norm(layer) and self._before is not None:
+            self.normed.add(id(self._before))
         if self._within is None and id(layer) in self._entries_of and id(layer) not in self._seen:
             self._within, self._looking_for = layer, self._entries_of[id(layer)]
             self._seen.add(id(layer))
         inputs = self._looking_for
         if inputs is None or not (is_entry(layer) or is_embedding(layer)):
-            return None
+            return False
         self._looking_for = None
         given = next((x for x in keras.tree.flatten((args, kwargs)) if ops.is_tensor(x)), None)
         if given is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype)):
-            return None
+            return False
         x: Any = ops.cast(ops.stop_gradient(given), "float32")
-        self.entries.append({"layer": layer.name, "inputs": list(inputs), "normalised": False})
+        self.entries.append((layer, inputs))
         self.entry_numbers.append({"rms": ops.sqrt(power(x)), "largest": ops.max(ops.abs(x))})
-        return self.entries[-1]
+        return True
+
+    def entry_facts(self) -> list[dict[str, Any]]:
+        """Returns of each entry the name of its layer, the indices of its inputs, and whether a norm follows it."""
+        return [
+            {"layer": layer.name, "inputs": list(inputs), "normalised": id(layer) in self.normed}
+            for layer, inputs in self.entries
+        ]
 
     def head(self) -> list[keras.Variable]:
         """Returns the matrix of the last linear map that was called, if it is trained."""

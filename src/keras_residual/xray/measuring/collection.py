@@ -109,13 +109,15 @@ class Collection:
             "training": self.training,
             "ending": ending_facts(self._called.last, self._followed, numbers["ending"]),
             "entries": [
-                {**fact, **_plain(own)} for fact, own in zip(self._called.entries, numbers["entered"], strict=True)
+                {**fact, **_plain(own)}
+                for fact, own in zip(self._called.entry_facts(), numbers["entered"], strict=True)
             ],
             "labels": [{**fact, **_plain(own)} for fact, own in zip(self._labels, numbers["labels"], strict=True)],
             **arrays,
             **facts,
         }
-        blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts)
+        normed = self._called.normed
+        blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts, normed)
         whole |= broken_facts(self, blocks, whole)
         return XrayReport(blocks, whole)
 

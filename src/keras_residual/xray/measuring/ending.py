@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual.xray.finding.structure import activation_of
-from keras_residual.xray.measuring.loss import loss_takes
+from keras_residual.xray.measuring.loss import loss_takes, squares_or_sizes
 
 
 def ending_numbers(outputs: Any, head: list[Any]) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def ending_facts(last: Any, loss: Any, numbers: Mapping[str, np.ndarray]) -> dic
         "last_activation": activation_of(last),
         "cross_entropy": kind,
         "loss_takes": takes,
+        "loss_is_distance": squares_or_sizes(loss),
         "classes": int(numbers["classes"]) if "classes" in numbers else None,
         "output_lowest": float(numbers["lowest"]) if "lowest" in numbers else None,
         "output_highest": float(numbers["highest"]) if "highest" in numbers else None,

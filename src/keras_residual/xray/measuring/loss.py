@@ -28,13 +28,16 @@ CROSS_ENTROPIES = (
 )
 
 
+DISTANCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+
+
 class FollowedLoss:
     """`(outputs, y, sample_weight) -> mean loss`, a scalar in float32.
 
     It is what Keras makes of the loss in training: one for each output, summed with the weights of `compile`, without
     what is masked, and with targets of shape `(batch,)` brought to outputs of `(batch, 1)`. Penalties and weights of
-    classes are no part of it. Labels beyond the outputs count as the nearest one that there is, so that the rest can be
-    measured on every backend.
+    classes are no part of it. Labels beyond the outputs count as the nearest ones that there are, so that all else can
+    be measured on every backend.
 
     Args:
         model: The model; the loss that it was compiled with is used where `loss` is None.
@@ -111,7 +114,7 @@ class _AsInTraining(CompileLoss):
             if self.noted is not None:
                 facts = {"name": name, "kind": kind, "classes": classes, "count": int(np.prod(y.shape))}
                 self.noted.append((facts, _targets(y, kind, ignored)))
-            return loss(_in_range(y, classes, ignored) if kind.startswith("sparse") else y, outputs, sample_weight)
+            return loss(_in_range(y, kind, classes, ignored), outputs, sample_weight)
 
         return looked
 
@@ -134,7 +137,10 @@ def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
     return {**found, "seen": seen}
 
 
-def _in_range(y: Any, classes: int, ignored: int | None) -> Any:
+def _in_range(y: Any, kind: str, classes: int, ignored: int | None) -> Any:
+    """Returns targets that the loss can take: PyTorch refuses others, and elsewhere they make a loss of anything."""
+    if not kind.startswith("sparse"):
+        return ops.clip(y, 0, 1) if kind.startswith("binary") else y
     nearest = ops.clip(y, 0, classes - 1)
     return nearest if ignored is None else ops.where(ops.equal(y, ignored), y, nearest)
 
@@ -162,6 +168,16 @@ def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     return (
         (None, None) if name is None else (name, "logits" if getattr(found, "from_logits", False) else "probabilities")
     )
+
+
+def squares_or_sizes(loss: Any) -> bool:
+    """Returns whether a loss is one of Keras's that grow with the distance of outputs from targets."""
+    if loss is None or (callable(loss) and not isinstance(loss, keras.losses.Loss)):
+        return False
+    if isinstance(loss, (dict, list, tuple)) or is_any_crossentropy(loss):
+        return False
+    found: Any = keras.losses.get(loss)
+    return getattr(getattr(found, "fn", found), "__name__", "") in DISTANCES
 
 
 def loss_of(model: Any, loss: Any) -> tuple[Any, Any]:

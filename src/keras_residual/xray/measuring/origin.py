@@ -1,9 +1,9 @@
-"""Where numbers break: the first layer that makes NaN or infinite values of finite ones."""
+"""Where numbers break: the first layer that makes NaN or infinite values, or gradients, of finite ones."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_residual import _backend
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
 from keras_residual.xray.finding.structure import CLOSED, distinct, is_functional, leaves
 
 _CLOSED = (*CLOSED, ResidualStack)
@@ -74,8 +76,11 @@ class _Look:
 
 
 def _tensors(structure: Any) -> list[Any]:
-    found = [x for x in keras.tree.flatten(structure) if ops.is_tensor(x)]
-    return [x for x in found if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))]
+    return [x for x in keras.tree.flatten(structure) if ops.is_tensor(x) and _is_float(x)]
+
+
+def _is_float(x: Any) -> bool:
+    return keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
 
 
 def _state(tensor: Any) -> tuple[str, float, float] | None:
@@ -101,29 +106,95 @@ def broken_layer(model: Any, x: Any, training: bool, places: Sequence[Place]) ->
         places: The blocks of the report.
     """
     look = _Look()
-    operations: list[Any] = list(_open_layers(model))
-    operations += [op for layer in operations if is_functional(layer) for op in layer.operations]
-    arguments = {"training": training} if model._call_has_training_arg else {}
-    with ExitStack() as patched:
-        for operation in distinct(operations):
-            patched.enter_context(instead_of(operation, "call", partial(look.watched, operation)))
-        with _backend.keeping_random_state(), keras.StatelessScope():
-            model(x, **arguments)
+    with _watching(model, look.watched), _backend.keeping_random_state(), keras.StatelessScope():
+        model(x, **_arguments(model, training))
     if not look.origins:
         return None
     origin = look.origins[0]
-    block = _block_of(origin.operation, places)
-    if block is None and isinstance(origin.operation, ResidualStack):
+    named = _named(origin.operation, places)
+    return named and {**named, "what": origin.what, "share": origin.share, "largest": origin.largest}
+
+
+def broken_gradient(
+    model: Any, given: tuple[Any, ...], loss: Any, scale: Any, training: bool, places: Sequence[Place]
+) -> dict[str, Any] | None:
+    """Returns the layer that first hands back a gradient that is not finite; None for none.
+
+    Args:
+        model: The model.
+        given: The batch, whose loss is finite.
+        loss: The loss.
+        scale: What the loss is multiplied by.
+        training: Whether the layers act as in training.
+        places: The blocks of the report.
+    """
+    calls: list[tuple[Any, list[int], list[int]]] = []
+
+    def forward(probe: Any, given: Any) -> tuple[Any, Any]:
+        calls.clear()
+        count = 0
+
+        def probed(structure: Any) -> tuple[Any, list[int]]:
+            nonlocal count
+            flat = keras.tree.flatten(structure)
+            own = [i for i, x in enumerate(flat) if ops.is_tensor(x) and _is_float(x)]
+            for i in own:
+                mask = get_keras_mask(flat[i])
+                flat[i] = flat[i] + probe(tuple(flat[i].shape), keras.backend.standardize_dtype(flat[i].dtype))
+                if mask is not None:
+                    set_keras_mask(flat[i], mask)
+            count += len(own)
+            return keras.tree.pack_sequence_as(structure, flat), list(range(count - len(own), count))
+
+        def watched(operation: Any, call: Callable[..., Any]) -> Callable[..., Any]:
+            def watch(*args: Any, **kwargs: Any) -> Any:
+                (args, kwargs), came = probed((args, kwargs))
+                out, went = probed(call(*args, **kwargs))
+                calls.append((operation, came, went))
+                return out
+
+            return watch
+
+        with _watching(model, watched):
+            outputs = model(given[0], **_arguments(model, training))
+        return loss(outputs, *given[1:]) * scale, ()
+
+    def finish(outputs: Any, gradients: list[Any], _: list[Any]) -> Any:
+        return [ops.all(ops.isfinite(gradient)) for gradient in gradients]
+
+    with _backend.keeping_random_state():
+        program = _backend.probed_gradients(forward, finish, [], distinct(model.variables))
+        sound = [bool(ops.convert_to_numpy(one)) for one in program(given)]
+    for operation, came, went in calls:
+        if all(sound[i] for i in went) and not all(sound[i] for i in came):
+            return _named(operation, places)
+    return None
+
+
+def _arguments(model: Any, training: bool) -> dict[str, Any]:
+    return {"training": training} if model._call_has_training_arg else {}
+
+
+@contextmanager
+def _watching(model: Any, watched: Callable[[Any, Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Within the scope, each call of a layer or an operation in the model is what `watched` makes of it."""
+    operations: list[Any] = list(_open_layers(model))
+    operations += [op for layer in operations if is_functional(layer) for op in layer.operations]
+    with ExitStack() as patched:
+        patched.enter_context(nothing_computed_anew(model))
+        for operation in distinct(operations):
+            patched.enter_context(instead_of(operation, "call", partial(watched, operation)))
+        yield
+
+
+def _named(operation: Any, places: Sequence[Place]) -> dict[str, Any] | None:
+    """Returns the block that holds an operation, and what to call the operation there."""
+    block = _block_of(operation, places)
+    if block is None and isinstance(operation, ResidualStack):
         return None  # which of its blocks it was, their own numbers say
-    name = origin.operation.name
+    name = operation.name
     inside = "it" if block is None or block == name else f"its layer {name!r}"
-    return {
-        "where": name if block is None else block,
-        "layer": inside,
-        "what": origin.what,
-        "share": origin.share,
-        "largest": origin.largest,
-    }
+    return {"where": name if block is None else block, "layer": inside}
 
 
 def _open_layers(layer: Any) -> Iterator[Any]:

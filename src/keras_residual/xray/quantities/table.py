@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from keras_residual.xray.advice import Block
 from keras_residual.xray.stages import stages
 
+LEAST_SAMPLES = 16
+"""Of fewer samples than this, what holds for each may hold by chance: a unit that is 0 for all of them may be rare."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Band:
@@ -76,6 +79,7 @@ class Quantity:
         only_if_any: Whether the picture is left out where all values are 0.
         dtype: The only type of the model's numbers for which it has a meaning.
         topology: The only topology of a stack for which the band holds.
+        samples: Samples of a batch from which on the band holds.
     """
 
     key: str
@@ -94,6 +98,7 @@ class Quantity:
     only_if_any: bool = False
     dtype: str | None = None
     topology: str | None = None
+    samples: int = 1
 
     @property
     def usual(self) -> str:
@@ -111,7 +116,8 @@ class Quantity:
             blocks: The entries of the blocks.
             model: The quantities of the whole.
         """
-        if self.band is None or self.dtype not in (None, model.get("dtype")):
+        few = samples_of(model, self.samples) < self.samples
+        if self.band is None or few or self.dtype not in (None, model.get("dtype")):
             return [False] * len(blocks)
         limits = self.band.limits(self.key, blocks, model)
         return [self._is_odd(block, ends) for block, ends in zip(blocks, limits, strict=True)]
@@ -127,6 +133,17 @@ class Quantity:
 def is_number(value: object) -> bool:
     """Returns whether an entry of a report is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def samples_of(model: Block, unknown: int = LEAST_SAMPLES) -> int:
+    """Returns how many different samples the batch has.
+
+    Args:
+        model: The quantities of the whole.
+        unknown: What is returned where that is not known.
+    """
+    different = [array["different"] for array in model.get("inputs") or ()]
+    return max(different) if different else model.get("batch", unknown)
 
 
 def most_alike(model: Block) -> float:
@@ -324,6 +341,7 @@ QUANTITIES: tuple[Quantity, ...] = (
         axis="dead units",
         chapter="numbers",
         band=Band(high=0.2),
+        samples=LEAST_SAMPLES,
         domain=(0.0, 1.0),
     ),
     Quantity(

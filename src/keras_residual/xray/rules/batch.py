@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 
 from keras_residual.xray.advice import Block, rule
+from keras_residual.xray.quantities.table import LEAST_SAMPLES
 from keras_residual.xray.stages import connections
-
-LEAST_SAMPLES = 16
-"""Of fewer samples than this, what holds for each may hold by chance."""
 
 QUIET = 1e-3
 """Root mean square of what a net receives below which it is too small."""
@@ -178,7 +176,7 @@ def labels_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
         if chance < NEVER_BY_CHANCE:
             yield (
                 labels["name"],
-                f"the {labels['count']} labels are of {seen} classes, and the model has {classes} outputs",
+                f"the {labels['count']} labels are of {seen:.0f} classes, and the model has {classes} outputs",
                 "as many outputs as there are classes; shuffle the data before the batch is taken, where it is sorted "
                 "by class",
             )
@@ -193,9 +191,8 @@ def labels_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
 )
 def target_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds targets of a regression far above what the model gives."""
-    if model.get("labels"):
-        return
-    outputs = (model.get("ending") or {}).get("output_rms")
+    ending = model.get("ending") or {}
+    outputs = ending.get("output_rms") if ending.get("loss_is_distance") else None
     for array in model.get("targets") or ():
         if outputs is not None and array["rms"] > threshold * max(1.0, outputs):
             yield (

@@ -11,9 +11,6 @@ from keras_residual.xray.quantities.table import BANDS
 from keras_residual.xray.rules.cures import SHORTCUTS, UNBOUNDED, cure_of_explosion, cure_of_vanishing
 from keras_residual.xray.stages import begins_stage, connections, hidden, stages
 
-LARGE_POWER = 10.0
-"""Mean square above which a stream is not of the usual size."""
-
 LEAST_BETWEEN = 1e-3
 """What a block may get less of the gradient than any later one, where the first gets enough again."""
 
@@ -45,6 +42,31 @@ def _gradient(block: Block) -> float:
     return block["gradient_norm"] if _is_measured(block) else 0.0
 
 
+def _comparable(block: Block) -> float:
+    """Returns the gradient behind a block, as that of a signal of unit size where a norm takes the signal.
+
+    A norm divides what it gets by its size, and on the way back the gradient too. Behind a layer that is all that
+    follows; in a stream it counts where the stream is small, as behind an embedding of small rows.
+    """
+    power = block["power"]
+    if power is None or not math.isfinite(power):
+        return _gradient(block)
+    if block["kind"] == "layer":
+        return _gradient(block) * (power**0.5 if "post" in block["norm"] else 1.0)
+    return _gradient(block) * _smallness(power, block)
+
+
+def _comparable_input(blocks: Sequence[Block], model: Block) -> float | None:
+    """Returns the gradient in front of the first block in the same way; None where it is not known."""
+    at_input, power = model["gradient_norm_input"], model.get("power_input")
+    return at_input if at_input is None or power is None else at_input * _smallness(power, blocks[0])
+
+
+def _smallness(power: float, block: Block) -> float:
+    normed = block["norm"] or block["norms"]
+    return min(1.0, power**0.5) if normed and power > 0 else 1.0
+
+
 def begins_with_zeros(model: Block) -> bool:
     """Returns whether the last linear map is still zero: no gradient passes it until the first step."""
     return bool((model.get("ending") or {}).get("head_is_zero"))
@@ -63,7 +85,9 @@ def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
     last = blocks[-1]
     if begins_with_zeros(model) or last["gradient_norm"] is None or last["gradient_norm"] > threshold:
         return
-    if (model.get("gradient_norm_output") or 0.0) > threshold:
+    if any(array["rms"] == 0 for array in model.get("sample_weights") or ()):
+        yield last["name"], "no gradient reaches it: the sample weights are all 0", "sample weights above 0"
+    elif (model.get("gradient_norm_output") or 0.0) > threshold:
         yield (
             last["name"],
             "no gradient reaches it, although it is the last and the loss does send one to the outputs",
@@ -104,9 +128,10 @@ def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -
     gradient no weight needs; layers of unlike shapes may differ by more.
     """
     inner = hidden(blocks)
-    profile = [(block["name"], block["gradient_norm"]) for block in inner if _is_measured(block)]
-    if connections(blocks) and model["gradient_norm_input"] is not None:
-        profile = [(blocks[0]["name"], model["gradient_norm_input"]), *profile]
+    profile = [(block["name"], _comparable(block)) for block in inner if _is_measured(block)]
+    at_input = _comparable_input(blocks, model)
+    if connections(blocks) and at_input is not None:
+        profile = [(blocks[0]["name"], at_input), *profile]
     elif len({tuple(block["shape"]) for block in inner}) > 1:
         threshold /= 10
     if len(profile) < 2 or not profile[-1][1]:
@@ -178,7 +203,7 @@ def _over_time(blocks: Sequence[Block], model: Block, threshold: float) -> Itera
     in_words="The learning signal grows from block to block on its way to the input",
     because="the first blocks decide the largest learning rate that the whole can bear (Zhang et al. 2019, "
     "https://arxiv.org/abs/1901.09321)",
-    unless=("input_scale", "transport_gain", "signal_grows", "post_norm"),
+    unless=("input_scale", "transport_gain", "signal_grows", "post_norm", "gradient_vanishes"),
     reaches=_much_gradient,
 )
 def gradient_explodes(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
@@ -197,7 +222,7 @@ def gradient_explodes(blocks: Sequence[Block], model: Block, threshold: float) -
     in_words="The first blocks get far more of the learning signal than the last ones",
     because="behind a norm the gradient is divided by the stream's size, which grows with each block (Sun et al. 2025, "
     "https://arxiv.org/abs/2502.05795)",
-    unless=("input_scale", "transport_gain", "signal_grows", "post_norm", "gradient_explodes"),
+    unless=("input_scale", "transport_gain", "signal_grows", "post_norm", "gradient_vanishes", "gradient_explodes"),
     reaches=_much_gradient,
 )
 def gradient_grows(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
@@ -219,25 +244,14 @@ def _worst_stage(blocks: Sequence[Block], model: Block) -> list[tuple[str, list[
     found: list[tuple[str, list[float]]] = []
     before: Block | None = None
     for block in blocks:
-        norm = block["gradient_norm"]
+        norm = _comparable(block)
         if not norm or not math.isfinite(norm):
             continue
         if before is None or begins_stage(block, before):
-            at_input, power = model["gradient_norm_input"], model.get("power_input")
-            whole = before is None and at_input and not block["projected"] and not _receives_little(power, block)
-            found.append((block["name"], [at_input] if whole else []))
-        elif len(found) == 1 and _receives_little(before["power"], block):
-            found = [(block["name"], [])]
+            at_input = _comparable_input(blocks, model)
+            whole = before is None and at_input and not block["projected"]
+            found.append((block["name"], [at_input] if whole and at_input else []))
         found[-1][1].append(norm)
         before = block
     found = [stage for stage in found if len(stage[1]) > 1]
     return sorted(found, key=lambda stage: stage[1][0] / stage[1][-1])[-1:]
-
-
-def _receives_little(power: float | None, block: Block) -> bool:
-    """Returns whether a block of usual size outweighs what it receives, as behind an embedding of small rows.
-
-    The norm in front of the branch, or behind the sum, then divides by that little, once.
-    """
-    behind = block["power"]
-    return power is not None and behind is not None and 4 * power < behind < LARGE_POWER

@@ -127,29 +127,28 @@ def loss_not_finite(blocks: Sequence[Block], model: Block, threshold: float) -> 
 )
 def gradient_not_finite(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the block through which a gradient becomes NaN or infinite though all values are finite."""
-    at_output = model.get("gradient_norm_output")
-    sound = at_output is None or math.isfinite(at_output)
-    where, broken = "loss" if not sound else "head", not sound
-    for block in reversed(blocks):
-        gradient = block["gradient_norm"]
-        if broken or (gradient is not None and not math.isfinite(gradient)):
-            broken = True
-            break
-        where = block["name"]
-    at_input, own = model.get("gradient_norm_input"), blocks[0]["name"]
-    if not broken and at_input is not None and not math.isfinite(at_input):
-        where, broken = own, True
-    if not broken:
-        owners = [*(model.get("outside") or ()), *blocks]
-        found = [owner["name"] for owner in owners if not math.isfinite(owner.get("weight_gradient_norm") or 0.0)]
-        where, broken = (found[0], True) if found else (where, False)
-    if broken:
+    parts = [model, *(model.get("outside") or ()), *blocks]
+    keys = ("gradient_norm", "gradient_norm_input", "gradient_norm_output", "weight_gradient_norm")
+    if not all(math.isfinite(part.get(key) or 0.0) for part in parts for key in keys):
+        found = model.get("broken_gradient") or {"where": _first_broken_back(blocks, model), "layer": "it"}
         yield (
-            where,
-            "its values are finite, and the gradient that passes it is not",
+            found["where"],
+            f"values are finite, and {found['layer']} hands back a gradient that is not",
             "look at its roots, norms, divisions and powers at 0: add a small number inside, and use `keras.ops.where` "
             "on what goes in as well as on what comes out",
         )
+
+
+def _first_broken_back(blocks: Sequence[Block], model: Block) -> str:
+    """Returns where a gradient breaks on its way back, as far as the numbers of the blocks tell."""
+    if not math.isfinite(model.get("gradient_norm_output") or 0.0):
+        return "loss"
+    where = "head"
+    for block in reversed(blocks):
+        if not math.isfinite(block["gradient_norm"] or 0.0):
+            return where
+        where = block["name"]
+    return where
 
 
 @rule(

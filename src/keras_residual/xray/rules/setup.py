@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS
-from keras_residual.xray.rules.batch import LEAST_SAMPLES
+from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, samples_of
 from keras_residual.xray.stages import connections, hidden
 
 MOST_OTHERS = 0.75
@@ -73,7 +72,7 @@ def softmax_missing(blocks: Sequence[Block], model: Block, threshold: float) -> 
 )
 def dead_layer(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the first layer of a net without shortcuts that gives 0 whatever comes in."""
-    if model["batch"] < LEAST_SAMPLES:
+    if samples_of(model) < LEAST_SAMPLES:
         return
     for block in blocks:
         if block["kind"] == "layer" and (block["dead_units"] or 0) > threshold:
@@ -148,8 +147,15 @@ def _to_usual(ratio: float) -> float:
     "2014, https://arxiv.org/abs/1411.1792)",
 )
 def frozen(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds the blocks that are not trained although one before them is."""
+    """Finds the blocks that are not trained although one before them is, and a compiled model of which nothing is."""
     before = False
+    parts = (*blocks, *(model.get("outside") or ()))
+    if model.get("optimizer") and all(part["weight_gradient_norm"] is None for part in parts):
+        yield (
+            blocks[0]["name"],
+            "none of the model's weights is trained",
+            "set `trainable = True` on what is to learn, and compile the model again",
+        )
     for block in blocks:
         if block["frozen"] and before:
             yield (

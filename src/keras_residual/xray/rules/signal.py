@@ -10,11 +10,11 @@ from keras_residual.xray.quantities.table import BANDS, most_alike
 from keras_residual.xray.rules.cures import cure_of_growth, cure_of_vanishing, is_post_norm
 from keras_residual.xray.stages import connections, hidden
 
-MOST_ALIKE_LAYERS = 0.98
-"""What is usual of the samples behind some ten layers with ReLUs and without shortcuts, which learn all the same."""
+MOST_ALIKE_LAYERS = 0.97
+"""Cosine between samples that some twenty layers with ReLUs come to, which learn all the same."""
 
-FEW_LAYERS = 4
-"""Layers that learn however alike samples are behind them: a sigmoid alone gives all of them a large mean."""
+FEW_LAYERS = 12
+"""Layers that learn however alike samples are behind them: what is positive, as behind a ReLU, is alike soon."""
 
 
 def _all_behind(blocks: Sequence[Block], first: int | None) -> Sequence[int]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS
-from keras_residual.xray.rules.batch import LEAST_SAMPLES
+from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, samples_of
 
-MOST_COSINE = 0.8
+MOST_COSINE = 0.7
 """Where samples are more alike than this, a unit that is 0 for all of a batch may be on for another one."""
 
 
@@ -29,7 +28,7 @@ MOST_COSINE = 0.8
 )
 def dead_units(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the blocks with many units that no sample activates."""
-    if model["batch"] < LEAST_SAMPLES:
+    if samples_of(model) < LEAST_SAMPLES:
         return
     for block in blocks:
         if (block["dead_units"] or 0) > threshold and (block["sample_cosine"] or 0) < MOST_COSINE:
