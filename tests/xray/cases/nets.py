@@ -173,6 +173,21 @@ def with_column(values: Any) -> Any:
     return found
 
 
+def norms_without_weights() -> Made:
+    norms = (layers.BatchNormalization(center=False, scale=False) for _ in range(3))
+    return chain([part for norm in norms for part in (layers.Dense(32), norm, layers.ReLU())])
+
+
+def generator() -> Made:
+    """Returns a generator with the critic that it is to convince: all of it is to be called real."""
+    critic = keras.Sequential([keras.Input((16,)), layers.Dense(16, "leaky_relu"), layers.Dense(1)])
+    critic.trainable = False
+    inputs = keras.Input((16,))
+    made = layers.Dense(16)(layers.Dense(32, "leaky_relu")(inputs))
+    model = keras.Model(inputs, critic(made))
+    return compiled(model, keras.losses.BinaryCrossentropy(from_logits=True)), ROWS, np.ones((64, 1), "float32")
+
+
 VANISHES = "gradient_vanishes"
 GROWS = "gradient_explodes|gradient_grows"  # by how evenly it grows, which differs from draw to draw
 FIRST = {VANISHES: "layer_0"}
@@ -205,6 +220,8 @@ NETS: dict[str, Net] = {
         lambda: convolutions(50, "relu", "he_normal", norm=True, filters=16), {GROWS: "layer_0"}
     ),
     "vgg": Net(vgg),
+    "norms_without_weights": Net(norms_without_weights),
+    "generator_with_a_frozen_critic": Net(generator),
     # --- Recurrent ---
     "simple_rnn_8_steps": Net(lambda: recurrent(layers.SimpleRNN, steps=8)),
     "simple_rnn_60_steps": Net(lambda: recurrent(layers.SimpleRNN), FIRST),
@@ -243,6 +260,7 @@ NETS: dict[str, Net] = {
         lambda: chain([layers.Dense(32), layers.BatchNormalization(), *dense(3, "relu", "he_normal")], 1e4 * ROWS)
     ),
     "one_of_two_inputs_times_10000": Net(lambda: two_inputs(1e4), {"input_scale": "input 'b'"}),
+    "rows_beyond_float32": Net(lambda: rows(residual, 3, norm=None, x=1e30 * ROWS), {"input_scale": "input"}),
     "two_inputs": Net(lambda: two_inputs(1.0)),
     "bytes": Net(lambda: vgg(BYTES), {"input_scale": "input"}),
     "bytes_rescaled": Net(lambda: vgg(BYTES, [layers.Rescaling(1 / 127.5, offset=-1)])),

@@ -103,3 +103,28 @@ def test_what_is_no_loss_is_refused_before_anything_runs() -> None:
     model = two()
     with pytest.raises(ValueError, match="mean_square"):
         xray(model, X, [WIDE, NARROW], {"wide": "mean_square", "narrow": None})
+
+
+def test_weights_of_samples_count_as_in_training() -> None:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    weights = np.linspace(0, 2, 16).astype("float32")
+    expected = model.evaluate(X, WIDE, sample_weight=weights, batch_size=16, verbose=0)
+    found = xray(model, X, WIDE, sample_weight=weights, quantities=["lesion"], training=False, verbose=False)
+    assert found.model["loss"] == pytest.approx(expected, rel=1e-4)
+    assert found.model["lesion_loss"] == pytest.approx(expected, rel=1e-4)
+    assert found.model["loss"] != pytest.approx(xray(model, X, WIDE, training=False).model["loss"], rel=1e-2)
+    again = xray(model, X, WIDE, sample_weight=weights[::-1].copy(), training=False).model["loss"]
+    assert again == pytest.approx(
+        model.evaluate(X, WIDE, sample_weight=weights[::-1], batch_size=16, verbose=0), rel=1e-4
+    )
+    with pytest.raises(ValueError, match="`y` must be the targets of the loss that `sample_weight` weighs"):
+        xray(model, X, sample_weight=weights)
+
+
+def test_weights_of_samples_of_two_outputs() -> None:
+    model = two()
+    model.compile("sgd", ["mse", "mae"])
+    weights, y = [np.linspace(0, 2, 16).astype("float32"), np.ones(16, "float32")], [WIDE, NARROW]
+    expected = model.evaluate(X, y, sample_weight=weights, batch_size=16, verbose=0, return_dict=True)["loss"]
+    assert xray(model, X, y, sample_weight=weights, training=False).model["loss"] == pytest.approx(expected, rel=1e-4)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.state import rank_in_block
 from keras_residual.xray.finding.place import Place, Weight
 from keras_residual.xray.measuring.recorder import Recorder
@@ -67,6 +68,8 @@ def assemble(
     _mark_duplicates(blocks)
     whole = _whole(model, blocks, inputs, gradients, found, facts, optimizer)
     held = {id(v) for place in recorder.places for v, _ in place.weights}
+    # What a topology itself has to learn is of no layer, and may well begin without a gradient.
+    held |= {id(v) for t in recorder.targets if isinstance(t.operation, ResidualStack) for v in t.operation.variables}
     others = [variable for variable in trained if id(variable) not in held]
     whole["outside"] = _outside(others, by_variable, optimizer, facts.get("update_steps"))
     return blocks, whole

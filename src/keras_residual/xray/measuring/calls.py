@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -14,7 +15,7 @@ from keras_residual.xray.finding.entries import entries_of, is_embedding, is_ent
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.structure import is_map, is_norm
 from keras_residual.xray.measuring.recorder import Recorder
-from keras_residual.xray.quantities.signal import power
+from keras_residual.xray.quantities.scaled_norm import scaled_norm
 
 
 class Called:
@@ -89,8 +90,9 @@ class Called:
         if given is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(given.dtype)):
             return False
         x: Any = ops.cast(ops.stop_gradient(given), "float32")
+        rms = scaled_norm(x) / math.prod(x.shape) ** 0.5
         self.entries.append((layer, inputs))
-        self.entry_numbers.append({"rms": ops.sqrt(power(x)), "largest": ops.max(ops.abs(x))})
+        self.entry_numbers.append({"rms": rms, "largest": ops.max(ops.abs(x))})
         return True
 
     def entry_facts(self) -> list[dict[str, Any]]:

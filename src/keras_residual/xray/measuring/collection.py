@@ -63,7 +63,7 @@ class Collection:
         if not targets:
             raise bad_argument("xray", "model", "a model with a residual connection or a layer with weights", model)
         self.model = model
-        self.given = given_of(x, y, sample_weight)
+        self.given: tuple[Any, ...] = given_of(x, y, sample_weight)
         self.training = training
         self.recorder = Recorder(targets, model)
         self.loss = FollowedLoss(model, y, loss)
@@ -78,7 +78,7 @@ class Collection:
         self._entries = entries
         self.numbers: Any = None
         """What came out of the last run."""
-        self._arrays: tuple[Any, Numbers] = ((), {})
+        self._arrays: tuple[tuple[Any, ...], Numbers] = ((), {})
         self._labels: list[Numbers] = []
         asked = {id(variable) for variable in self.trained}
         others = [variable for variable in distinct(model.variables) if id(variable) not in asked]

@@ -122,18 +122,20 @@ class _AsInTraining(CompileLoss):
 def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
     """Returns the range of targets, whether they are whole, how many different ones there are, and their sums."""
     y = ops.cast(y, "float32")
-    found = {"off_one": ops.max(ops.abs(ops.sum(y, axis=-1) - 1.0)) if len(y.shape) else ops.zeros(())}
+    found: dict[str, Any] = {
+        "off_one": ops.max(ops.abs(ops.subtract(ops.sum(y, axis=-1), 1.0))) if len(y.shape) else ops.zeros(())
+    }
     flat: Any = ops.reshape(y, (-1,))
     if ignored is not None:  # another one in its place
         kept: Any = flat != ignored
-        other = ops.max(ops.where(kept, flat, ops.full_like(flat, -np.inf)))
+        other: Any = ops.max(ops.where(kept, flat, ops.full_like(flat, -np.inf)))
         flat = ops.where(kept, flat, ops.where(other > -np.inf, other, ops.zeros_like(other)))
     whole = ops.all(flat == ops.round(flat))
     found |= {"lowest": ops.min(flat), "highest": ops.max(flat), "whole": ops.cast(whole, "float32")}
     seen: Any = ops.zeros((), "float32")
     if kind.startswith("sparse"):
         ordered: Any = ops.sort(flat)
-        seen = 1.0 + ops.sum(ops.cast(ordered[1:] != ordered[:-1], "float32"))
+        seen = ops.add(1.0, ops.sum(ops.cast(ordered[1:] != ordered[:-1], "float32")))
     return {**found, "seen": seen}
 
 
@@ -210,7 +212,7 @@ def random_direction(outputs: Any) -> Any:
     rng = np.random.default_rng(DIRECTION_SEED)
     total: Any = ops.zeros((), "float32")
     for output in keras.tree.flatten(outputs):
-        if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
+        if output is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
             continue
         direction = rng.normal(size=tuple(output.shape)).astype("float32")
         size = max(direction.size // max(direction.shape[0], 1), 1)

@@ -59,9 +59,10 @@ def gradient_over_time(gradient: Any) -> Any:
     """
     norms: Any = ops.max(scaled_norm(gradient, 2), axis=0)
     some = ops.cast(norms > 0, "int32")
-    first, last = ops.take(norms, ops.argmax(some)), ops.take(ops.flip(norms), ops.argmax(ops.flip(some)))
+    ends: tuple[Any, Any] = ops.take(norms, ops.argmax(some)), ops.take(ops.flip(norms), ops.argmax(ops.flip(some)))
     most: Any = ops.max(norms)
-    return ops.minimum(first, last) / ops.where(most > 0, most, ops.ones_like(most))
+    least: Any = ops.minimum(*ends)
+    return least / ops.where(most > 0, most, ops.ones_like(most))
 
 
 def ratio_of_ends(norms: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from keras_residual.xray.advice import Block
 from keras_residual.xray.stages import stages
@@ -43,8 +44,10 @@ class Band:
         found: list[tuple[float, float] | None] = []
         for stage in stages(blocks):
             unit = blocks[stage.stop - 1].get(key)
-            known = is_number(unit) and math.isfinite(unit) and unit > 0
-            found += [(self.low * unit, self.high * unit) if known else None] * (stage.stop - stage.start)
+            limits = None
+            if is_number(unit) and math.isfinite(unit) and unit > 0:
+                limits = (self.low * unit, self.high * unit)
+            found += [limits] * (stage.stop - stage.start)
         return found
 
     def in_words(self, *, percent: bool = False) -> str:
@@ -130,7 +133,7 @@ class Quantity:
         return not math.isfinite(value) or (limits is not None and not limits[0] <= value <= limits[1])
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Returns whether an entry of a report is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

@@ -13,15 +13,15 @@ MOST_BLOCKS = 4
 
 RULES: tuple[Rule, ...] = (
     numbers.given_not_finite,
+    batch.input_scale,
+    batch.labels_out_of_range,
     numbers.not_a_number,
     numbers.overflow,
-    batch.labels_out_of_range,
     numbers.loss_not_finite,
     numbers.gradient_not_finite,
     numbers.underflow,
     setup.softmax_twice,
     setup.softmax_missing,
-    batch.input_scale,
     batch.constant_inputs,
     batch.labels_alike,
     batch.target_scale,

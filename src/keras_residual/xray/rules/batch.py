@@ -157,7 +157,7 @@ def labels_out_of_range(blocks: Sequence[Block], model: Block, threshold: float)
 def labels_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds targets that are all the same, and labels that use far fewer classes than the model has outputs."""
     batch = model.get("batch", 0)
-    if batch < LEAST_SAMPLES:
+    if batch < LEAST_SAMPLES or blocks[-1]["frozen"]:  # a critic that is asked whether all of it is real
         return
     for array in model.get("targets") or ():
         if array["same"]:

@@ -134,9 +134,7 @@ def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -
         profile = [(blocks[0]["name"], at_input), *profile]
     elif len({tuple(block["shape"]) for block in inner}) > 1:
         threshold /= 10
-    if len(profile) < 2 or not profile[-1][1]:
-        return
-    ratio = profile[0][1] / profile[-1][1]
+    ratio = profile[0][1] / profile[-1][1] if profile and profile[-1][1] else math.nan
     if ratio < threshold:
         yield (
             profile[0][0],
@@ -144,6 +142,8 @@ def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -
             cure_of_vanishing(blocks),
         )
         return
+    if blocks[0]["kind"] == "layer" and not blocks[0]["maps"] and at_input is not None:
+        profile = [(blocks[0]["name"], at_input), *profile]  # it may be many layers, as a module of PyTorch's is
     later = 0.0
     for index in reversed(range(len(profile))):
         name, norm = profile[index]
@@ -160,12 +160,11 @@ def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -
 def _outside_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds layers in front of the connections, or connections in front of layers, whose weights are hardly pulled.
 
-    What is compared is the gradient of weights in parts of these: how fast layers of any shape learn.
+    What is compared is the gradient of weights in parts of these: how fast layers of any shape learn. Layers that get
+    none at all may belong to an output that has no loss.
     """
     inside = [block["weight_gradient_ratio"] for block in blocks if block.get("weight_gradient_ratio")]
-    parts = [
-        part for part in model.get("outside") or () if part["matrix"] and part["weight_gradient_ratio"] is not None
-    ]
+    parts = [part for part in model.get("outside") or () if part["matrix"] and part["weight_gradient_ratio"]]
     if not inside or not parts or not connections(blocks):
         return
     middle = statistics.median(inside)

@@ -85,6 +85,7 @@ def not_a_number(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
     in_words="The numbers have grown too large for the machine",
     because="a sum of branches of unit gain doubles the variance at each block; scaled by 1/sqrt(depth) it stays below "
     "e (Hayou et al. 2021, https://arxiv.org/abs/2010.12859)",
+    unless=("input_scale",),
     final=True,
     reaches=_broken,
 )

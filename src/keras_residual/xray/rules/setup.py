@@ -147,8 +147,7 @@ def _to_usual(ratio: float) -> float:
     "2014, https://arxiv.org/abs/1411.1792)",
 )
 def frozen(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds the blocks that are not trained although one before them is, and a compiled model of which nothing is."""
-    before = False
+    """Finds the blocks that are not trained between others that are, and a compiled model of which nothing is."""
     parts = (*blocks, *(model.get("outside") or ()))
     if model.get("optimizer") and all(part["weight_gradient_norm"] is None for part in parts):
         yield (
@@ -156,14 +155,15 @@ def frozen(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[
             "none of the model's weights is trained",
             "set `trainable = True` on what is to learn, and compile the model again",
         )
-    for block in blocks:
-        if block["frozen"] and before:
+    trained = [index for index, block in enumerate(blocks) if block["weight_gradient_norm"] is not None]
+    for index, block in enumerate(blocks):
+        # Frozen blocks at the end are a critic, as of a generator, and those at the beginning are what is fine-tuned.
+        if block["frozen"] and trained and trained[0] < index < trained[-1]:
             yield (
                 block["name"],
                 "none of its weights is trained, while blocks before and behind it are",
                 "set `trainable = True` on it, or freeze all blocks before it as well",
             )
-        before |= block["weight_gradient_norm"] is not None
 
 
 @rule(
