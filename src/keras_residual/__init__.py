@@ -1,6 +1,7 @@
 """Residual connections for Keras 3: any branch, any depth, any backend.
 
->>> import keras_residual as kr
+>>> import keras_residual as kr  # before Keras, which takes TensorFlow where nobody says otherwise
+>>> import keras
 >>> inputs = keras.Input((64,))
 >>> outputs = kr.Residual(keras.layers.Dense(64, activation="relu"))(inputs)
 """
@@ -8,7 +9,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from keras_residual import layers
+from keras_residual import _backend, layers  # noqa: F401 - _backend first: it chooses one, then imports Keras
 from keras_residual._errors import CheckpointError
 from keras_residual._version import __version__
 from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import keras
+from keras_residual._backend.choice import Choice, choose
 
-from keras_residual._backend.loops import Body, Reversible, unroll
+CHOICE: Choice | None = None if "keras" in sys.modules else choose(os.environ)
+"""The backend that was chosen here, before Keras was imported; None where Keras had been imported before."""
+
+if CHOICE is not None:
+    # For Keras, and for the processes that this one starts.
+    os.environ["KERAS_BACKEND"] = CHOICE.backend
+
+import keras  # noqa: E402 - reads the variable
+
+from keras_residual._backend.loops import Body, Reversible, unroll  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
@@ -27,6 +38,7 @@ else:
 
 __all__ = [
     "BACKEND",
+    "CHOICE",
     "SCAN_FROM",
     "Body",
     "Reversible",
