@@ -11,9 +11,8 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
-
 from keras_residual._backend import caches
+from keras_residual._places import cache_folder, expanded
 
 SWITCH = "KERAS_RESIDUAL_COMPILATION_CACHE"
 """Environment variable: `0` or `off` for no cache, or the folder to use instead of the default one."""
@@ -55,6 +54,8 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
     if set_before and set_before != str(_ours):
         return Path(set_before)
     root = _root(folder, switch)
+    if root is None:
+        return None
     made = root / f"{cache.version()}-{_cpu()}"
     if set_before != str(made):
         if not _writable(made):
@@ -83,12 +84,12 @@ def disable_compilation_cache() -> None:
     _decided = True
 
 
-def _root(folder: str | os.PathLike[str] | None, switch: str) -> Path:
+def _root(folder: str | os.PathLike[str] | None, switch: str) -> Path | None:
     if folder is None and switch.lower() in _ON:
-        return platformdirs.user_cache_path("keras-residual", appauthor=False) / "xla"
-    with suppress(RuntimeError):  # a user without a home folder
-        return Path(folder or switch).expanduser().absolute()
-    return Path(folder or switch)
+        home = cache_folder()
+        return None if home is None else home / "xla"
+    named = expanded(folder or switch)
+    return named if str(named).startswith("~") else named.absolute()
 
 
 def _writable(folder: Path) -> bool:

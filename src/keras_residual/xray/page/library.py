@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import cache
-
-import platformdirs
+from types import ModuleType
 
 from keras_residual import _atomic
 from keras_residual._optional import require
+from keras_residual._places import cache_folder
 
 
 @cache
@@ -22,12 +22,19 @@ def drawing_library() -> str:
         ImportError: Without the extra `plot`.
     """
     package = require("vl_convert", extra="plot")
-    kept = platformdirs.user_cache_path("keras-residual", appauthor=False) / f"vega-{package.__version__}.js"
+    folder = cache_folder()
+    if folder is None:
+        return _made(package)
+    kept = folder / f"vega-{package.__version__}.js"
     with suppress(OSError):
         return kept.read_text(encoding="utf-8")
-    # In a scope of its own, and without a text that would end the element it stands in.
-    script = f"(() => {{{package.javascript_bundle()}}})();".replace("</script", "<\\/script")
+    script = _made(package)
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         _atomic.write_text(kept, script)
     return script
+
+
+def _made(package: ModuleType) -> str:
+    # In a scope of its own, and without a text that would end the element it stands in.
+    return f"(() => {{{package.javascript_bundle()}}})();".replace("</script", "<\\/script")
