@@ -38,7 +38,7 @@ def test_nets_of_different_architectures_have_different_words() -> None:
         ("legacy_seresnet50", "stride", "in the first 1×1 convolution of a bottleneck"),
         ("resnetv2_50x1_bit", "convolution", "with weight standardisation"),
         ("resnet3d_18", "dimensions", "3"),
-        ("cifar_resnet20", "shortcut where shapes change", "every second position, and zeros for the new channels"),
+        ("cifar_resnet20", "downsampling shortcut", "every second position, and zeros for the new channels"),
     ],
 )
 def test_words(name: str, key: str, words: str) -> None:

@@ -82,6 +82,31 @@ def test_drop_path_rises_from_zero_at_the_first_block_to_the_rate_at_the_last() 
             {"input_shape": (32, 32)},
             "create_model: `input_shape` must be (height, width, channels), but received (32, 32) (tuple).",
         ),
+        *(
+            (
+                {"input_shape": shape},
+                f"create_model: `input_shape` must be (height, width, channels), but received {shown} ({kind}).",
+            )
+            for shape, shown, kind in [
+                (224, "224", "int"),
+                ("224", "'224'", "str"),
+                (b"abc", "b'abc'", "bytes"),
+                ((0, 32, 3), "(0, 32, 3)", "tuple"),
+                ((2.5, 32, 3), "(2.5, 32, 3)", "tuple"),
+                (("32", 32, 3), "('32', 32, 3)", "tuple"),
+                ((True, 32, 3), "(True, 32, 3)", "tuple"),
+                ({32: 32}, "{32: 32}", "dict"),
+            ]
+        ),
+        (
+            {"input_shape": (32, 32, None)},
+            "create_model: `input_shape` must be (height, width, channels) with a known number of channels, "
+            "but received (32, 32, None) (tuple).",
+        ),
+        (
+            {"name": "tabular_resnet", "input_shape": 13},
+            "create_model: `input_shape` must be (features,) for 'tabular_resnet', but received 13 (int).",
+        ),
         (
             {"num_classes": 0},
             "create_model: `num_classes` must be a positive whole number, but received 0 (int). Without a head: "
@@ -97,6 +122,12 @@ def test_mistakes_are_named(arguments: dict[str, Any], message: str) -> None:
     call: dict[str, Any] = {"name": "cifar_resnet20", "input_shape": (32, 32, 3), "num_classes": 10, **arguments}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         kr.create_model(call.pop("name"), **call)
+
+
+@pytest.mark.any_backend
+def test_a_shape_may_be_a_list_and_have_numbers_of_numpy() -> None:
+    model = kr.create_model("cifar_resnet20", input_shape=[np.int64(32), None, 3], num_classes=10)
+    assert model.input_shape == (None, 32, None, 3)
 
 
 @pytest.mark.any_backend

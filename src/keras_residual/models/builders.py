@@ -14,7 +14,7 @@ from keras_residual.models.resnet import build_resnet
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.resnet_v2 import ResNetV2Config, build_resnet_v2
 from keras_residual.models.series import SeriesResNetConfig, build_series_resnet
-from keras_residual.models.stages import Choices
+from keras_residual.models.stages import Choices, check_input_shape
 from keras_residual.models.tabular import TabularResNetConfig, build_tabular_resnet
 from keras_residual.stacks.initial_values import drawn_on_host
 
@@ -49,8 +49,7 @@ def build(config: Any, choices: Choices) -> keras.Model:
         return drawn_on_host(functools.partial(_ON_MAPS[type(config)], config, choices))
     make, rank, form = _OTHERS[type(config)]
     shape, owner = choices.input_shape, choices.owner
-    if len(shape) != rank or any(size is not None and size < 1 for size in shape):
-        raise bad_argument(owner, "input_shape", f"{form} for {choices.name!r}", shape)
+    check_input_shape(owner, shape, f"{form} for {choices.name!r}", rank)
     choices.check_num_classes()
     for argument, default in _FOR_MAPS_ONLY.items():
         if getattr(choices, argument) != default:
@@ -96,9 +95,7 @@ def ResNet(  # noqa: N802 - as keras.applications names its networks
     """
     if not isinstance(config, ResNetConfig):
         raise wrong_type("ResNet", "config", "a ResNetConfig", config, "By name: create_model.")
-    made = Choices(
-        input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet", **choices}, owner="ResNet"
-    )
+    made = Choices(input_shape=input_shape, num_classes=num_classes, **{"name": "resnet", **choices}, owner="ResNet")
     return build(config, made)
 
 
@@ -128,6 +125,6 @@ def ResNetV2(  # noqa: N802
     if not isinstance(config, ResNetV2Config):
         raise wrong_type("ResNetV2", "config", "a ResNetV2Config", config, "By name: create_model.")
     made = Choices(
-        input_shape=tuple(input_shape), num_classes=num_classes, **{"name": "resnet_v2", **choices}, owner="ResNetV2"
+        input_shape=input_shape, num_classes=num_classes, **{"name": "resnet_v2", **choices}, owner="ResNetV2"
     )
     return build(config, made)

@@ -83,7 +83,7 @@ def describe(config: Any) -> dict[str, str]:
         "channels after stages": _listed(config.filters if is_v2 else config.stage_filters),
         "stem": _stem(config),
         "pool after the stem": _POOLS[config.stem_pool],
-        "shortcut where shapes change": _SHORTCUTS[config.shortcut],
+        "downsampling shortcut": _SHORTCUTS[config.shortcut],
         "norm": _NORMS[config.norm],
     }
     return found | (_more_of_v2(config) if is_v2 else _more_of_v1(config))

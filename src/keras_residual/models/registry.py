@@ -197,7 +197,7 @@ def _input_shape(
     architecture: str, shape: tuple[int | None, ...] | None, known: PretrainedWeights | None
 ) -> tuple[int | None, ...]:
     if shape is not None:
-        return tuple(shape)
+        return shape
     if family_of(architecture) not in _IMAGENET:
         raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, such as (32, 32, 3)", shape)
     size = known.input_size if known else (224, 224)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers.arguments import check_rate
@@ -76,15 +77,15 @@ class Choices:
     name: str | None = None
     owner: str = "create_model"
 
+    def __post_init__(self) -> None:
+        if isinstance(self.input_shape, list):
+            object.__setattr__(self, "input_shape", tuple(self.input_shape))
+
     def check(self, rank: int) -> None:
         """Raises where a choice breaks its rule, for a network with so many spatial dimensions."""
         owner = self.owner
-        shape = self.input_shape
-        if len(shape) != rank + 1 or any(size is not None and size < 1 for size in shape):
-            rule = {1: "(length, channels)", 2: "(height, width, channels)", 3: "(depth, height, width, channels)"}[
-                rank
-            ]
-            raise bad_argument(owner, "input_shape", rule, shape)
+        forms = {1: "(length, channels)", 2: "(height, width, channels)", 3: "(depth, height, width, channels)"}
+        check_input_shape(owner, self.input_shape, forms[rank], rank + 1)
         self.check_num_classes()
         for argument in ("drop_path_rate", "drop_block_rate", "dropout_rate"):
             check_rate(owner, argument, getattr(self, argument))
@@ -193,3 +194,26 @@ def finish(inputs: Any, x: Any, features: dict[str, Any], choices: Choices, part
         x = keras.layers.Dropout(choices.dropout_rate, name="dropout")(x)
     logits = keras.layers.Dense(choices.num_classes, kernel_initializer=head, name="head")(x)
     return keras.Model(inputs, logits, name=choices.name)
+
+
+def check_input_shape(owner: str, shape: Any, form: str, length: int) -> None:
+    """Raises where something is not the shape of one input.
+
+    Args:
+        owner: What the user called.
+        shape: What was given.
+        form: The sizes in words, such as `"(height, width, channels)"`.
+        length: How many there are.
+
+    Raises:
+        ValueError: If it is no such shape.
+    """
+    if not isinstance(shape, tuple) or len(shape) != length or not all(map(_is_size, shape)):
+        raise bad_argument(owner, "input_shape", form, shape)
+    channels = 0 if keras.config.image_data_format() == "channels_first" and length > 2 else -1
+    if shape[channels] is None:
+        raise bad_argument(owner, "input_shape", f"{form} with a known number of channels", shape)
+
+
+def _is_size(size: object) -> bool:
+    return size is None or (isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 1)
