@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
+from keras_residual._errors import shown
 from keras_residual._optional import require
-from keras_residual.training.config_errors import ConfigError, explain, nearest_key
+from keras_residual.training.config_errors import ConfigError, explain, unknown_key
 
 try:
-    from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+    from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+    from pydantic.fields import FieldInfo
+    from pydantic_core import PydanticCustomError
 except ModuleNotFoundError:
     require("pydantic", extra="train")
     raise
@@ -18,25 +22,48 @@ except ModuleNotFoundError:
 Auto = Literal["auto"]
 Setting = TypeVar("Setting", bool, int, float)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**6)]
+LARGEST = 10**38  # what float32 can hold
+_MOST_DOTS = 100
+
+
+def _writable(text: str | None) -> str | None:
+    if text is not None and ("\0" in text or not _is_utf8(text)):
+        raise PydanticCustomError("text", "text without NUL that UTF-8 can hold")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half a character, or bytes of a file name that are none
+        return False
+    return True
+
+
+Text = Annotated[str, AfterValidator(_writable)]
+TextOrNone = Annotated[str | None, AfterValidator(_writable)]
 # TOML gives lists; every other field is strict, so that `epochs = "5"` or `seed = true` is refused and not guessed at.
 # A bare name is a list of one: `--set data.drop=id` needs no brackets that the shell would want quoted.
 Names = Annotated[
-    tuple[str, ...], Field(strict=False), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    tuple[Text, ...], Field(strict=False), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
 ]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Settings that belong together."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """What to learn from.
 
     Args:
         source: A built-in name (`"digits"`), a folder of pictures or a table file.
         target: Column of a table to be predicted.
         task: `"classification"` or `"regression"`; `"auto"` looks at the target.
-        image_size: Side in pixels to which pictures are scaled; `None` leaves it to the data.
+        image_size: Side in pixels to which pictures are scaled; left out, the data decide.
         test_fraction: Share of the examples kept for the final test, where the source has no test part of its own.
         validation_fraction: Share of the training examples by which the best epoch is chosen.
         drop: Columns of a table that are not to be used.
@@ -44,8 +71,8 @@ class DataConfig(_Section):
         features: Columns of a table in the order the model takes them; filled in by `resolve`.
     """
 
-    source: str = "digits"
-    target: str | None = None
+    source: Text = "digits"
+    target: TextOrNone = None
     task: Literal["auto", "classification", "regression"] = "auto"
     image_size: Annotated[int, Field(ge=4, le=4096)] | None = None
     test_fraction: Fraction = 0.2
@@ -55,7 +82,7 @@ class DataConfig(_Section):
     features: Names = ()
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network.
 
     Args:
@@ -63,11 +90,11 @@ class ModelConfig(_Section):
         drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training.
     """
 
-    name: str = "auto"
+    name: Text = "auto"
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """AdamW whose learning rate rises linearly, then falls along a cosine to zero.
 
     Args:
@@ -76,12 +103,12 @@ class OptimizerConfig(_Section):
         warmup: Share of the steps in which the learning rate rises.
     """
 
-    learning_rate: Annotated[float, Field(gt=0)] | Auto = "auto"
-    weight_decay: Annotated[float, Field(ge=0)] | Auto = "auto"
+    learning_rate: Annotated[float, Field(gt=0, le=LARGEST)] | Auto = "auto"
+    weight_decay: Annotated[float, Field(ge=0, le=LARGEST)] | Auto = "auto"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-class AugmentConfig(_Section):
+class AugmentConfig(Section):
     """Random changes of the training pictures; tables have none.
 
     Args:
@@ -89,11 +116,11 @@ class AugmentConfig(_Section):
         flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror.
     """
 
-    shift: Annotated[int, Field(ge=0)] | Auto = "auto"
+    shift: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     flip: bool | Auto = "auto"
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """Everything that decides a training run.
 
     Args:
@@ -104,7 +131,7 @@ class TrainConfig(_Section):
         epochs: Passes over the training examples.
         batch_size: Examples per step.
         seed: The one number from which every random choice follows.
-        out: Run directory; `None` makes a fresh `runs/NAME-N`.
+        out: Run directory; left out, a fresh `runs/NAME-N`.
         xray: Whether `report.html` shows the network block by block, before and after training. It costs two steps of
             training, and some seconds of compilation where programs are compiled.
 
@@ -120,10 +147,10 @@ class TrainConfig(_Section):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     augment: AugmentConfig = AugmentConfig()
-    epochs: Annotated[int, Field(ge=1)] | Auto = "auto"
-    batch_size: Annotated[int, Field(ge=1)] | Auto = "auto"
+    epochs: Count | Auto = "auto"
+    batch_size: Count | Auto = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    out: str | None = None
+    out: TextOrNone = None
     xray: bool = True
 
     @classmethod
@@ -132,7 +159,12 @@ class TrainConfig(_Section):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from None
+            raise ConfigError(explain(error, cls.dotted_keys())) from None
+
+    @classmethod
+    def dotted_keys(cls) -> dict[str, FieldInfo]:
+        """Returns every setting by its dotted key, in order."""
+        return dict(_leaves(cls))
 
     def updated(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with values set by dotted key, for example `{"model.name": "small_resnet"}`."""
@@ -147,22 +179,14 @@ class TrainConfig(_Section):
 
     def with_overrides(self, assignments: Iterable[str]) -> Self:
         """Returns a copy with `"section.key=value"` assignments applied; values are TOML, else bare strings."""
-        values = self.to_dict()
+        keys, settings = self.dotted_keys(), {}
         for assignment in assignments:
             key, text = _split(assignment)
-            *sections, name = key.split(".")
-            place, owner = values, type(self)
-            for depth, section in enumerate(sections):
-                inner = _inner_section(owner, section)
-                if inner is None:
-                    raise ConfigError(nearest_key(type(self), sections[:depth], section, full=key))
-                place, owner = place.setdefault(section, {}), inner
-            if inner := _inner_section(owner, name):
-                keys = ", ".join(f"{key}.{field}" for field in inner.model_fields)
-                raise ConfigError(f"{key!r} is a section, not a value. Set one of its keys: {keys}.")
-            value = _toml_value(text)
-            place[name] = text if _is_text(owner, name) and not isinstance(value, str) else value
-        return self.parse(values)
+            if key not in keys:
+                raise ConfigError(unknown_key(key, keys))
+            value = _toml_value(key, text)
+            settings[key] = text if _is_text(keys[key]) and not isinstance(value, str) else value
+        return self.updated(settings)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as nested dictionaries of plain values, without those that are `None`."""
@@ -176,27 +200,47 @@ def settled(setting: Setting | Auto) -> Setting:
     return setting
 
 
+def _leaves(owner: type[Section], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in owner.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _leaves(field.annotation, f"{before}{name}.")
+        else:
+            yield before + name, field
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Returns what TOML holds, in a time that is bounded by its length.
+
+    Raises:
+        tomllib.TOMLDecodeError: If it is none.
+        ValueError: If it has brackets in brackets, dots or digits by the thousand.
+    """
+    # Python's parser takes the square of the number of names in a dotted key, and we have two.
+    words = re.findall(r"""[\w."'-]+""", text.replace(" ", "").replace("\t", ""))
+    if any(word.count(".") > _MOST_DOTS for word in words):
+        raise ValueError(f"a key has more than {_MOST_DOTS} dots")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its brackets are nested too deeply") from None
+
+
 def _split(assignment: str) -> tuple[str, str]:
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"A setting must be written key=value, but received {assignment!r}. Example: epochs=20")
+        raise ConfigError(f"A setting must be written key=value, but received {shown(assignment)}. Example: epochs=20")
     return key.strip(), text.strip()
 
 
-def _inner_section(owner: type[_Section], name: str) -> type[_Section] | None:
-    field = owner.model_fields.get(name)
-    inner = field.annotation if field else None
-    return inner if isinstance(inner, type) and issubclass(inner, _Section) else None
-
-
-def _is_text(owner: type[_Section], name: str) -> bool:
+def _is_text(field: FieldInfo) -> bool:
     """Whether a field takes any text, so that a column named 2020 stays a name."""
-    field = owner.model_fields.get(name)
-    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})
+    return field.annotation is str or set(get_args(field.annotation)) == {str, type(None)}
 
 
-def _toml_value(text: str) -> Any:
+def _toml_value(key: str, text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+    except ValueError:
+        raise ConfigError(f"TrainConfig: `{key}` must be shorter than what came: {shown(text)}.") from None

@@ -3,72 +3,94 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from keras_residual._errors import listed, shown
+
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
+
+_NEAR = 0.6
+"""How alike a key must be to be suggested; 1 is the same."""
+
+_BY_CHANCE = 0.15
+"""How much likelier two whole keys, which are longer, are alike by chance."""
 
 
 class ConfigError(ValueError):
     """A configuration names a key that does not exist or a value that cannot be used."""
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """Returns one line for the first key that is wrong."""
+def explain(error: ValidationError, keys: Iterable[str]) -> str:
+    """Returns one line for the first key that is wrong.
+
+    Args:
+        error: What pydantic found.
+        keys: Every key of the configuration, dotted.
+    """
+    keys = list(keys)
     problems = error.errors(include_url=False)
     first = problems[0]
-    path = _path(first["loc"], root)
     if first["type"] == "extra_forbidden":
-        return nearest_key(root, path[:-1], path[-1])
+        return unknown_key(".".join(map(str, first["loc"])), keys)
+    key = _key(first["loc"], keys)
     # A field that takes a number or "auto" reports a problem for each; together they are the rule.
-    rules = [_rule(problem) for problem in problems if _path(problem["loc"], root) == path]
+    rules = [_rule(problem) for problem in problems if _key(problem["loc"], keys) == key]
     value = first["input"]
     return (
-        f"TrainConfig: `{'.'.join(path)}` must be {' or '.join(dict.fromkeys(rules))}, "
-        f"but received {value!r} ({type(value).__name__})."
+        f"TrainConfig: `{key}` must be {' or '.join(dict.fromkeys(rules))}, "
+        f"but received {shown(value)} ({type(value).__name__})."
     )
 
 
-def nearest_key(root: type[BaseModel], sections: Sequence[str], name: str, *, full: str | None = None) -> str:
-    """Returns the message for an unknown key, with the nearest one of its section, else of the whole configuration."""
-    owner = _section(root, sections)
-    where = f" in [{'.'.join(sections)}]" if sections else ""
-    near = difflib.get_close_matches(name, list(owner.model_fields), n=1, cutoff=0.6)
-    if not near and not sections:
-        # `learning_rate` at the top: the key exists, one level down.
-        every = {key: f"{part}.{key}" for part in owner.model_fields for key in _keys(owner, part)}
-        near = [every[key] for key in difflib.get_close_matches((full or name).rpartition(".")[2], list(every), n=1)]
-    if full is not None and name in owner.model_fields:
-        return f"{'.'.join([*sections, name])!r} is a value, not a section, so there is no {full!r}."
-    hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(owner.model_fields)}."
-    return f"Unknown key {name!r}{where}.{hint}"
+def unknown_key(name: str, keys: Iterable[str]) -> str:
+    """Returns the message for a name that is no key, with the nearest ones.
+
+    Args:
+        name: What came, dotted.
+        keys: Every key of the configuration, dotted.
+    """
+    keys = list(keys)
+    inside = [key for key in keys if key.startswith(f"{name}.")]
+    if inside:
+        return f"{shown(name)} is a section, not a value. Set one of its keys: {', '.join(inside)}."
+    above = next((key for key in keys if name.startswith(f"{key}.")), None)
+    if above:
+        return f"{above!r} is a value, not a section, so there is no {shown(name)}."
+    near = _nearest(name, keys)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else f" Known: {listed(keys, len(keys))}."
+    return f"Unknown key {shown(name)}.{hint}"
 
 
-def _section(root: type[BaseModel], sections: Sequence[str]) -> type[BaseModel]:
-    for name in sections:
-        inner: Any = root.model_fields[name].annotation
-        root = inner
-    return root
+def _nearest(name: str, keys: Sequence[str]) -> list[str]:
+    """Returns the keys that are most like a name: as a whole, by the last part alone, by a word of it or its initials.
+
+    So `lr` and `optimizer.lr` lead to `optimizer.learning_rate`, and `data.batchsize` to `batch_size`.
+    """
+    name = name[:100].lower()
+    part = name.rpartition(".")[2]
+
+    def likeness(key: str) -> float:
+        last = key.rpartition(".")[2]
+        words = last.split("_")
+        if part == last or (len(words) > 1 and part == "".join(word[0] for word in words)):
+            return 1.0
+        return max(_likeness(part, last), _likeness(name, key) - _BY_CHANCE, 0.7 if part in words else 0.0)
+
+    found = {key: likeness(key) for key in keys}
+    best = max(found.values())
+    return [key for key, value in found.items() if value == best >= _NEAR][:3]
 
 
-def _keys(owner: type[BaseModel], name: str) -> list[str]:
-    return list(getattr(owner.model_fields[name].annotation, "model_fields", {}))
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def _path(location: Sequence[int | str], root: type[BaseModel]) -> list[str]:
-    """Cuts a pydantic location to the key: what follows is the alternative of a union or the place in a list."""
-    path: list[str] = []
-    owner: Any = root
-    for part in location:
-        path.append(str(part))
-        fields = getattr(owner, "model_fields", {})
-        if part not in fields:
-            break
-        owner = fields[part].annotation
-        if not hasattr(owner, "model_fields"):
-            break
-    return path
+def _key(location: Sequence[int | str], keys: Sequence[str]) -> str:
+    """Cuts a location of pydantic to the key: what follows is the alternative of a union or the place in a list."""
+    whole = ".".join(map(str, location))
+    return next((key for key in keys if whole == key or whole.startswith(f"{key}.")), whole)
 
 
 def _rule(problem: Any) -> str:
