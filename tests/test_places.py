@@ -24,7 +24,7 @@ def homeless(monkeypatch):
     for name in ("HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(pwd, "getpwuid", no_entry)
-    assert os.path.expanduser("~") == "~"
+    assert os.path.expanduser("~") == "~"  # noqa: PTH111
 
 
 @pytest.mark.any_backend

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_residual_cli import compare, convert, evaluate, failure, models, predict, residualize, show, train, xray
+from keras_residual_cli import (
+    compare,
+    convert,
+    evaluate,
+    failure,
+    models,
+    predict,
+    residualize,
+    show,
+    signals,
+    train,
+    xray,
+)
 
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (
@@ -44,7 +56,7 @@ def _make() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for command in COMMANDS:
-        app.command()(_catching_ctrl_c(command))
+        app.command()(_ending_in_order(command))
     app.callback()(_options)
     return app
 
@@ -57,27 +69,37 @@ def _options(
     """Options of the command as a whole."""
 
 
-def _catching_ctrl_c(command: Callable[..., None]) -> Callable[..., None]:
+def _ending_in_order(command: Callable[..., None]) -> Callable[..., None]:
     # Typer would end the process by itself, with another status and without a word.
     @functools.wraps(command)
     def caught(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt as interrupt:
-            raise failure.InterruptedByUser(*getattr(interrupt, "__notes__", ())) from interrupt
+            signals.ending.set()
+            raise _stopped(interrupt) from interrupt
 
     return caught
+
+
+def _stopped(interrupt: KeyboardInterrupt) -> failure.StoppedFromOutside:
+    by = interrupt.args[0] if interrupt.args else "Ctrl-C"
+    return failure.StoppedFromOutside(" ".join([f"Stopped by {by}.", *getattr(interrupt, "__notes__", ())]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     try:
-        return _make()(list(arguments), prog_name="keras-residual", standalone_mode=False) or 0
+        status = _make()(list(arguments), prog_name="keras-residual", standalone_mode=False) or 0
+        # Typer's own word for a KeyboardInterrupt outside the subcommands.
+        return failure.say("Stopped by Ctrl-C.", status=1) if status == 130 else status
     except UsageError as error:
         return failure.usage(error)
     except failure.CallError as error:
         return failure.say(str(error), status=2)
-    except (failure.InterruptedByUser, KeyboardInterrupt) as error:
-        return failure.say(" ".join(["Stopped by Ctrl-C.", *map(str, error.args)]), status=1)
+    except KeyboardInterrupt as interrupt:
+        return failure.say(str(_stopped(interrupt)), status=1)
+    except failure.StoppedFromOutside as stopped:
+        return failure.say(str(stopped), status=1)
     except Exception as error:
         return failure.work(error)

@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 def start_keras() -> None:
@@ -28,7 +28,8 @@ def start_keras() -> None:
         from keras_residual._errors import printable
 
         said = printable(f"Backend: {backend.CHOICE.backend} ({backend.CHOICE.reason})")
-        print(_dim(said), file=sys.stderr)
+        with suppress(OSError):  # nobody listens
+            print(_dim(said), file=sys.stderr, flush=True)
 
 
 @contextmanager

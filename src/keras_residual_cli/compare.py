@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -15,10 +15,7 @@ from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import reading_the_call
-from keras_residual_cli.output import output, print_json
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from keras_residual_cli.output import Words, output, print_json, print_table
 
 # Column of the results: its title and how a value is shown.
 _COLUMNS = {
@@ -80,15 +77,15 @@ def compare(
             console.print(note, markup=False, soft_wrap=True)
         with _watching(console, settings.depths) as on_row:
             done = comparison(dataset, settings, out=out, on_row=on_row)
-        console.print(_table(done.results))
+        print_table(console, _table(done.results))
         directory = shlex.quote(str(done.run_directory))
-        console.print(f"In {directory}: results.csv, results.json, compare.png", soft_wrap=True)
+        console.say(f"In {directory}: results.csv, results.json, compare.png")
         if as_json:
             print_json(done.results)
 
 
 @contextmanager
-def _watching(console: Console, depths: tuple[int, ...]) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _watching(console: Words, depths: tuple[int, ...]) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yields what shows a finished net: a line, and in a terminal a bar below the lines."""
     columns = (TextColumn("training"), BarColumn(), TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
@@ -96,7 +93,7 @@ def _watching(console: Console, depths: tuple[int, ...]) -> Iterator[Callable[[d
 
         def on_row(row: dict[str, Any]) -> None:
             shown = "  ".join(f"{_COLUMNS[key][0]} {text}" for key, text in _cells(row).items() if key in _IN_LINE)
-            console.print(f"depth {row['depth']:>3}  {row['net']:<8}  {shown}", soft_wrap=True)
+            console.say(f"depth {row['depth']:>3}  {row['net']:<8}  {shown}")
             progress.advance(task, row["depth"])
 
         yield on_row
@@ -105,7 +102,7 @@ def _watching(console: Console, depths: tuple[int, ...]) -> Iterator[Callable[[d
 def _table(results: dict[str, Any]) -> Table:
     table = Table(
         title=f"{results['data']}: nets of width {results['width']}, {results['epochs']} epochs",
-        caption="gradient: norm of dLoss/dInput on a test batch",
+        caption="gradient: norm of dLoss/dInput on a test batch; seconds: of all work on a net, with compiling",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,

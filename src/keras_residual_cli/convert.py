@@ -58,7 +58,7 @@ def convert(
         with _atomic.replacing(out) as beside:
             made.save(beside)
         classes = made.output_shape[-1]
-        console.print(f"{out}: {model} with {classes} classes, pictures {made.input_shape[1:]} with values 0..255")
+        console.say(f"{out}: {model} with {classes} classes, pictures {made.input_shape[1:]} with values 0..255")
         if as_json:
             print_json({"model": str(out), "architecture": model, "classes": classes, "params": made.count_params()})
 

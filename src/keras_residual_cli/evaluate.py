@@ -52,6 +52,6 @@ def evaluate(
             console.print(note, markup=False, soft_wrap=True)
         found = evaluation.evaluate(saved, dataset)
         for key, value in found.items():
-            console.print(f"{_WORDS[key]:<22} {value if key == 'examples' else f'{value:.4f}'}")
+            console.say(f"{_WORDS.get(key, key):<22} {value if key == 'examples' else f'{value:.4f}'}")
         if as_json:
             print_json({**found, "notes": list(dataset.notes)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -10,13 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from keras_residual_cli.output import printable
+
+_LONGEST = 4000
+"""The most characters of a line; the library's messages have no more."""
+
 
 class CallError(Exception):
     """The call was wrong; the text says how to put it right."""
 
 
-class InterruptedByUser(Exception):  # noqa: N818 - no error
-    """Ctrl-C; the arguments say what was kept."""
+class StoppedFromOutside(Exception):  # noqa: N818 - no error
+    """Ctrl-C or a signal; the text says which, and what was kept."""
 
 
 @contextmanager
@@ -30,7 +36,10 @@ def reading_the_call() -> Iterator[None]:
 
 def say(text: str, *, status: int) -> int:
     """Prints one line on standard error and returns the status."""
-    print(f"keras-residual: {' '.join(text.split())}", file=sys.stderr)
+    text = printable(" ".join(text.split()))
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
+    with contextlib.suppress(OSError):  # nobody to hear it; the status says it too
+        print(f"keras-residual: {text}", file=sys.stderr, flush=True)
     return status
 
 
@@ -49,7 +58,11 @@ def work(error: Exception) -> int:
         return say(str(error), status=1)
     if isinstance(error, OSError):
         return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", status=1)
-    handle, path = tempfile.mkstemp(prefix="keras-residual-", suffix="-log.txt")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write("".join(traceback.format_exception(error)))
-    return say(f"unexpected {type(error).__name__}: {error}. The traceback is in {path}", status=1)
+    text = f"unexpected {type(error).__name__}: {error}."
+    try:
+        handle, path = tempfile.mkstemp(prefix="keras-residual-", suffix="-log.txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write("".join(traceback.format_exception(error)))
+    except OSError:  # a full disk, or no folder for temporary files
+        return say(f"{text} The traceback could not be written.", status=1)
+    return say(f"{text} The traceback is in {path}", status=1)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import CallError, reading_the_call
-from keras_residual_cli.output import output, print_json
+from keras_residual_cli.output import Words, output, print_json, print_table
 
 # Signs with which spreadsheets have a formula begin, some after what they pass over.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -42,7 +41,7 @@ def predict(
         rows = [_row(answer) for answer in prediction.predict(saved, x, names)]
         if csv_file is not None:
             _atomic.write_text(csv_file, _csv(rows))
-            console.print(f"Wrote {len(rows)} answers to {csv_file}", soft_wrap=True)
+            console.say(f"Wrote {len(rows)} answers to {csv_file}")
         elif not as_json:
             _show(rows, console)
         if as_json:
@@ -75,11 +74,10 @@ def _no_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _show(rows: list[dict[str, Any]], console: Console) -> None:
+def _show(rows: list[dict[str, Any]], console: Words) -> None:
     table = Table(box=None, pad_edge=False)
     for key in rows[0]:
         table.add_column(key, justify="left" if key in ("file", "class") else "right", overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
-    # A pipe has no width: nothing is to be folded there.
-    console.print(table, width=None if console.is_terminal else 10_000, markup=False)
+    print_table(console, table)

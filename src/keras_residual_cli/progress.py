@@ -7,20 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from keras_residual.training.fit import describe_epoch
+from keras_residual_cli.output import Words
 
 
 @contextmanager
-def watching(console: Console, *, epochs: int, steps: int) -> Iterator[keras.callbacks.Callback]:
+def watching(console: Words, *, epochs: int, steps: int) -> Iterator[keras.callbacks.Callback]:
     """Yields the callback that shows the training; the bar is gone from the terminal however the training ends."""
     if not console.is_terminal:
         yield _Lines(console, epochs)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -32,14 +32,14 @@ def watching(console: Console, *, epochs: int, steps: int) -> Iterator[keras.cal
 
 
 class _Lines(keras.callbacks.Callback):
-    def __init__(self, console: Console, epochs: int) -> None:
+    def __init__(self, console: Words, epochs: int) -> None:
         super().__init__()
         self._console = console
         self._epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         row = {"epoch": epoch + 1, **(logs or {})}
-        self._console.print(describe_epoch(row, of=self._epochs), highlight=False, soft_wrap=True)
+        self._console.say(describe_epoch(row, of=self._epochs))
 
 
 class _Bar(keras.callbacks.Callback):

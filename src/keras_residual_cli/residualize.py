@@ -37,11 +37,11 @@ def residualize(
             model = load_keras_model(source, compiled=True)
             plan = suggest_groups(model, every=every)
             renewed = residualize(model, groups=plan, start=start, scale=scale, verbose=False)
-        console.print(report(plan, model, renewed, start), markup=False, soft_wrap=True)
+        console.say(report(plan, model, renewed, start))
         if not dry_run:
             with _atomic.replacing(target) as beside:
                 renewed.save(beside)
-            console.print(f"Wrote {target}", markup=False, soft_wrap=True)
+            console.say(f"Wrote {target}")
         if as_json:
             print_json(plan.to_dict() | {"written": None if dry_run else str(target)})
 

@@ -6,7 +6,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
@@ -25,7 +24,10 @@ def show(
             metavar="NAME", help="A network, or its weights as NAME.TAG; also as torchvision or KerasHub call it."
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Say everything, of each set of weights too; else what fits on a screen.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, with everything.")] = False,
 ) -> None:
     """Say what a network is, what it costs, and which pretrained weights there are."""
     with output(as_json) as console:
@@ -57,15 +59,41 @@ def show(
                 }
             )
             return
-        print_table(console, _facts(architecture, words | _costs(drawn, papers(config))))
-        for weights in sets:
+        facts = words | _costs(drawn, papers(config))
+        if tag and not full:
+            print_table(console, _facts(sets[0].name, _weights(sets[0])))
+            console.say(f"The network itself: keras-residual show {architecture}. Both: --full")
+            return
+        print_table(console, _facts(architecture, facts if full else _folded(facts, drawn, sets)))
+        for weights in sets if full else ():
+            console.print()
             print_table(console, _facts(weights.name, _weights(weights)))
-        if not sets:
-            console.print("No pretrained weights.")
+        if full and not sets:
+            console.say("No pretrained weights.")
+
+
+def _folded(facts: dict[str, str], drawn: Blueprint, sets: list[PretrainedWeights]) -> dict[str, str]:
+    """Returns what fits on a screen of 80 by 24: the stages on one line, the weights on another."""
+    facts = facts | {"pretrained": _summary(sets)}
+    if "blocks in stages" not in facts:
+        return facts
+    maps = ", ".join(map(_by, drawn.maps.values()))
+    stages = {"blocks in stages": f"{facts['blocks in stages']}: {maps}"}
+    return {key: text for key, text in (facts | stages).items() if key not in ("channels after stages", "maps")}
+
+
+def _summary(sets: list[PretrainedWeights]) -> str:
+    """Returns how many sets of weights there are, and the best."""
+    if not sets:
+        return "none"
+    count = f"{len(sets)} set{'' if len(sets) == 1 else 's'}"
+    found = [(result.top1, weights.tag, result.size) for weights in sets for result in weights.results]
+    best = "; best .{1}: {0:.2f} at {2}".format(*max(found)) if found else ""
+    return f"{count}, see --full{best}"
 
 
 def _facts(title: str, facts: dict[str, str]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, show_header=False, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in facts.items():

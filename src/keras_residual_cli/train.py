@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import reading_the_call
-from keras_residual_cli.output import output, print_json
+from keras_residual_cli.output import output, print_json, print_text
 
 
 def train(
@@ -28,13 +29,28 @@ def train(
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="COLUMN", help="Column of a table to be predicted.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the data.", show_default="by the data")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(metavar="N", help="Examples in a step.", show_default="by the data")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Highest learning rate.", show_default="by the kind of data")
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(metavar="PIXELS", help="Edge to which pictures are scaled.", show_default="by the data"),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything random.", show_default="0")] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example optimizer.learning_rate=0.01."),
+        typer.Option("--set", metavar="KEY=VALUE", help="Any setting, for example augment.flip=true."),
     ] = None,
-    config: Annotated[str | None, typer.Option(metavar="FILE", help="Settings to begin with, a TOML file.")] = None,
-    print_config: Annotated[bool, typer.Option("--print-config", help="Print all settings and stop.")] = False,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Settings to begin with: a TOML file, or the directory of an earlier run."),
+    ] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print every setting with its value and meaning, and stop.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
     """Train a residual network on DATA and leave a run directory with model, history, metrics and report."""
@@ -43,39 +59,53 @@ def train(
             start_keras()
             from keras_residual.training import train as training
             from keras_residual.training.config import TrainConfig
-            from keras_residual.training.config_file import read_config, to_toml
+            from keras_residual.training.config_file import config_for_new_run, to_toml
             from keras_residual_cli.progress import watching
 
-            named = {"data.source": data, "data.target": target, "model.name": model, "out": out}
-            numbers = {"epochs": epochs, "seed": seed}
-            chosen = (read_config(config) if config else TrainConfig()).updated(
-                {key: value for key, value in (named | numbers).items() if value is not None}
+            asked = {
+                "data.source": data,
+                "data.target": target,
+                "data.image_size": image_size,
+                "model.name": model,
+                "optimizer.learning_rate": learning_rate,
+                "batch_size": batch_size,
+                "epochs": epochs,
+                "seed": seed,
+                "out": out,
+            }
+            chosen = (config_for_new_run(config, source=data) if config else TrainConfig()).updated(
+                {key: value for key, value in asked.items() if value is not None}
             )
             prepared = training.prepare(chosen.with_overrides(settings or ()))
         if print_config:
             if as_json:
                 print_json(prepared.config.to_dict())
             else:
-                typer.echo(to_toml(prepared.config), nl=False)
+                print_text(to_toml(prepared.config))
             return
         dataset, settled = prepared.dataset, prepared.config
-        console.print(
+        epochs_in_words = f"{prepared.epochs} epoch{'s' if prepared.epochs > 1 else ''}"
+        console.say(
             f"Training {settled.model.name} on {dataset.name}: {len(prepared.learn)} examples to learn from, "
-            f"{len(prepared.choose)} to choose the best of {prepared.epochs} epochs, {len(dataset.y_test)} to test",
-            soft_wrap=True,
+            f"{len(prepared.choose)} to choose the best of {epochs_in_words}, {len(dataset.y_test)} to test"
         )
         for note in dataset.notes:
             console.print(note, markup=False, soft_wrap=True)
         with watching(console, epochs=prepared.epochs, steps=prepared.steps) as callback:
             result = training.train(prepared, callbacks=[callback])
         metrics = result.metrics
-        found = (
-            f"accuracy {100 * metrics['test_accuracy']:.2f} %"
-            if dataset.classes
-            else f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g}"
-        )
         directory = shlex.quote(str(result.run_directory))
-        console.print(f"Test {found} on {len(dataset.y_test)} examples, epoch {result.best_epoch}", soft_wrap=True)
-        console.print(f"Took {metrics['train_seconds']:.1f} s. Report: {directory}/report.html", soft_wrap=True)
+        console.say(f"Test {_found(metrics)} on {len(dataset.y_test)} examples, epoch {result.best_epoch}")
+        compiled = metrics["compile_seconds"] or 0
+        compiling = f", {compiled:.1f} of them to compile" if compiled >= 1 else ""
+        console.say(f"Took {metrics['train_seconds']:.1f} s{compiling}. Report: {directory}/report.html")
         if as_json:
             print_json({**metrics, "run_directory": str(result.run_directory)})
+
+
+def _found(metrics: Mapping[str, Any]) -> str:
+    if "test_accuracy" not in metrics:
+        return f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g}"
+    majority = metrics.get("test_majority")
+    beside = "" if majority is None else f" (always the commonest class: {100 * majority:.2f} %)"
+    return f"accuracy {100 * metrics['test_accuracy']:.2f} %{beside}"

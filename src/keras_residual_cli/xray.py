@@ -57,12 +57,12 @@ def xray(
         x, y = dataset.x_test[:examples].astype("float32"), dataset.y_test[:examples]
         loss = loss_for(saved, x, classes=bool(dataset.classes))
         report = look(saved.model, x, y if dataset.classes else y[:, None], loss, quantities=asked)
-        console.print(str(report), markup=False)
+        console.say(str(report))
         if plan is not None:
-            console.print(str(plan), markup=False)
+            console.say(str(plan))
         if html is not None:
             report.to_html(html)
-            console.print(f"Wrote {html}", markup=False, soft_wrap=True)
+            console.say(f"Wrote {html}")
         if as_json:
             found = finite(report.to_dict())
             print_json(found if plan is None else {**found, "suggested": plan.to_dict()})

@@ -1,14 +1,24 @@
 """Runs that end early: a full disk, a read-only place, Ctrl-C. What was complete is kept and said."""
 
+import contextlib
+import fcntl
 import os
+import pty
+import re
 import signal
 import subprocess
+import sys
+import termios
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from cli.command import PROGRAM, environment, fingerprint, run, said
+from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.saved import load_saved
+from keras_residual.training.stopped import keeping
 from keras_residual_cli import app
 
 
@@ -86,27 +96,148 @@ def heeding_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heeding_ctrl_c")
-def test_ctrl_c_keeps_what_was_complete(tmp_path):
-    process = subprocess.Popen(
-        [*PROGRAM, "train", "wine", "--epochs", "5000", "--out", "run"],
+def start(tmp_path, *arguments, **how):
+    """Starts the command with words that come as they are said."""
+    return subprocess.Popen(
+        [*PROGRAM, "train", "wine", "--epochs", "5000", "--set", "xray=false", "--out", "run", *arguments],
         cwd=tmp_path,
         env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | how,
     )
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGINT, "Ctrl-C"),
+        pytest.param(signal.SIGTERM, "SIGTERM", marks=pytest.mark.any_backend),
+        pytest.param(signal.SIGHUP, "SIGHUP", marks=pytest.mark.any_backend),
+    ],
+)
+def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
+    process = start(tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert [line for line in errors.splitlines() if not line.startswith("Backend: ")] == [
-        "keras-residual: Stopped by Ctrl-C. Kept in run: model.keras, history.csv."
+        f"keras-residual: Stopped by {name}. Kept in run: model.keras, history.csv."
     ]
+    assert (tmp_path / "run" / "log.txt").read_text().splitlines()[-1].endswith(f" Stopped by {name}.")
     assert epochs_in(tmp_path / "run" / "history.csv") >= 2
+    if number != signal.SIGINT:
+        return
     # What was kept can be used like the result of a whole run.
     done = run("evaluate", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert said(done)[0].startswith("Test loss")
+
+
+ENOUGH = 10
+"""Seconds in which the command has ended: a fifth of one on a machine that has nothing else to do."""
+
+
+@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.parametrize("when", [b"compiling", b"epoch [0-9]+/"], ids=["first step", "later"])
+def test_ctrl_c_in_a_terminal(when, tmp_path):
+    master, slave = pty.openpty()
+    process = start(
+        tmp_path, "--set", "batch_size=128", stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(slave)
+    shown, asked = b"", 0.0
+    while True:
+        try:
+            shown += os.read(master, 65536)
+        except OSError:  # the other side is closed
+            break
+        if not asked and re.search(when, shown):
+            os.write(master, b"\x03")
+            asked = time.monotonic()
+    assert process.wait(timeout=120) == 1
+    assert time.monotonic() - asked < ENOUGH
+    said_last = shown.splitlines()[-1].rpartition(b"keras-residual: ")[2]
+    # The very first moment is before there is a run directory.
+    kept = rb"( run holds nothing of use yet\.| Kept in run: model\.keras, history\.csv\.)"
+    assert re.fullmatch(rb"Stopped by Ctrl-C\." + kept + (b"?" if when == b"compiling" else b""), said_last)
+    assert b"\x1b[?25h" in shown  # the cursor is there again
+
+
+@pytest.mark.any_backend
+def test_an_interrupt_that_keras_swallows_comes_again_at_the_next_batch(tmp_path):
+    directory = RunDirectory(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+
+    def work(look):
+        with keeping(directory) as heeding:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            getattr(heeding, look)(0)
+            pytest.fail("went on")
+
+    for look in ("on_train_batch_begin", "on_train_batch_end", "on_test_batch_begin", "on_epoch_end"):
+        with pytest.raises(KeyboardInterrupt) as caught:
+            work(look)
+        assert caught.value.__notes__ == [f"{tmp_path} holds nothing of use yet."]
+    # At the end of the work at the latest.
+    with pytest.raises(KeyboardInterrupt), keeping(directory), contextlib.suppress(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert directory.log_file.read_text().count("Stopped by Ctrl-C.\n") == 5
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.any_backend
+def test_another_thread_trains_without_touching_signals(tmp_path):
+    before, seen = signal.getsignal(signal.SIGINT), []
+
+    def work():
+        with keeping(RunDirectory(tmp_path)):
+            seen.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+# One call of C in which Python looks at no signal, as when a program is compiled.
+DEAF = """
+import hashlib, sys, types
+from keras_residual_cli import signals
+stopped = types.ModuleType("keras_residual.training.stopped")
+stopped.leave = lambda by: [f"Kept when {by} came."]
+sys.modules["keras_residual.training.stopped"] = stopped
+signals.heed()
+print("deaf now", flush=True)
+hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+@pytest.mark.any_backend
+@pytest.mark.usefixtures("heeding_ctrl_c")
+@pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
+def test_work_that_does_not_notice_is_ended_at_once(number, name):
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "deaf now\n"
+    time.sleep(0.5)  # until it is
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=ENOUGH)
+    assert (process.returncode, errors) == (1, f"keras-residual: Stopped by {name}. Kept when {name} came.\n")
+
+
+@pytest.mark.any_backend
+def test_what_the_caller_has_switched_off_stays_off(tmp_path):
+    # As nohup does, and a shell for what runs in the background.
+    ignoring = lambda: [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGHUP, signal.SIGINT)]  # noqa: E731
+    process = start(tmp_path, "--epochs", "3", preexec_fn=ignoring)
+    for line in process.stdout:
+        if line.startswith("epoch 1/"):
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors

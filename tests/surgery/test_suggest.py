@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
 import pytest
 from keras import layers
 
+from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import suggest_groups
 from surgery.plain_nets import conv_net, dense_net, nested_net, sequence_net, two_towers
 
@@ -170,6 +172,18 @@ def test_a_plan_as_text_and_as_data() -> None:
         "output_shape": (None, 5),
         "activation": "relu",
     }
+
+
+def test_a_plan_in_a_notebook_holds_the_same_and_no_html_of_others() -> None:
+    group = Group("<b>", ("a", "x\x1b[2J"), "projection", (None, 4), (None, 8), "relu")
+    shown = ResidualPlan((group,), (("<i>", "called & more"),))._repr_html_()
+    cells = re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>|<caption[^>]*>([^<]*)</caption>", shown)
+    assert [first or second for first, second in cells] == [
+        *("1 shortcut", "Residual", "layers", "shortcut", "shape"),
+        *("&lt;b&gt;", r"a, x\x1b[2J → relu", "projection", "4 → 8"),
+        *("Left alone", "&lt;i&gt;", "called &amp; more"),
+    ]
+    assert "\x1b" not in str(ResidualPlan((group,)))
 
 
 def test_every_is_a_whole_number() -> None:

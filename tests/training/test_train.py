@@ -2,12 +2,15 @@
 
 import json
 import re
+import sys
+import types
 
 import keras
 import numpy as np
 import pytest
 
 from keras_residual.training import train as training
+from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
 from keras_residual.training.evaluate import evaluate, load_test_data
@@ -23,6 +26,7 @@ KEYS = [
     "params",
     "epochs",
     "train_seconds",
+    "compile_seconds",
     "examples_per_second",
     "test_loss",
     "test_accuracy",
@@ -87,7 +91,7 @@ def test_one_seed_one_result(tmp_path):
     small = ["model.drop_path_rate=0.2", "data.test_fraction=0.8"]  # few pictures, and every kind of randomness
     first = training.train(config(tmp_path / "a", "digits", "epochs=1", *small))
     again = training.train(config(tmp_path / "b", "digits", "epochs=1", *small))
-    timeless = {"train_seconds", "examples_per_second"}
+    timeless = {"train_seconds", "compile_seconds", "examples_per_second"}
     assert {key: value for key, value in first.metrics.items() if key not in timeless} == {
         key: value for key, value in again.metrics.items() if key not in timeless
     }
@@ -145,8 +149,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
     run = tmp_path / "run"
     message = (
-        "Training stopped: the loss of epoch 2 is not a finite number (nan). Try a smaller learning rate, for example "
-        f"--set optimizer.learning_rate=0.0001. Kept in {run}: model.keras, history.csv."
+        "Training stopped: the loss is nan from step 1 of epoch 2 on. What decides the size of a step: "
+        "optimizer.learning_rate 0.001, optimizer.weight_decay 0.05, batch_size 16. Change it with --set KEY=VALUE. "
+        f"Kept in {run}: model.keras, history.csv."
     )
     with pytest.raises(TrainingStopped, match=f"^{re.escape(message)}$"):
         training.train(config(tmp_path), callbacks=[Poison()])
@@ -189,3 +194,66 @@ def test_a_full_disk_is_known_by_whatever_reports_it(error, full):
     wrapped = RuntimeError("while saving")
     wrapped.__cause__ = error
     assert is_disk_full(wrapped) is full
+
+
+def test_the_step_in_which_the_loss_is_lost_is_named_with_what_the_run_was_told(tmp_path):
+    # No learning rate is at fault here, and the message does not say so. Once a step is all that it takes.
+    settings = config(tmp_path, "wine", "optimizer.weight_decay=1e30", "xray=false")
+    with pytest.raises(TrainingStopped, match=r"the loss is (nan|inf) from step [2-8] of epoch 1 on\. ") as caught:
+        training.train(settings)
+    assert "optimizer.learning_rate 0.001, optimizer.weight_decay 1e+30, batch_size 16." in str(caught.value)
+    assert "holds nothing of use yet" in str(caught.value)
+    (line,) = (tmp_path / "run" / "log.txt").read_text().splitlines()[1:]
+    assert "Stopped: the loss is" in line
+
+
+@pytest.mark.any_backend
+def test_speed_is_that_of_a_usual_step_whatever_was_compiled_and_waited_for(monkeypatch, tmp_path):
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    record = Record(RunDirectory(tmp_path), Assembled(None, None))
+    assert record.speed(32) == {"compile_seconds": None, "examples_per_second": None}
+    # A step that compiles, usual ones, and one in which the lid of the laptop was down for an hour.
+    for step, seconds in enumerate([12.5, 0.5, 0.5, 3600.0, 0.5]):
+        record.on_train_batch_begin(step)
+        now[0] += seconds
+        record.on_train_batch_end(step, {"loss": 1.0})
+        now[0] += 100.0  # between steps
+    for step, seconds in enumerate([4.25, 0.25, 0.25]):
+        record.on_test_batch_begin(step)
+        now[0] += seconds
+        record.on_test_batch_end(step)
+    assert record.speed(32) == {"compile_seconds": 16.0, "examples_per_second": 64.0}
+
+
+@pytest.mark.any_backend
+def test_a_result_is_a_table_in_a_notebook(tmp_path):
+    metrics = {"model": "<b>net</b>", "data": "d", "test_accuracy": 0.87654321, "versions": {"keras": "3"}}
+    shown = training.TrainResult(tmp_path / "<run>", metrics, [], 3)._repr_html_()
+    assert "&lt;b&gt;net&lt;/b&gt; on d, epoch 3 kept in" in shown
+    assert "&lt;run&gt;" in shown
+    assert '<td style="text-align: left">0.876543</td>' in shown
+    assert "versions" not in shown
+
+
+class Kernel:
+    """What a notebook's kernel offers of IPython, and all that was displayed."""
+
+    def __init__(self):
+        self.shown = []
+        self.display = types.SimpleNamespace(HTML=str, display=self._display)
+        self.get_ipython = lambda: types.SimpleNamespace(kernel=object())
+
+    def _display(self, text, *, display_id):
+        self.shown.append(text)
+        return types.SimpleNamespace(update=self.shown.append)
+
+
+def test_in_a_notebook_a_bar_shows_how_far_it_is(tmp_path, monkeypatch):
+    kernel = Kernel()
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    monkeypatch.setitem(sys.modules, "IPython.display", kernel.display)
+    training.train(config(tmp_path, "wine", "xray=false"))
+    assert kernel.shown[0] == '<progress value="0" max="16"></progress> the first step, which compiles'
+    numbers = "".join(rf"  {key} \d+\.\d+" for key in ("loss", "val_loss", "accuracy", "val_accuracy"))
+    assert re.fullmatch(rf'<progress value="16" max="16"></progress> epoch 2/2{numbers}', kernel.shown[-1])

@@ -216,4 +216,4 @@ def check_input_shape(owner: str, shape: Any, form: str, length: int) -> None:
 
 
 def _is_size(size: object) -> bool:
-    return size is None or (isinstance(size, (int, np.integer)) and not isinstance(size, bool) and size >= 1)
+    return size is None or (isinstance(size, (int, np.integer)) and not isinstance(size, bool) and int(size) >= 1)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from keras_residual._errors import printable
+from keras_residual._notebook import html_table
 from keras_residual.layers.shapes import Shape
 
 
@@ -30,11 +32,19 @@ class Group:
     activation: str | None = None
 
     def __str__(self) -> str:
+        return f"{printable(self.name)}: {self._inside}; {self.shortcut}, {self._shapes}"
+
+    @property
+    def _inside(self) -> str:
         behind = f" → {self.activation}" if self.activation else ""
+        return f"{', '.join(map(printable, self.layers))}{behind}"
+
+    @property
+    def _shapes(self) -> str:
         shapes = _sizes(self.input_shape)
         if self.output_shape != self.input_shape:
             shapes += f" → {_sizes(self.output_shape)}"
-        return f"{self.name}: {', '.join(self.layers)}{behind}; {self.shortcut}, {shapes}"
+        return shapes
 
 
 @dataclass(frozen=True)
@@ -63,11 +73,21 @@ class ResidualPlan:
         return {"groups": [asdict(group) for group in self.groups], "left_alone": dict(self.left_alone)}
 
     def __str__(self) -> str:
-        count = f"{len(self)} shortcut{'' if len(self) == 1 else 's'}"
-        lines = [count + (":" if self.groups else ""), *(f"  {group}" for group in self.groups)]
+        lines = [self._count + (":" if self.groups else ""), *(f"  {group}" for group in self.groups)]
         if self.left_alone:
             lines += ["left alone:", *(f"  {names}: {reason}" for names, reason in _by_reason(self.left_alone))]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Returns the same as tables for a notebook."""
+        header = ("Residual", "layers", "shortcut", "shape")
+        rows = [(group.name, group._inside, group.shortcut, group._shapes) for group in self.groups]
+        plan = html_table(self._count, rows, header if rows else ())
+        return plan + (html_table("Left alone", _by_reason(self.left_alone)) if self.left_alone else "")
+
+    @property
+    def _count(self) -> str:
+        return f"{len(self)} shortcut{'' if len(self) == 1 else 's'}"
 
 
 def _sizes(shape: Shape) -> str:
@@ -77,4 +97,4 @@ def _sizes(shape: Shape) -> str:
 def _by_reason(left_alone: tuple[tuple[str, str], ...]) -> Iterator[tuple[str, str]]:
     reasons = dict.fromkeys(reason for _, reason in left_alone)
     for reason in reasons:
-        yield ", ".join(name for name, why in left_alone if why == reason), reason
+        yield ", ".join(printable(name) for name, why in left_alone if why == reason), reason

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_residual._backend import input_gradient
+from keras_residual._errors import printable
 from keras_residual.data import Batches, Dataset
 from keras_residual.training.assemble import moments, standardised
 from keras_residual.training.compare_depth import by_depth
@@ -20,6 +21,7 @@ from keras_residual.training.compare_nets import plain_net, residual_net
 from keras_residual.training.compare_settings import Settings
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.scores import score
+from keras_residual.training.stopped import Heeding, keeping
 
 NETS = {"plain": plain_net, "residual": residual_net}
 STEPS = 660  # with 128 examples a step: 60 passes over the digits
@@ -71,6 +73,7 @@ def compare(
 
     Raises:
         FileExistsError: If `out` is in use.
+        TrainingStopped: If it ended before its time; the text says what was kept.
         KeyboardInterrupt: On Ctrl-C, with a note about what was kept.
 
     Reference:
@@ -90,16 +93,15 @@ def compare(
         "seed": settings.seed,
         "backend": keras.backend.backend(),
     }
-    files = ComparisonFiles(RunDirectory.create(out, name=f"compare-{dataset.name}").path, facts)
-    try:
+    run = RunDirectory.create(out, name=f"compare-{dataset.name}")
+    files, nets = ComparisonFiles(run.path, facts), len(NETS) * len(settings.depths)
+    with keeping(run, lambda: f"{printable(run.path)} holds {len(files.rows)} of {nets} nets.") as heeding:
         for depth in settings.depths:
             for net in NETS:
-                row = _measure(net, depth, examples, settings, epochs=epochs, rate=rate)
+                row = _measure(net, depth, examples, settings, epochs=epochs, rate=rate, heeding=heeding)
+                heeding.check()
                 files.add(row)
                 on_row(row)
-    except KeyboardInterrupt as interrupt:
-        interrupt.add_note(f"{files.path} holds {len(files.rows)} of {len(NETS) * len(settings.depths)} nets.")
-        raise
     return Comparison(files.path, files.results)
 
 
@@ -139,7 +141,9 @@ class _Examples:
         return score(outputs, y, classes=self.classes)
 
 
-def _measure(name: str, depth: int, examples: _Examples, settings: Settings, *, epochs: int, rate: float) -> Row:
+def _measure(
+    name: str, depth: int, examples: _Examples, settings: Settings, *, epochs: int, rate: float, heeding: Heeding
+) -> Row:
     started = time.perf_counter()
     inputs = examples.x_train.shape[1]
     net: Any = NETS[name](
@@ -158,7 +162,7 @@ def _measure(name: str, depth: int, examples: _Examples, settings: Settings, *, 
     rows = slice(0, examples.batch_size)
     batch = (examples.x_test[rows], examples.target(examples.y_test[rows]), examples.loss())
     gradient_start, start = gradient_norm(net, examples), by_depth(net, *batch, "start")
-    net.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+    net.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[heeding])
     on_test = examples.score(net, examples.x_test, examples.y_test)
     key = "test_accuracy" if examples.classes else "test_rmse"
     return {

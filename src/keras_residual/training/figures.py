@@ -14,6 +14,7 @@ from keras_residual._optional import require
 # Drawn in a colour that nothing else has, then replaced by the page's: right in a light page and in a dark one.
 INK = "#010203"
 TRAINING, VALIDATION = "#2a78d6", "#d9730d"
+MOST_DOTS = 2000
 STYLE = {
     "font.size": 11,
     "font.family": "sans-serif",
@@ -66,12 +67,16 @@ def curves(history: Sequence[Mapping[str, float]], key: str, *, best_epoch: int,
 
 
 def predicted_against_true(truth: np.ndarray, answers: np.ndarray, *, name: str) -> str:
-    """Returns a dot for each test example, and the line on which perfect answers would lie."""
+    """Returns a dot for each test example, of many for some of them, and the line of perfect answers."""
+    count = len(truth)
+    rows = np.unique(np.linspace(0, count - 1, min(count, MOST_DOTS)).astype(int))
+    truth, answers = truth[rows], answers[rows]
+    label = "test examples" if len(rows) == count else f"{len(rows):,} of {count:,} test examples"
 
     def draw(axes: Any) -> None:
         ends = [float(min(truth.min(), answers.min())), float(max(truth.max(), answers.max()))]
         axes.plot(ends, ends, color=INK, linewidth=0.8, linestyle=":", label="perfect answers")
-        axes.plot(truth, answers, "o", color=TRAINING, markersize=4, alpha=0.6, label="test examples")
+        axes.plot(truth, answers, "o", color=TRAINING, markersize=4, alpha=0.6, label=label)
         axes.set_xlabel("true value")
         axes.set_ylabel("answer of the model")
         axes.legend()

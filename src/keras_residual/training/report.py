@@ -10,17 +10,35 @@ from typing import Any
 import numpy as np
 
 from keras_residual import _atomic
+from keras_residual._errors import printable
 from keras_residual._optional import require
 from keras_residual.data import Dataset
 from keras_residual.training.figures import curves, predicted_against_true
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.training.scores import confusion
 from keras_residual.xray.page.render import head, section
 from keras_residual.xray.report import XrayReport
 
 # More classes make a table that no screen holds; the report then lists the commonest confusions.
 MOST_CLASSES_IN_TABLE = 20
+MOST_CLASSES_IN_LIST = 50
+MOST_CONFUSIONS = 20
 MOST_MISTAKES = 24
+
+MEANINGS = {
+    "test_loss": "how wrong the answers are, with how sure the model was of them; lower is better",
+    "test_accuracy": "share of right answers",
+    "test_majority": "accuracy of always answering the commonest class",
+    "test_precision": "of the answers that name a class, the share that is right; mean over the classes",
+    "test_recall": "of the examples of a class, the share that is recognised; mean over the classes",
+    "test_auc": "how often an example of a class gets more of it than another example: 1 is perfect, 0.5 is chance",
+    "test_rmse": "root of the mean squared error, in the target's unit",
+    "test_mae": "mean absolute error, in the target's unit",
+    "test_r2": "share of the variation that the answers explain: 0 is no better than the mean",
+    "train_seconds": "from the first step to the last, with validation, saving and every pause",
+    "compile_seconds": "by which the first steps took longer than the usual ones",
+    "examples_per_second": "in a usual step: the median, without what was compiled and without pauses",
+}
+"""What the numbers of a run mean, by their keys in `metrics.json`."""
 
 
 def write_report(
@@ -52,26 +70,21 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    content = {
+    classes = dataset.task == "classification"
+    content: dict[str, Any] = {
+        "title": f"{printable(metrics['model'])} on {printable(metrics['data'])}",
+        "kind": dataset.kind,
+        "examples": len(dataset.y_test),
         "metrics": metrics,
-        "dataset": dataset,
+        "meanings": MEANINGS,
         "best_epoch": best_epoch,
         "loss_curve": curves(history, "loss", best_epoch=best_epoch, name="loss"),
-        "accuracy_curve": None,
-        "scatter": None,
-        "classes": [],
-        "confusions": [],
-        "matrix": None,
-        "mistakes": [],
-        "mistake_count": 0,
+        "accuracy_curve": curves(history, "accuracy", best_epoch=best_epoch, name="accuracy") if classes else None,
+        "scatter": None if classes else predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter"),
+        "by_class": _about_classes(dataset, outputs) if classes else None,
         "xray": None,
         "xray_head": "",
     }
-    if dataset.task == "classification":
-        content |= _about_classes(dataset, outputs)
-        content["accuracy_curve"] = curves(history, "accuracy", best_epoch=best_epoch, name="accuracy")
-    else:
-        content["scatter"] = predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter")
     untrained, trained = xrays
     if trained is not None:
         try:
@@ -82,35 +95,70 @@ def write_report(
 
 
 def _about_classes(dataset: Dataset, outputs: np.ndarray) -> dict[str, Any]:
-    counts = confusion(outputs, dataset.y_test, classes=len(dataset.classes))
-    totals = counts.sum(axis=1)
-    wrong = np.flatnonzero(np.argmax(outputs, axis=-1) != dataset.y_test)
-    pairs = [(counts[true, answer], true, answer) for true, answer in zip(*np.nonzero(counts), strict=True)]
-    confused = sorted(((-count, true, answer) for count, true, answer in pairs if true != answer))[:20]
+    names, count = [printable(name) for name in dataset.classes], len(dataset.classes)
+    truth, answers = dataset.y_test, np.argmax(outputs, axis=-1)
+    wrong = np.flatnonzero(answers != truth)
+    totals, answered = np.bincount(truth, minlength=count), np.bincount(answers, minlength=count)
+    right = totals - np.bincount(truth[wrong], minlength=count)
+    # The classes that are recognised worst, where there are too many; none of which there is no example.
+    shown = np.arange(count)
+    if count > MOST_CLASSES_IN_LIST:
+        shown = np.flatnonzero(totals)
+        shown = np.sort(shown[np.argsort(right[shown] / totals[shown], kind="stable")][:MOST_CLASSES_IN_LIST])
+    pairs, times = np.unique(np.stack([truth[wrong], answers[wrong]]), axis=1, return_counts=True)
+    commonest = np.argsort(-times, kind="stable")[:MOST_CONFUSIONS]
     return {
-        "classes": [
-            {"name": name, "right": int(counts[index, index]), "total": int(totals[index])}
-            for index, name in enumerate(dataset.classes)
+        "names": names,
+        "wrong": len(wrong),
+        "commonest": names[int(np.argmax(totals))],
+        "rows": [
+            {"name": names[index], "right": right[index], "total": totals[index], "answered": answered[index]}
+            for index in shown
         ],
-        "matrix": counts.tolist() if len(dataset.classes) <= MOST_CLASSES_IN_TABLE else None,
+        "matrix": _matrix(truth, answers, count) if count <= MOST_CLASSES_IN_TABLE else None,
         "confusions": [
-            {"count": int(-count), "true": dataset.classes[true], "answer": dataset.classes[answer]}
-            for count, true, answer in confused
+            {"true": names[pairs[0, index]], "answer": names[pairs[1, index]], "times": times[index]}
+            for index in commonest
         ],
-        "mistakes": _mistakes(dataset, outputs, wrong[:MOST_MISTAKES]) if dataset.kind == "pictures" else [],
-        "mistake_count": len(wrong),
+        "mistakes": _mistakes(dataset, outputs, wrong, names) if dataset.kind == "pictures" else [],
     }
 
 
-def _mistakes(dataset: Dataset, outputs: np.ndarray, rows: np.ndarray) -> list[dict[str, str]]:
+def _matrix(truth: np.ndarray, answers: np.ndarray, classes: int) -> list[list[dict[str, Any]]]:
+    """Returns a row for each true class and a cell for each answer, whose shade is its share of the largest count."""
+    counts = np.bincount(truth * classes + answers, minlength=classes**2).reshape(classes, classes)
+    return [
+        [
+            {"count": int(count), "share": count / counts.max(), "kind": "right" if true == answer else "wrong"}
+            for answer, count in enumerate(row)
+        ]
+        for true, row in enumerate(counts)
+    ]
+
+
+def _mistakes(dataset: Dataset, outputs: np.ndarray, wrong: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the mistakes of which the model was surest: the surest of each true class, then the second of each."""
+    surest = sorted(((_highest_probability(outputs[row]), int(row)) for row in wrong), key=lambda pair: -pair[0])
+    seen: dict[int, int] = {}
+    ranked = []
+    for sure, row in surest:
+        true = int(dataset.y_test[row])
+        seen[true] = seen.get(true, 0) + 1
+        ranked.append((seen[true], -sure, row, true))
     return [
         {
             "picture": _png(dataset.x_test[row]),
-            "true": dataset.classes[dataset.y_test[row]],
-            "answer": dataset.classes[int(np.argmax(outputs[row]))],
+            "true": names[true],
+            "answer": names[int(np.argmax(outputs[row]))],
+            "sure": -unsure,
         }
-        for row in rows
+        for _, unsure, row, true in sorted(ranked)[:MOST_MISTAKES]
     ]
+
+
+def _highest_probability(logits: np.ndarray) -> float:
+    logits = logits.astype(np.float64)
+    return float(1 / np.exp(logits - logits.max()).sum())
 
 
 def _png(picture: np.ndarray) -> str:

@@ -71,7 +71,7 @@ class RunDirectory:
 
     def log(self, text: str) -> None:
         """Appends to `log.txt`, with the time."""
-        with self.log_file.open("a", encoding="utf-8") as file:
+        with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def kept(self) -> str:

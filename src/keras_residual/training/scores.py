@@ -60,10 +60,3 @@ def log_probabilities(logits: np.ndarray) -> np.ndarray:
     """Returns the logarithm of the softmax over the last axis, in float64."""
     shifted = logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
-
-
-def confusion(outputs: np.ndarray, y: np.ndarray, *, classes: int) -> np.ndarray:
-    """Returns counts of shape `(classes, classes)`: row the true class, column the answer."""
-    counts = np.zeros((classes, classes), int)
-    np.add.at(counts, (y, np.argmax(outputs, axis=-1)), 1)
-    return counts

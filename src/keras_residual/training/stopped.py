@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from keras_residual.training.fit import NotFiniteError
+import keras
+
+from keras_residual._errors import printable
 from keras_residual.training.run_directory import RunDirectory
+
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+_runs: list[tuple[RunDirectory, Callable[[], str]]] = []
+"""What is being worked on, each with what says what is kept of it."""
 
 
 class TrainingStopped(RuntimeError):  # noqa: N818 - what is on the disk can be used; this is no mistake of the caller
@@ -26,23 +36,102 @@ class TrainingStopped(RuntimeError):  # noqa: N818 - what is on the disk can be 
         self.run = run
 
 
+class Heeding(keras.callbacks.Callback):
+    """Raises an interrupt once more that Keras has swallowed: it drops one that comes while it reads a batch's numbers.
+
+    Within the block each signal that makes an exception in the main thread is noted.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stop: BaseException | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Heeding:
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)):
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._before[number] = handler
+                    signal.signal(number, self._noting(handler))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self) -> None:
+        """Raises what a signal has raised already."""
+        if self._stop is not None:
+            raise self._stop
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks."""
+        self.check()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks."""
+        self.check()
+
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks."""
+        self.check()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Checks."""
+        self.check()
+
+    def _noting(self, handler: Callable[..., Any]) -> Callable[..., None]:
+        def note(*arguments: Any) -> None:
+            try:
+                handler(*arguments)
+            except BaseException as stop:
+                self._stop = stop
+                raise
+
+        return note
+
+
 @contextmanager
-def keeping(run: RunDirectory) -> Iterator[None]:
+def keeping(run: RunDirectory, kept: Callable[[], str] | None = None) -> Iterator[Heeding]:
     """Around the work on a run: says of any end before its time what was kept; Ctrl-C stays a KeyboardInterrupt.
+
+    Yields a callback for `fit`, which looks for interrupts that Keras has swallowed.
+
+    Args:
+        run: The run directory.
+        kept: Says what of use is on the disk; by default the directory does.
 
     Raises:
         TrainingStopped: For any exception, whose traceback goes to `log.txt`.
         KeyboardInterrupt: With a note about what was kept.
     """
+    kept = kept or run.kept
+    _runs.append((run, kept))
     try:
-        yield
+        with Heeding() as heeding:
+            yield heeding
+            heeding.check()
     except KeyboardInterrupt as interrupt:
-        _log(run, "Stopped by Ctrl-C.")
-        interrupt.add_note(run.kept())
+        _log(run, f"Stopped by {interrupt.args[0] if interrupt.args else 'Ctrl-C'}.")
+        interrupt.add_note(kept())
         raise
     except Exception as error:
-        _log(run, "".join(traceback.format_exception(error)))
-        raise TrainingStopped(f"Training stopped: {_reason(error, run)} {run.kept()}", run) from error
+        explained = getattr(error, "explained", False)
+        _log(run, f"Stopped: {error}" if explained else "".join(traceback.format_exception(error)))
+        raise TrainingStopped(f"Training stopped: {_reason(error, run)} {kept()}", run) from error
+    finally:
+        _runs.pop()
+
+
+def leave(by: str) -> list[str]:
+    """Writes a line into the log of each run that is being worked on, and returns what is kept of it.
+
+    For a process that is about to end, from another thread than that of the work.
+    """
+    for run, _ in _runs:
+        _log(run, f"Stopped by {by}.")
+    return [kept() for _, kept in _runs]
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -59,13 +148,13 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 
 def _reason(error: Exception, run: RunDirectory) -> str:
-    if isinstance(error, NotFiniteError):
-        return f"{error}. Try a smaller learning rate, for example --set optimizer.learning_rate=0.0001."
+    if getattr(error, "explained", False):
+        return str(error)
     if is_disk_full(error):
-        return f"the disk of {run.path} is full. Free space, or choose another place: --out DIR."
+        return f"the disk of {printable(run.path)} is full. Free space, or choose another place: --out DIR."
     if isinstance(error, OSError):
-        return f"{error.strerror or error} ({error.filename or run.path})."
-    return f"unexpected {type(error).__name__}: {error}. The traceback is in {run.log_file}."
+        return f"{error.strerror or error} ({printable(error.filename or run.path)})."
+    return f"unexpected {type(error).__name__}: {error}. The traceback is in {printable(run.log_file)}."
 
 
 def _log(run: RunDirectory, text: str) -> None:

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_residual import _atomic
+from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
 from keras_residual.data import Batches, Dataset, Fingerprint, FollowEpoch, load_dataset, shift_and_flip
 from keras_residual.data.augment import check_shift
@@ -24,6 +25,7 @@ from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import Record, compile_learner, make_optimizer
 from keras_residual.training.look_through import EXAMPLES, LookThrough
+from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.report import write_report
 from keras_residual.training.run_directory import RunDirectory, check_free
 from keras_residual.training.saved import raw_outputs
@@ -47,6 +49,13 @@ class TrainResult:
     metrics: dict[str, Any]
     history: list[dict[str, float]]
     best_epoch: int
+
+    def _repr_html_(self) -> str:
+        """Returns the numbers as a table for a notebook."""
+        title = (
+            f"{self.metrics['model']} on {self.metrics['data']}, epoch {self.best_epoch} kept in {self.run_directory}"
+        )
+        return html_table(title, [(key, value) for key, value in self.metrics.items() if key != "versions"])
 
     def load_model(self) -> keras.Model:
         """Returns the best model: raw inputs to logits, or to the target in its own units."""
@@ -112,7 +121,7 @@ def prepare(config: TrainConfig) -> Prepared:
 
 
 def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> TrainResult:
-    """Trains, and leaves a run directory that is complete after every epoch.
+    """Trains, and leaves a run directory that is complete after every epoch. In a notebook a bar shows how far it is.
 
     Args:
         config: What to train, or what `prepare` made of it.
@@ -130,7 +139,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
     run = RunDirectory.create(config.out, name=dataset.name)
-    with keeping(run):
+    with keeping(run) as heeding:
         _atomic.write_text(run.config, to_toml(config))
         _atomic.write_bytes(run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train).to_bytes())
         run.log(
@@ -140,9 +149,10 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             run.log(note)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
-        record = Record(run, prepared.assembled)
+        record = Record(run, prepared.assembled, _what_decides_a_step(config))
         started = time.perf_counter()
-        _fit(prepared, [record, *callbacks])
+        shown = [NotebookProgress(prepared.epochs, prepared.steps)] if in_notebook() else []
+        _fit(prepared, [heeding, record, *shown, *callbacks])
         seconds = time.perf_counter() - started
         model = load_keras_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
@@ -153,7 +163,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             "params": model.count_params(),
             "epochs": len(record.rows),
             "train_seconds": round(seconds, 3),
-            "examples_per_second": round(examples * len(record.rows) / seconds, 1),
+            **record.speed(settled(config.batch_size)),
             **score(outputs, dataset.y_test, classes=len(dataset.classes)),
             "backend": keras.backend.backend(),
             "versions": _versions(),
@@ -186,6 +196,14 @@ def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
         shuffle=False,
         verbose=quiet,
         callbacks=[FollowEpoch(batches), *callbacks],
+    )
+
+
+def _what_decides_a_step(config: TrainConfig) -> str:
+    optimizer = config.optimizer
+    return (
+        f"What decides the size of a step: optimizer.learning_rate {optimizer.learning_rate:g}, optimizer.weight_decay "
+        f"{optimizer.weight_decay:g}, batch_size {config.batch_size}. Change it with --set KEY=VALUE."
     )
 
 
