@@ -1,10 +1,11 @@
 """A residual connection around one Dense layer, written by hand and written with `kr.Residual`: the same network."""
 
+import keras_residual as kr  # before keras, for which it takes a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 from keras.layers import Add, Dense
-
-import keras_residual as kr
 
 
 def by_hand() -> keras.Model:

@@ -16,13 +16,14 @@ have learned something. See it fail here with `--start unchanged`.
 import argparse
 import time
 
+import keras_residual as kr  # before keras, for which it takes a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 from keras.layers import Dense, ReLU
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-import keras_residual as kr
 
 BLOCKS, WIDTH, EPOCHS = 40, 64, 20
 

@@ -10,10 +10,12 @@ import argparse
 import resource
 import time
 
+import keras_residual as kr  # before keras, for which it takes a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 
-import keras_residual as kr
 from keras_residual.data import load_dataset
 
 

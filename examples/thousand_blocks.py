@@ -8,13 +8,14 @@ On JAX the blocks are compiled as one, so that a thousand take no longer to comp
 import argparse
 import time
 
+import keras_residual as kr  # before keras, for which it takes a backend that is installed
+
+# isort: split
 import keras
 import numpy as np
 from keras.layers import Dense
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-import keras_residual as kr
 
 WIDTH = 64
 

@@ -10,9 +10,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import keras
 import pytest
 
 from keras_residual_cli.app import COMMANDS
+from only_one_backend import environment, python
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -48,13 +50,23 @@ def test_the_readme_shows_code_and_commands() -> None:
     assert any(line.id.startswith("README.md") for line in shell_lines())
 
 
+@pytest.fixture(scope="module")
+def newcomer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The variables of a machine on which one backend is installed, and of which nobody has told Keras."""
+    return environment(tmp_path_factory.mktemp("newcomer"), keras.backend.backend())
+
+
 @pytest.mark.any_backend
 @pytest.mark.parametrize("code", blocks("python"))
-def test_code_runs(code: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False, timeout=300
-    )
+def test_code_runs_as_it_is_typed_on_a_fresh_machine(code: str, newcomer: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(python(code), cwd=tmp_path, env=newcomer, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_first_code_of_the_readme_runs_with_any_backend(newcomer: dict[str, str], tmp_path: Path) -> None:
+    first, *_ = blocks("python")
+    assert first.id.startswith("README.md")
+    test_code_runs_as_it_is_typed_on_a_fresh_machine(first.values[0], newcomer, tmp_path)
 
 
 @pytest.mark.any_backend
@@ -70,7 +82,8 @@ def test_command_exists(words: list[str]) -> None:
         case "keras-residual":
             check_command(arguments)
         case "pip":
-            wanted = re.findall(r"keras-residual\[([\w,-]+)\]", " ".join(arguments))
+            wanted = re.findall(r"(?:keras-residual|\.)\[([\w,-]+)\]", " ".join(arguments))
+            assert wanted
             extras = {extra for group in wanted for extra in group.split(",")}
             assert extras <= set(PROJECT["project"]["optional-dependencies"])
         case "python" | "pytest":

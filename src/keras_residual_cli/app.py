@@ -90,6 +90,8 @@ def _stopped(interrupt: KeyboardInterrupt) -> failure.StoppedFromOutside:
 def run(arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     try:
+        if "" in arguments:
+            raise failure.CallError("An argument is empty. Is a variable of the shell not set?")
         status = _make()(list(arguments), prog_name="keras-residual", standalone_mode=False) or 0
         # Typer's own word for a KeyboardInterrupt outside the subcommands.
         return failure.say("Stopped by Ctrl-C.", status=1) if status == 130 else status

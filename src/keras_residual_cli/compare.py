@@ -15,7 +15,7 @@ from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import reading_the_call
-from keras_residual_cli.output import Words, output, print_json, print_table
+from keras_residual_cli.output import Words, output, print_json, print_table, printable
 
 # Column of the results: its title and how a value is shown.
 _COLUMNS = {
@@ -78,7 +78,7 @@ def compare(
         with _watching(console, settings.depths) as on_row:
             done = comparison(dataset, settings, out=out, on_row=on_row)
         print_table(console, _table(done.results))
-        directory = shlex.quote(str(done.run_directory))
+        directory = printable(shlex.quote(str(done.run_directory)))
         console.say(f"In {directory}: results.csv, results.json, compare.png")
         if as_json:
             print_json(done.results)

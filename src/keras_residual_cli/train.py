@@ -10,7 +10,7 @@ import typer
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import reading_the_call
-from keras_residual_cli.output import output, print_json, print_text
+from keras_residual_cli.output import output, print_json, print_text, printable
 
 
 def train(
@@ -94,7 +94,7 @@ def train(
         with watching(console, epochs=prepared.epochs, steps=prepared.steps) as callback:
             result = training.train(prepared, callbacks=[callback])
         metrics = result.metrics
-        directory = shlex.quote(str(result.run_directory))
+        directory = printable(shlex.quote(str(result.run_directory)))
         console.say(f"Test {_found(metrics)} on {len(dataset.y_test)} examples, epoch {result.best_epoch}")
         compiled = metrics["compile_seconds"] or 0
         compiling = f", {compiled:.1f} of them to compile" if compiled >= 1 else ""

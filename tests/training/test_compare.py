@@ -90,7 +90,7 @@ def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
     done = compare(load_dataset(data), Settings(depths=(4, 2), width=8, epochs=6), out=str(out), on_row=seen.append)
 
     assert done.run_directory == out
-    assert sorted(path.name for path in out.iterdir()) == ["compare.png", "results.csv", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["compare.png", "log.txt", "results.csv", "results.json"]
     assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads((out / "results.json").read_text()) == done.results
     assert done.results["rows"] == seen
@@ -177,13 +177,13 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
 
 
 DEPTHS_RULE = (
-    "compare: `depths` must be different even numbers, 2 or more, with commas between, but received {!r} (str). "
+    "compare: `depths` must be different even numbers, from 2 to 10000, with commas between, but received {!r} (str). "
     "A block has two layers, so for example: 8,16,32,64."
 )
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("text", ["", "8,", "eight", "8 16", "3", "0", "-2", "8,8", "2.0"])
+@pytest.mark.parametrize("text", ["", "8,", "eight", "8 16", "3", "0", "-2", "8,8", "2.0", "10002", "9" * 50])
 def test_depths_that_cannot_be_compared(text):
     with pytest.raises(ValueError, match=f"^{re.escape(DEPTHS_RULE.format(text))}$"):
         Settings(depths=parse_depths(text))
@@ -193,8 +193,10 @@ def test_depths_that_cannot_be_compared(text):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"width": 0}, "compare: `width` must be 1 or more, but received 0 (int)."),
-        ({"epochs": 0}, "compare: `epochs` must be 1 or more, but received 0 (int)."),
+        ({"width": 0}, "compare: `width` must be in [1, 65536], but received 0 (int)."),
+        ({"width": 10**11}, "compare: `width` must be in [1, 65536], but received 100000000000 (int)."),
+        ({"epochs": 0}, "compare: `epochs` must be in [1, 1000000], but received 0 (int)."),
+        ({"epochs": 10**9}, "compare: `epochs` must be in [1, 1000000], but received 1000000000 (int)."),
         ({"learning_rate": 0.0}, "compare: `learning_rate` must be a number above 0, but received 0.0 (float)."),
         (
             {"learning_rate": float("nan")},

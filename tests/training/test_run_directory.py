@@ -2,10 +2,11 @@
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from keras_residual.training.run_directory import RunDirectory
+from keras_residual.training.run_directory import RunDirectory, check_apart
 
 pytestmark = pytest.mark.any_backend
 
@@ -18,6 +19,49 @@ def test_fresh_directories_are_numbered(tmp_path, monkeypatch):
 
 def test_an_empty_directory_is_taken(tmp_path):
     assert RunDirectory.create(str(tmp_path), name="x").path == tmp_path
+
+
+def test_of_two_runs_that_take_a_directory_at_the_same_moment_one_has_it(tmp_path, monkeypatch):
+    # Both have found it empty.
+    monkeypatch.setattr("keras_residual.training.run_directory.check_free", lambda path: None)
+    out = str(tmp_path / "run")
+    with ThreadPoolExecutor(8) as threads:
+        tries = [threads.submit(RunDirectory.create, out, name="x") for _ in range(8)]
+    errors = [error for error in (done.exception() for done in tries) if error]
+    assert len(errors) == 7
+    assert {type(error) for error in errors} == {FileExistsError}
+    assert all(str(error).startswith(f"The run directory {out!r} exists and is not empty.") for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "refused"),
+    [
+        ("pets", "pets/run", True),
+        ("pets", "pets/cats/run", True),
+        ("./pets/", "other/../pets/run", True),
+        ("pets", "link/run", True),
+        (".", None, True),
+        ("pets", None, False),
+        ("pets", "pets2", False),
+        ("pets", "run", False),
+        ("pets/cats/0.csv", "pets/cats/run", False),
+        ("nothing", "nothing/run", False),
+    ],
+)
+def test_a_run_is_not_written_into_the_data_that_it_learns_from(source, out, refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pets" / "cats").mkdir(parents=True)
+    (tmp_path / "pets" / "cats" / "0.csv").write_text("a")
+    (tmp_path / "link").symlink_to("pets")
+    if not refused:
+        check_apart(out, source)
+        return
+    message = (
+        f"The run directory {out or 'runs'!r} would lie within the data {source!r}, of which the next run would take "
+        "it for a part. Choose another: --out DIR."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check_apart(out, source)
 
 
 def test_a_directory_that_is_not_empty_is_refused(tmp_path):

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from keras_residual._errors import bad_argument, bad_data, listed, shown
+from keras_residual._places import expanded
 from keras_residual.data.columns import TABLE_SUFFIXES, feature_matrix, open_table
 from keras_residual.data.features import check_columns
 from keras_residual.data.files import check_file
@@ -52,7 +53,7 @@ def load_inputs(
     blocks: list[np.ndarray] = []
     names: list[str] = []
     for text in paths:
-        path, owner = Path(text).expanduser(), f"Inputs {shown(text)}"
+        path, owner = expanded(text), f"Inputs {shown(text)}"
         if not path.exists():
             raise bad_data(owner, "there is no such file or folder")
         try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_residual._errors import bad_data, did_you_mean
+from keras_residual._places import expanded
 from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
 from keras_residual.data.columns import TABLE_SUFFIXES, open_table
 from keras_residual.data.dataset import Dataset
@@ -92,7 +93,7 @@ def _load(request: Request) -> Dataset:
         return load_builtin(request)
     if source in KERAS_NAMES:
         return load_keras_set(request)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _load_directory(path, request)
     if not path.exists():

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual._backend import input_gradient
+from keras_residual._backend import BACKEND, input_gradient
 from keras_residual._errors import printable
 from keras_residual.data import Batches, Dataset
 from keras_residual.training.assemble import moments, standardised
@@ -91,11 +91,12 @@ def compare(
         "batch_size": examples.batch_size,
         "learning_rate": rate,
         "seed": settings.seed,
-        "backend": keras.backend.backend(),
+        "backend": BACKEND,
     }
     run = RunDirectory.create(out, name=f"compare-{dataset.name}")
     files, nets = ComparisonFiles(run.path, facts), len(NETS) * len(settings.depths)
     with keeping(run, lambda: f"{printable(run.path)} holds {len(files.rows)} of {nets} nets.") as heeding:
+        run.log(f"Comparing nets of depth {', '.join(map(str, settings.depths))} on {dataset.name}, backend {BACKEND}")
         for depth in settings.depths:
             for net in NETS:
                 row = _measure(net, depth, examples, settings, epochs=epochs, rate=rate, heeding=heeding)

@@ -27,26 +27,27 @@ LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
 
 
-def _writable(text: str | None) -> str | None:
-    if text is not None and ("\0" in text or not _is_utf8(text)):
+def _writable(text: str) -> str:
+    # Half a character, as of a file name whose bytes are none, comes from the encoder as a question mark.
+    if "\0" in text or text.encode(errors="replace").decode() != text:
         raise PydanticCustomError("text", "text without NUL that UTF-8 can hold")
     return text
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half a character, or bytes of a file name that are none
-        return False
-    return True
+def _filled(text: str | None) -> str | None:
+    if text == "":
+        raise PydanticCustomError("text", "text that is not empty")
+    return text if text is None else _writable(text)
 
 
-Text = Annotated[str, AfterValidator(_writable)]
-TextOrNone = Annotated[str | None, AfterValidator(_writable)]
+Text = Annotated[str, AfterValidator(_filled)]
+TextOrNone = Annotated[str | None, AfterValidator(_filled)]
 # TOML gives lists; every other field is strict, so that `epochs = "5"` or `seed = true` is refused and not guessed at.
 # A bare name is a list of one: `--set data.drop=id` needs no brackets that the shell would want quoted.
 Names = Annotated[
-    tuple[Text, ...], Field(strict=False), BeforeValidator(lambda value: [value] if isinstance(value, str) else value)
+    tuple[Annotated[str, AfterValidator(_writable)], ...],
+    Field(strict=False),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
 ]
 
 

@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_residual import _atomic
+from keras_residual._errors import printable, shown
+from keras_residual._places import expanded
 
 if TYPE_CHECKING:
     import keras
+
+
+RUNS = Path("runs")
+"""Where runs go that nobody has named a place for."""
 
 
 class RunDirectory:
@@ -44,13 +50,16 @@ class RunDirectory:
         if out is not None:
             check_free(Path(out))
         try:
-            if out is None:
-                return cls(_fresh(Path("runs"), name))
-            Path(out).mkdir(parents=True, exist_ok=True)
-            return cls(Path(out))
+            run = cls(_fresh(RUNS, name) if out is None else Path(out))
+            run.path.mkdir(parents=True, exist_ok=True)
+            # Of two runs that begin at the same moment in an empty folder, one makes this file.
+            run.log_file.open("x").close()
+        except FileExistsError as error:
+            raise _in_use(Path(out or RUNS)) from error
         except OSError as error:
             reason = f"{error.strerror}. Choose another place for the run: --out DIR. It cannot be made here"
             raise OSError(error.errno, reason, error.filename) from error
+        return run
 
     def save_model(self, model: keras.Model) -> None:
         """Replaces `model.keras`."""
@@ -77,18 +86,34 @@ class RunDirectory:
     def kept(self) -> str:
         """Says what of use is there, for a message after a run that stopped."""
         names = [path.name for path in (self.model, self.history) if path.exists()]
-        return f"Kept in {self.path}: {', '.join(names)}." if names else f"{self.path} holds nothing of use yet."
+        place = printable(self.path)
+        return f"Kept in {place}: {', '.join(names)}." if names else f"{place} holds nothing of use yet."
 
 
 def check_free(path: Path) -> None:
     """Raises FileExistsError if something of the user's is at `path`."""
-    if path.exists() and not path.is_dir():
-        raise FileExistsError(f"The run directory {str(path)!r} is a file. Choose another: --out DIR.")
+    if (path.exists() or path.is_symlink()) and not path.is_dir():
+        what = "is a file" if path.exists() else "is a link that leads nowhere"
+        raise FileExistsError(f"The run directory {shown(str(path))} {what}. Choose another: --out DIR.")
     if path.is_dir() and any(path.iterdir()):
-        raise FileExistsError(
-            f"The run directory {str(path)!r} exists and is not empty. Choose another with --out DIR, "
-            f"or leave --out away for a fresh one under runs/."
+        raise _in_use(path)
+
+
+def check_apart(out: str | None, source: str) -> None:
+    """Raises a ValueError where a run would be written into the folder that it learns from, as a class of it."""
+    folder, path = expanded(source), RUNS if out is None else Path(out)
+    if folder.is_dir() and path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(
+            f"The run directory {shown(str(path))} would lie within the data {shown(source)}, of which the next run "
+            "would take it for a part. Choose another: --out DIR."
         )
+
+
+def _in_use(path: Path) -> FileExistsError:
+    return FileExistsError(
+        f"The run directory {shown(str(path))} exists and is not empty. Choose another with --out DIR, "
+        "or leave --out away for a fresh one under runs/."
+    )
 
 
 def _fresh(parent: Path, name: str) -> Path:

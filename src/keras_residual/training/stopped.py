@@ -147,11 +147,19 @@ def is_disk_full(error: BaseException | None) -> bool:
     return False
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that there is no memory left; each framework has a word of its own for it."""
+    words = ("can't allocate memory", "out of memory", "RESOURCE_EXHAUSTED", "OOM when allocating")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
 def _reason(error: Exception, run: RunDirectory) -> str:
     if getattr(error, "explained", False):
         return str(error)
     if is_disk_full(error):
         return f"the disk of {printable(run.path)} is full. Free space, or choose another place: --out DIR."
+    if is_out_of_memory(error):
+        return "there is not enough memory. A smaller batch_size, image size or network needs less."
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({printable(error.filename or run.path)})."
     return f"unexpected {type(error).__name__}: {error}. The traceback is in {printable(run.log_file)}."

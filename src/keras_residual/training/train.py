@@ -16,7 +16,16 @@ import numpy as np
 from keras_residual import _atomic
 from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
-from keras_residual.data import Batches, Dataset, Fingerprint, FollowEpoch, load_dataset, shift_and_flip
+from keras_residual.data import (
+    BUILTIN_NAMES,
+    KERAS_NAMES,
+    Batches,
+    Dataset,
+    Fingerprint,
+    FollowEpoch,
+    load_dataset,
+    shift_and_flip,
+)
 from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
@@ -27,7 +36,7 @@ from keras_residual.training.fit import Record, compile_learner, make_optimizer
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.report import write_report
-from keras_residual.training.run_directory import RunDirectory, check_free
+from keras_residual.training.run_directory import RunDirectory, check_apart, check_free
 from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import score
 from keras_residual.training.stopped import keeping
@@ -94,6 +103,8 @@ def prepare(config: TrainConfig) -> Prepared:
     """
     if config.out is not None:
         check_free(Path(config.out))
+    if config.data.source not in (*BUILTIN_NAMES, *KERAS_NAMES):
+        check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
     settings = config.data
