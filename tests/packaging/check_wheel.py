@@ -62,7 +62,7 @@ def check_contents(wheel: Path) -> None:
 
 def check_backend(wheel: Path, backend: str, folder: Path) -> None:
     """Installs the wheel with one extra only and runs program and command there, outside the checkout."""
-    environment = Environment(folder, backend)
+    environment = Environment(folder)
     environment.install(f"{wheel}[{backend}]")
     installed = environment.installed()
     others = set().union(*(names for other, names in BACKENDS.items() if other != backend)) & installed
@@ -96,7 +96,7 @@ def check_backend(wheel: Path, backend: str, folder: Path) -> None:
 class Environment:
     """An empty virtual environment, and a folder to work in."""
 
-    def __init__(self, folder: Path, backend: str):
+    def __init__(self, folder: Path):
         self.folder = folder
         self.bin = folder / "venv" / "bin"
         venv.create(folder / "venv", with_pip=True)
@@ -106,7 +106,8 @@ class Environment:
         kept = {
             name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "KERAS", "VIRTUAL"))
         }
-        self.variables = kept | {"KERAS_BACKEND": backend, "KERAS_HOME": str(folder), "COLUMNS": "200"}
+        # Nothing names the backend: the library and the command have to find the one that is there.
+        self.variables = kept | {"KERAS_HOME": str(folder), "COLUMNS": "200"}
         self.variables["TF_CPP_MIN_LOG_LEVEL"] = "3"
         self.variables["KERAS_RESIDUAL_COMPILATION_CACHE"] = "off"
 
@@ -123,10 +124,8 @@ class Environment:
         run([self.bin / "python", *arguments], cwd=self.folder, env=self.variables)
 
     def command(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        # Nothing names the backend: the command has to find the one that is there.
-        unnamed = {name: value for name, value in self.variables.items() if name != "KERAS_BACKEND"}
         command = [self.bin / "keras-residual", *arguments]
-        return run(command, cwd=self.folder, env=unnamed, status=status, quiet=True)
+        return run(command, cwd=self.folder, env=self.variables, status=status, quiet=True)
 
 
 def run(

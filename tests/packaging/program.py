@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
+import keras_residual as kr  # before keras, for which it takes the backend that is installed
+
+# isort: split
 import keras
 import numpy as np
-
-import keras_residual as kr
 
 backend, checkout = sys.argv[1:]
 if keras.backend.backend() != backend:
