@@ -4,8 +4,8 @@ import io
 import re
 
 import pytest
-from rich.console import Console
 
+from keras_residual_cli.output import Words
 from keras_residual_cli.progress import watching
 
 pytestmark = pytest.mark.any_backend
@@ -15,7 +15,7 @@ LOGS = {"loss": 0.5, "val_loss": 0.25, "accuracy": 0.75, "val_accuracy": 0.875}
 
 def shown(terminal, logs=LOGS):
     file = io.StringIO()
-    console = Console(file=file, force_terminal=terminal, width=80, color_system=None, legacy_windows=False)
+    console = Words(file=file, force_terminal=terminal, width=80, color_system=None, legacy_windows=False)
     with watching(console, epochs=2, steps=3) as callback:
         for batch in range(3):
             callback.on_train_batch_end(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from keras_residual.models.catalog import CATALOG
+from keras_residual_cli import output
 from keras_residual_cli.app import run
 from keras_residual_cli.output import print_table
 
@@ -38,8 +40,8 @@ def test_no_network_is_built_for_the_list(capfd, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("built")
 
-    monkeypatch.setattr("keras_residual.models.builders.build", refuse)
     monkeypatch.setattr("keras_residual.models.blueprint.build", refuse)
+    monkeypatch.setattr("keras_residual.models.builders.build", refuse)
     assert run(["models", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)["models"]
     assert {row["name"] for row in rows} == set(CATALOG)
@@ -79,7 +81,7 @@ def test_an_unknown_name_has_a_suggestion(command, capfd):
 
 
 def test_show_says_what_a_network_is(capfd):
-    assert run(["show", "seresnext26t_32x4d"]) == 0
+    assert run(["show", "seresnext26t_32x4d", "--full"]) == 0
     shown = lines(capfd.readouterr().out)
     for line in (
         "seresnext26t_32x4d",
@@ -96,6 +98,39 @@ def test_show_says_what_a_network_is(capfd):
         "from hf://timm/seresnext26t_32x4d.bt_in1k",
     ):
         assert line in shown
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A terminal of 80 columns."""
+    settings = {"width": 80, "force_terminal": True, "color_system": None, "legacy_windows": False}
+    monkeypatch.setattr(output, "Words", functools.partial(output.Words, **settings))
+
+
+NAMES = ("resnet50", "seresnextaa201d_32x8d", "ecaresnet101d_pruned", "resnetv2_50", "cifar_resnet1202", "test_resnet")
+
+
+@pytest.mark.usefixtures("screen")
+@pytest.mark.parametrize("name", [*NAMES, "resnet3d_10", "series_resnet", "tabular_resnet", "resnet50.a1_in1k"])
+def test_what_is_shown_fits_on_a_screen(name, capfd):
+    assert run(["show", name]) == 0
+    shown = capfd.readouterr().out.splitlines()
+    assert len(shown) <= 22  # of 24: the backend is named above, and below the shell asks for more
+    assert max(map(len, shown)) <= 80
+
+
+def test_the_best_weights_are_named_and_full_shows_all(capfd):
+    assert run(["show", "resnet50"]) == 0
+    shown = lines(capfd.readouterr().out)
+    assert "blocks in stages 3, 4, 6, 3: 56×56×256, 28×28×512, 14×14×1024, 7×7×2048" in shown
+    assert "pretrained 19 sets, see --full; best .a1_in1k: 81.24 at 288" in shown
+    assert run(["show", "resnet50.a1_in1k"]) == 0
+    shown = lines(capfd.readouterr().out)
+    assert shown[0] == "resnet50.a1_in1k"
+    assert shown[-1] == "The network itself: keras-residual show resnet50. Both: --full"
+    assert run(["show", "resnet50", "--full"]) == 0
+    shown = lines(capfd.readouterr().out)
+    assert sum(line.startswith("top-1 ") for line in shown) == 19
 
 
 def test_a_pipe_is_not_folded_and_a_terminal_is(capfd):
@@ -119,4 +154,6 @@ def test_show_takes_a_tag_and_the_names_of_others(capfd):
 @pytest.mark.parametrize("name", ["tabular_resnet", "series_resnet", "resnet3d_10", "cifar_wrn_16_4"])
 def test_show_a_network_without_weights(name, capfd):
     assert run(["show", name]) == 0
+    assert "pretrained none" in lines(capfd.readouterr().out)
+    assert run(["show", name, "--full"]) == 0
     assert "No pretrained weights." in capfd.readouterr().out

@@ -254,6 +254,6 @@ def test_in_a_notebook_a_bar_shows_how_far_it_is(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython", kernel)
     monkeypatch.setitem(sys.modules, "IPython.display", kernel.display)
     training.train(config(tmp_path, "wine", "xray=false"))
-    assert kernel.shown[0] == '<progress value="0" max="16"></progress> the first step, which compiles'
+    assert kernel.shown[0] == '<progress value="0" max="16"></progress> the first step'
     numbers = "".join(rf"  {key} \d+\.\d+" for key in ("loss", "val_loss", "accuracy", "val_accuracy"))
     assert re.fullmatch(rf'<progress value="16" max="16"></progress> epoch 2/2{numbers}', kernel.shown[-1])

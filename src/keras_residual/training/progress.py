@@ -27,7 +27,7 @@ class NotebookProgress(keras.callbacks.Callback):
         super().__init__()
         display = require("IPython.display", extra="train")
         self._html, self._epochs, self._total, self._done = display.HTML, epochs, epochs * steps, 0
-        self._words, self._shown = "the first step, which compiles", time.monotonic()
+        self._words, self._shown = "the first step", time.monotonic()
         self._line = display.display(self._now(), display_id=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
