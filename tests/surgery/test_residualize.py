@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any
 
@@ -330,3 +331,15 @@ def test_a_mask_reaches_what_is_behind_the_groups() -> None:
     x = np.array([[1, 2, 3, 0, 0]])
     assert_close(model(x), plain(x), 1e-6)
     assert_close(model(x), model(x[:, :3]), 1e-5)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_what_was_done_is_not_lost_for_a_sign_that_the_terminal_lacks(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding, write_through=True))
+    assert connections(residualize(dense_net(blocks=2, width=4)))
+    arrow = "→" if encoding == "utf-8" else r"\u2192"
+    assert f" {arrow} relu; identity, 4" in written.getvalue().decode(encoding)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -109,7 +110,7 @@ def residualize(
     copies.bring_over()
     _compile_like(model, renewed)
     if verbose:
-        print(report(plan, model, renewed, start))
+        _say(report(plan, model, renewed, start))
     return renewed
 
 
@@ -147,6 +148,12 @@ def _compile_like(model: Any, renewed: Any) -> None:
             f"The new {model.name!r} is not compiled, since what the model was compiled with cannot be copied: {error}",
             stacklevel=3,
         )
+
+
+def _say(text: str) -> None:
+    # What was done is not to be lost for a sign that standard output has no code for.
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def report(plan: ResidualPlan, model: Any, renewed: Any, start: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from html import escape
 from typing import Any
 
 import keras
 
-from keras_residual._optional import require
 from keras_residual.training.fit import describe_epoch
 
 SECONDS = 0.5
@@ -25,7 +25,7 @@ class NotebookProgress(keras.callbacks.Callback):
 
     def __init__(self, epochs: int, steps: int) -> None:
         super().__init__()
-        display = require("IPython.display", extra="train")
+        display: Any = importlib.import_module("IPython.display")  # there, since this is a notebook
         self._html, self._epochs, self._total, self._done = display.HTML, epochs, epochs * steps, 0
         self._words, self._shown = "the first step", time.monotonic()
         self._line = display.display(self._now(), display_id=True)
