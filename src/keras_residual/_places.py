@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
@@ -16,7 +17,7 @@ def cache_folder() -> Path | None:
     return folder if folder.is_absolute() else None  # older versions give `~` back
 
 
-def expanded(path: str | Path) -> Path:
+def expanded(path: str | os.PathLike[str]) -> Path:
     """Returns a path with `~` as the user's home; where there is no such user the `~` stands for itself."""
     try:
         return Path(path).expanduser()

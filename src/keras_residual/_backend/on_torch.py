@@ -11,6 +11,7 @@ import keras
 import torch
 import torch.utils.checkpoint
 from keras.src.api_export import REGISTERED_OBJS_TO_NAMES
+from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
@@ -40,7 +41,7 @@ def gradient(function: Callable[[Any], Any], x: Any) -> Any:
 
 def register_parameters(layer: Any) -> None:
     """Registers the variables of layers that were built in a stateless scope, which Keras does not do there."""
-    if keras.src.backend.common.stateless_scope.in_stateless_scope():
+    if in_stateless_scope():
         return  # they have no values yet; whoever opened the scope does it
     for part in layer._flatten_layers():
         if part.built and not hasattr(part, "_torch_params"):

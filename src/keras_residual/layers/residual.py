@@ -178,7 +178,8 @@ class Residual(Configured):
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
-    def build(self, inputs_shape: Shape, **argument_shapes: Any) -> None:
+    # Where there are several shapes, Keras passes each by the name of its argument of `call`.
+    def build(self, inputs_shape: Shape, **argument_shapes: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
         owner = owner_of(self)
         if not inputs_shape or not all(size is None or isinstance(size, int) for size in inputs_shape):
@@ -419,7 +420,7 @@ class Residual(Configured):
         return direct.activate(self.activation, outputs, last)
 
     def _shortcut(self, inputs: Any, training: bool | None, mask: Any, arguments: chain.Arguments) -> Any:
-        layer = self.shortcut_layer
+        layer: Any = self.shortcut_layer
         if type(layer) is ProjectionShortcut and mask is None and direct.is_plain(layer, inputs, training):
             return layer.call(inputs, training=training)
         return chain.apply(layer, inputs, training, mask, arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import keras
 from keras import ops
@@ -116,7 +116,7 @@ class Shortcut(Configured):
         windows = [slice(None)] * len(inputs.shape)
         for axis, change in places:
             if change.floor:
-                size: Any = ops.shape(inputs)[axis]
+                size = cast(Any, ops.shape(inputs))[axis]
                 windows[axis] = slice(size // change.stride * change.stride)
         if any(change.floor for _, change in places):
             inputs = inputs[tuple(windows)]

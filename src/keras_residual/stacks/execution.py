@@ -47,7 +47,9 @@ def leave_remat_scope(stack: keras.Layer, layers: Sequence[keras.Layer]) -> Rema
     """
     parts = [stack, *(part for layer in layers for part in sublayers(layer))]
     found = next((part._remat_mode for part in parts if part._remat_mode), None)
-    mode = None if found is None else found.mode
+    if found is None:
+        return RematByScope()
+    mode = found.mode
     if mode == "list_of_layers":
         mode = "full" if {part.name for part in parts} & set(found.layer_names) else None
     if mode not in ("full", "larger_than"):

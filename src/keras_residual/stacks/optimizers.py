@@ -102,7 +102,7 @@ def _clipped(optimizer: Any, grad: Any, variable: Any) -> Any:
         return grad
     scale = optimizer.loss_scale_factor or 1.0
     shape = tuple(variable.shape)
-    each = ops.reshape(grad, (*shape[: len(shape) - rank_in_block(variable)], -1))  # a row for each block
+    each: Any = ops.reshape(grad, (*shape[: len(shape) - rank_in_block(variable)], -1))  # a row for each block
     return ops.reshape(optimizer._clip_by_norm(each / scale, len(each.shape) - 1) * scale, shape)
 
 

@@ -223,7 +223,7 @@ class ResidualStack(Configured):
         cells: list[Cell] = []
         for index in self._drawing_once([None] if scanned else range(self.depth)):
             if given is None:
-                layers = self._reworked(copies(owner, pattern), {})
+                layers = self._reworked(copies(owner, cast(Sequence[Any], pattern)), {})
             else:
                 layers = self._reworked(given[index or 0], known)
             if given is None or self._reworks:  # others are in the configuration as they are
