@@ -148,3 +148,88 @@ def test_a_layer_with_a_state_for_each_sample() -> None:
     layer.branch[0].reset_state()
     assert_close(alone(X), first - X, 1e-5)
     assert_close(alone(X), second - X, 1e-5)
+
+
+# --- Through stacks --------------------------------------------------------------------------------------------------
+
+STACKS = [
+    {"execution": execution, "remat": remat} for execution in ("unrolled", "scan") for remat in (False, "full", "sqrt")
+]
+
+
+def blocks() -> list[keras.Layer]:
+    return [
+        kr.Residual([layers.LayerNormalization(), attention()]),
+        kr.Residual([layers.LayerNormalization(), Shift(), layers.Dense(8)]),
+    ]
+
+
+def stack_model(**arguments: Any) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    inputs = [keras.Input(array.shape[1:]) for array in (X, MEMORY, TIME)]
+    # With a weight before it, so that the gradient of what the blocks share is seen too.
+    value, time = layers.Dense(6)(inputs[1]), layers.Dense(3)(inputs[2])
+    y = kr.ResidualStack(blocks(), 5, name="stack", **arguments)(inputs[0], value=value, time=time)
+    model = keras.Model(inputs, y)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    return model
+
+
+def shared(model: keras.Model) -> list[Any]:
+    return [weight for layer in model.layers if layer.name != "stack" for weight in layer.weights]
+
+
+def stack_by_hand(stack: Any) -> np.ndarray:
+    x = ops.convert_to_tensor(X)
+    for cell in stack._blocks.cells:
+        attends, shifts = cell.connections
+        norm, attend = attends.branch
+        x = x + attend(norm(x), MEMORY)
+        norm, shift, dense = shifts.branch
+        x = x + dense(shift(norm(x), time=TIME))
+    return to_numpy(x)
+
+
+def test_every_block_of_a_stack_gets_them() -> None:
+    stack = kr.ResidualStack(blocks(), 3, execution="unrolled")
+    assert_close(stack(X, value=MEMORY, time=TIME), stack_by_hand(stack), 1e-5)
+    scanned = stack.with_execution("scan")
+    assert_close(scanned(X, value=MEMORY, time=TIME), stack_by_hand(stack), 1e-5)
+    causal = stack(X, value=MEMORY, use_causal_mask=True)
+    assert_close(scanned(X, value=MEMORY, use_causal_mask=True), causal, 1e-5)
+    assert np.abs(to_numpy(causal) - to_numpy(stack(X, value=MEMORY))).max() > 1e-3
+
+
+def test_stacks_learn_the_same_however_they_are_executed() -> None:
+    found = []
+    for arguments in STACKS:
+        model = stack_model(**arguments)
+        model.fit([X, MEMORY, TIME], np.zeros_like(X), epochs=2, batch_size=2, verbose=0)
+        stack = model.get_layer("stack")
+        found.append({**stack.get_stacked_weights(), **{f"{i}": to_numpy(w) for i, w in enumerate(shared(model))}})
+    for arguments, weights in zip(STACKS[1:], found[1:], strict=True):
+        for (path, expected), actual in zip(found[0].items(), weights.values(), strict=True):
+            np.testing.assert_allclose(actual, expected, atol=2e-6, err_msg=f"{arguments} {path}")
+
+
+@pytest.mark.parametrize("execution", ["unrolled", "scan"])
+def test_a_stack_is_saved_with_the_shapes_of_its_arguments(tmp_path: Path, execution: str) -> None:
+    model = stack_model(execution=execution)
+    model.save(tmp_path / "m.keras")
+    with keras.saving.custom_object_scope({"Shift": Shift}):
+        again = keras.saving.load_model(tmp_path / "m.keras")
+    inputs = [X, MEMORY, TIME]
+    np.testing.assert_array_equal(again.predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+
+
+def test_a_reversible_stack_takes_what_has_no_gradient() -> None:
+    with pytest.raises(ValueError, match=r"`value` must be without floats.*Make the stack with remat='full'\."):
+        kr.ResidualStack(kr.Residual(attention()), 3, topology="reversible")(X, value=MEMORY)
+    stack = kr.ResidualStack(kr.Residual(attention()), 3, topology="reversible")
+    mask = np.tril(np.ones((2, 5, 5), bool))
+    y = stack(X, attention_mask=mask)
+    again = stack.with_execution("unrolled", remat="full")
+    assert_close(y, again(X, attention_mask=mask), 1e-5)
+    assert np.abs(to_numpy(y) - to_numpy(stack(X))).max() > 1e-3
+    kept = kr.ResidualStack(kr.Residual(attention()), 3, topology="reversible", remat="full")
+    assert kept(X, value=MEMORY).shape == X.shape

@@ -161,14 +161,15 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
     return _on.scan(body, carry, xs, reverse=reverse)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool = False) -> Callable[..., Any]:
+def checkpoint(function: Callable[..., Any], *, in_loop: bool = False, held: Sequence[Any] = ()) -> Callable[..., Any]:
     """Returns `function`, of which only the arguments are kept for the gradient: the rest is computed anew.
 
     Args:
         function: From structures of tensors to a structure of tensors, without side effects.
         in_loop: Whether it is called in the body of a `scan`.
+        held: Tensors that the function uses and that are no arguments of it, of which a gradient may be asked for.
     """
-    return _on.checkpoint(function, in_loop=in_loop)
+    return _on.checkpoint(function, in_loop=in_loop, held=held)
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -132,8 +132,9 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
     return jax.lax.scan(in_loop, carry, xs, reverse=reverse)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    del held  # JAX follows them by itself
     # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
     return jax.checkpoint(function, prevent_cse=not in_loop)
 

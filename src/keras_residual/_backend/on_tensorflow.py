@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -158,16 +158,18 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
     return keras.tree.pack_sequence_as(carry, list(flat_carry)), ys
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
     del in_loop
 
     def apply(*arguments: Any) -> Any:
         structure: Any = None
 
+        # The tensors that the function holds are given to it too, though it uses its own, so that they get a gradient.
         @tf.custom_gradient
-        def run(*flat: Any) -> Any:
+        def run(*given: Any) -> Any:
             nonlocal structure
+            flat = given[: len(given) - len(held)]
             outputs = function(*keras.tree.pack_sequence_as(arguments, list(flat)))
             structure = keras.tree.map_structure(lambda tensor: None, outputs)
 
@@ -176,7 +178,8 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
                 # Waits for the gradient to arrive, and hides that the work is the same as before.
                 with tf.control_dependencies([u for u in upstream if u is not None]):
                     again = [tf.identity(tensor) for tensor in flat]
-                watched = [tensor for tensor in again if tensor.dtype.is_floating]
+                inputs = [*again, *held]
+                watched = [tensor for tensor in inputs if tensor.dtype.is_floating]
                 with tf.GradientTape() as tape:
                     tape.watch(watched)
                     outputs = keras.tree.flatten(function(*keras.tree.pack_sequence_as(arguments, again)))
@@ -185,12 +188,12 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., 
                 ]
                 ends, cotangents = zip(*pairs, strict=True)
                 each = iter(_gradients(tape, list(ends), watched + variables, cotangents))
-                gradients = [next(each) if tensor.dtype.is_floating else None for tensor in again]
+                gradients = [next(each) if tensor.dtype.is_floating else None for tensor in inputs]
                 return (gradients, list(each)) if variables else gradients
 
             return keras.tree.flatten(outputs), gradient
 
-        flat = run(*[tf.convert_to_tensor(x) for x in keras.tree.flatten(arguments)])
+        flat = run(*[tf.convert_to_tensor(x) for x in keras.tree.flatten(arguments)], *held)
         return keras.tree.pack_sequence_as(structure, list(flat))
 
     return apply

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -126,9 +126,9 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
     return carry, stacked(ys)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool) -> Callable[..., Any]:
+def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
-    del in_loop
+    del in_loop, held
     return functools.partial(torch.utils.checkpoint.checkpoint, function, use_reentrant=False)
 
 

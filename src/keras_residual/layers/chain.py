@@ -23,6 +23,11 @@ def argument_names(layers: Iterable[keras.Layer | None]) -> list[str]:
     return list(dict.fromkeys(name for layer in layers if layer is not None for name in _names_of(layer)))
 
 
+def arguments_for(layer: keras.Layer, arguments: Arguments) -> dict[str, Any]:
+    """Returns those of the arguments that the layer's call takes, without those that are None."""
+    return {name: arguments[name] for name in _names_of(layer) if arguments.get(name) is not None}
+
+
 def _names_of(layer: keras.Layer) -> list[str]:
     if isinstance(layer, keras.Model):
         return []  # it hands nothing to the layers in it
@@ -171,7 +176,7 @@ def _call_arguments(
     layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
 ) -> tuple[list[Any], dict[str, Any]]:
     """Returns what a layer is called with, in its place and by name."""
-    given = {name: arguments[name] for name in _names_of(layer) if arguments.get(name) is not None} if arguments else {}
+    given = arguments_for(layer, arguments) if arguments else {}
     # By hand, and not left to the call context, which `stateless_call` does not set up.
     if training is not None and layer._call_has_training_arg:
         given["training"] = training

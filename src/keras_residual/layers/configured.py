@@ -70,6 +70,13 @@ class Configured(keras.layers.Layer):
         """Returns what an argument of the constructor is now, as it may be passed again."""
         return getattr(self, name)
 
+    def get_build_config(self) -> dict[str, Any]:
+        """Returns the shapes that the layer was built for."""
+        config = dict(super().get_build_config() or {})
+        # Keras has the shapes that `build` takes as `**argument_shapes` as one.
+        given = config.get("shapes_dict", {})
+        return {"shapes_dict": {**given, **given.pop("argument_shapes")}} if "argument_shapes" in given else config
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Makes the layer from `get_config`'s dictionary."""

@@ -435,12 +435,6 @@ class Residual(Configured):
         pair = [x if keras.backend.standardize_dtype(x.dtype) == dtype else ops.cast(x, dtype) for x in (skip, branch)]
         return self.merge_layer.call(pair)
 
-    def get_build_config(self) -> dict[str, Any]:
-        """Returns the shapes that the layer was built for."""
-        config = dict(super().get_build_config() or {})
-        given = config.get("shapes_dict", {})
-        return {"shapes_dict": {**given, **given.pop("argument_shapes")}} if "argument_shapes" in given else config
-
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the symbolic output, and sees to it that Keras can walk through the graph at any depth."""
         recursion.make_room(owner_of(self), inputs)

@@ -123,7 +123,8 @@ class Blocks:
     def copy_from(self, other: Blocks) -> None:
         """Takes the weights and the random states of the same blocks, executed in another way."""
         if self.scanned or other.scanned or other.uniform():
-            self.set(other.get())
+            # In their order: a layer that another one makes when it is built has a new name each time.
+            self.set(dict(zip(self.names(), other.get().values(), strict=True)))
         else:
             for key, weight in self._one_by_one().items():
                 weight.assign(other._one_by_one()[key].value)

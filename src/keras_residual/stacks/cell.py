@@ -12,6 +12,7 @@ from keras_residual.layers import chain, direct
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shapes import Shape
+from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks.topologies.base import Link, Rows
 
 Watch = Callable[[Any, Any], None]
@@ -39,11 +40,11 @@ class Cell(keras.layers.Layer):
         """Returns its own flags: what it holds is in the stack's configuration."""
         return super().get_config()
 
-    def build(self, input_shape: Shape) -> None:
-        """Builds connections and links for the shape of a stream."""
+    def build(self, input_shape: Shape, argument_shapes: chain.Arguments | None = None) -> None:
+        """Builds connections and links for the shape of a stream, and for those of arguments of calls."""
         shape = stream_shape = input_shape
         for connection in self.connections:
-            shape = chain.build("ResidualStack", "block", [connection], shape, self.compute_dtype)
+            shape = chain.build("ResidualStack", "block", [connection], shape, self.compute_dtype, argument_shapes)
             if shape != stream_shape:
                 raise ValueError(
                     f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} "
@@ -61,16 +62,19 @@ class Cell(keras.layers.Layer):
         sequence_mask: Any = None,
         watch: Watch | None = None,
         active: Any = None,
+        held: Untracked | None = None,
     ) -> Rows:
         """Returns the rows after the block, whose branches add nothing where `active` (one, or one a sample) is 0."""
+        # Held, since Keras takes no structure in which there are tensors and other values.
+        arguments = {} if held is None else held.value
         before = rows
         for index, connection in enumerate(self.connections):
             context = contexts[index]
             if self.links:
-                branch = self.branch(index, context, training, sequence_mask, watch, active)
+                branch = self.branch(index, context, training, sequence_mask, watch, active, arguments)
                 rows = self.links[index].connect(rows, branch, context, training)
             else:
-                rows = (self._whole(connection, rows[0], context, training, sequence_mask, watch),)
+                rows = (self._whole(connection, rows[0], context, training, sequence_mask, watch, arguments),)
         if active is not None and not self.links:
             # The whole block, and not its branches: behind a sum there may be a norm.
             return tuple(_where(active, after, was) for after, was in zip(rows, before, strict=True))
@@ -88,13 +92,14 @@ class Cell(keras.layers.Layer):
         mask: Any,
         watch: Watch | None = None,
         active: Any = None,
+        arguments: chain.Arguments | None = None,
     ) -> Callable[[Any], Any]:
         """Returns the branch of a connection as a function of what it receives."""
         connection = self.connections[index]
 
         def apply(received: Any) -> Any:
             received = _masked(keras.ops.cast(received, connection.compute_dtype), mask)
-            added = connection.branch_output(received, training, mask, context)
+            added = connection.branch_output(received, training, mask, context, **(arguments or {}))
             if watch is not None:
                 watch(received, added)
             return added if active is None else _where(active, added, keras.ops.zeros_like(added))
@@ -109,22 +114,24 @@ class Cell(keras.layers.Layer):
         training: bool | None,
         mask: Any,
         watch: Watch | None,
+        arguments: chain.Arguments,
     ) -> Any:
         x = _masked(x, mask)
         if not isinstance(connection, Residual):
-            y = chain.apply(connection, x, training, mask)
+            y = chain.apply(connection, x, training, mask, arguments)
             if watch is not None:
                 watch(x, y - x)
             return y
-        if watch is None and mask is None and direct.is_plain(connection, x, training):
+        if watch is None and mask is None and not arguments and direct.is_plain(connection, x, training):
             return connection.call(x, training=training, depth_context=context)
         if watch is None:
-            return connection(x, training=training, mask=mask, depth_context=context)
+            own = chain.arguments_for(connection, arguments)
+            return connection(x, training=training, mask=mask, depth_context=context, **own)
 
-        inputs = connection.preactivated(keras.ops.cast(x, connection.compute_dtype), training, mask)
-        branch = connection.branch_output(inputs, training, mask, context)
+        inputs = connection.preactivated(keras.ops.cast(x, connection.compute_dtype), training, mask, **arguments)
+        branch = connection.branch_output(inputs, training, mask, context, **arguments)
         watch(x, branch)
-        return connection.join(inputs, branch, training, mask, context)
+        return connection.join(inputs, branch, training, mask, context, **arguments)
 
 
 def _masked(x: Any, mask: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.state import is_float, updates_in, values_for
@@ -69,6 +70,7 @@ class Program:
         training: Whether the blocks act as in training.
         mask: Mask of a sequence, or None.
         observation: Who watches, or None.
+        arguments: What the calls of the blocks' layers take beside that, by name: the same for every block.
     """
 
     cells: Sequence[Cell]
@@ -77,6 +79,7 @@ class Program:
     training: bool | None
     mask: Any
     observation: Observation | None
+    arguments: Mapping[str, Any]
     has_losses: bool = False
 
     def cell(self, index: int | None) -> Cell:
@@ -106,6 +109,7 @@ class Program:
                 sequence_mask=self.mask,
                 watch=None if self.observation is None else watch,
                 active=others.get("active"),
+                held=Untracked(self.arguments),
             )
             updates = updates_in(scope, cell.variables, given)
         if "probe" in others:
@@ -124,9 +128,13 @@ class Program:
 
     def _recomputed(self, body: Any) -> Any:
         def again(carry: Any, x: Any, index: int | None) -> Any:
-            return _backend.checkpoint(lambda carry, x: body(carry, x, index), in_loop=self.scanned)(carry, x)
+            return self._checkpoint(lambda carry, x: body(carry, x, index))(carry, x)
 
         return again
+
+    def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        held = [tensor for tensor in keras.tree.flatten(dict(self.arguments)) if keras.ops.is_tensor(tensor)]
+        return _backend.checkpoint(function, in_loop=self.scanned, held=held)
 
     def _recomputed_where_cheap(self, rows: Any, x: Any, index: int | None) -> Any:
         return _backend.recompute_cheap(lambda rows, *x: self.block(rows, x, index))(rows, *x)
@@ -139,7 +147,7 @@ class Program:
             parts = [tuple(x[start : start + size] for x in xs) for start in range(0, length, size)]
             given_off = []
             for number, part in enumerate(parts):
-                group = _backend.checkpoint(functools.partial(_unroll_from, body, number * size))
+                group = self._checkpoint(functools.partial(_unroll_from, body, number * size))
                 rows, ys = group(rows, part)
                 given_off.append(ys)
             return rows, tuple([item for part in kind for item in part] for kind in zip(*given_off, strict=True))
@@ -179,7 +187,9 @@ class Program:
 
             def branch(received: Any, weights: Any, position: int = position) -> tuple[Any, Any]:
                 with values_for(cell.variables, self._values(cell, weights, others)) as scope:
-                    apply = cell.branch(position, contexts[position], self.training, self.mask)
+                    apply = cell.branch(
+                        position, contexts[position], self.training, self.mask, arguments=self.arguments
+                    )
                     added = apply(received)
                     return ops.cast(added, "float32"), self._loss(cell, scope)
 

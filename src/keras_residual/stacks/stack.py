@@ -14,7 +14,7 @@ from keras.src.backend.common.masking import get_keras_mask
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
-from keras_residual.layers import direct
+from keras_residual.layers import chain, direct
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.configured import Changes, Configured, settings_of
 from keras_residual.layers.residual import Residual
@@ -95,6 +95,8 @@ class ResidualStack(Configured):
         training: Whether drop path, dropout and norms act as in training.
         mask: Mask of a sequence, `(batch, time)`; every block gets it.
         block_mask: Tensor `(depth,)` or `(batch, depth)`: a block where it is 0 is switched off.
+        **arguments: What the calls of the blocks' layers take by name, as in `Residual`; every block gets the same.
+            A reversible stack takes tensors that may have a gradient only with `remat="full"`.
 
     Output shape:
         The shape of the input.
@@ -148,6 +150,7 @@ class ResidualStack(Configured):
         self.observation: Observation | None = None
         self.supports_masking = True
         self._check_blocks()
+        chain.declare_arguments(self, [layer for layers in self._patterns() for layer in layers])
         # Held where Keras does not look: the one body of a scanned stack has no weights of its own, and the cells of
         # an unrolled one are saved by this layer, in one form for both.
         self._blocks = Blocks(owner, self._make_cells(), depth, scanned=self.execution == "scan")
@@ -290,8 +293,8 @@ class ResidualStack(Configured):
         cell = Cell(layers, links, name=name, dtype=self.dtype_policy, trainable=flag)
         return self._made(name, cell, {**settings_of(cell), "trainable": True})
 
-    def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> None:  # pyright: ignore
-        """Builds the blocks for the shape of the input."""
+    def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None, **argument_shapes: Any) -> None:  # pyright: ignore
+        """Builds the blocks for the shape of the input, and for those of arguments of calls."""
         del block_mask_shape
         enable_compilation_cache_by_default()
         extend_optimizers()
@@ -299,6 +302,8 @@ class ResidualStack(Configured):
         # The blocks check the channels; a sequence may be longer or shorter than the one it was built for.
         self.input_spec = keras.InputSpec(ndim=len(shape))
         self._built_for = shape
+        self._argument_shapes = argument_shapes
+        arguments = {name.removesuffix("_shape"): found for name, found in argument_shapes.items()}
         if not self.topology.built:
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
@@ -311,7 +316,7 @@ class ResidualStack(Configured):
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
             for cell in self._drawing_once(blocks.cells):
-                cell.build(stream)
+                cell.build(stream, arguments)
                 own_seeds(cell)
                 own_paths(cell)
             gains = [_gains(plan, cell) for cell in blocks.cells]
@@ -338,12 +343,14 @@ class ResidualStack(Configured):
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, block_mask: Any = None) -> Any:
+    def call(
+        self, inputs: Any, training: bool | None = None, mask: Any = None, block_mask: Any = None, **arguments: Any
+    ) -> Any:
         """Applies the blocks."""
         observation = self.observation
         if observation is not None and observation.block_mask is not None:
             block_mask = observation.block_mask
-        if mask is None and block_mask is not None:
+        if mask is None and (block_mask is not None or arguments):
             mask = get_keras_mask(inputs)  # with two tensors, Keras does not look for it itself
         rows = self.topology.begin(inputs)
         blocks = self._blocks
@@ -353,13 +360,19 @@ class ResidualStack(Configured):
         if not (blocks.scanned or remat or reversible or watched):
             for index, cell in enumerate(blocks.cells):
                 plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
-                contexts = self._contexts.of_block(index, None)
-                rows = (cell.call if plain else cell)(rows, contexts=contexts, training=training, sequence_mask=mask)
+                rows = (cell.call if plain else cell)(
+                    rows,
+                    contexts=self._contexts.of_block(index, None),
+                    training=training,
+                    sequence_mask=mask,
+                    held=Untracked(arguments),
+                )
             return self.topology.end(rows)
 
-        program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation)
+        program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation, arguments)
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
         if reversible and not (watched or remat):
+            self._check_held(arguments)
             rows, (losses, updates, seen) = program.run_reversibly(rows, xs)
         else:
             link = blocks.cells[0].links[0] if reversible else None
@@ -372,6 +385,14 @@ class ResidualStack(Configured):
         if observation is not None:
             observation.seen = _joined(seen, blocks.scanned)
         return ops.cast(self.topology.end(rows), self.compute_dtype)
+
+    def _check_held(self, arguments: dict[str, Any]) -> None:
+        """Raises for tensors whose gradient blocks that are undone would not give."""
+        for name, value in arguments.items():
+            tensors = [tensor for tensor in keras.tree.flatten(value) if ops.is_tensor(tensor)]
+            if any(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors):
+                rule = "without floats in a reversible stack, which gives no gradient of what its blocks take beside it"
+                raise bad_argument(owner_of(self), name, rule, value, "Make the stack with remat='full'.")
 
     def _others(self, block_mask: Any, probe: Any) -> Any:
         """Returns what differs from block to block beside the trained weights."""
@@ -391,9 +412,11 @@ class ResidualStack(Configured):
             for index, values in enumerate(state)
         ]
 
-    def compute_output_shape(self, inputs_shape: Shape, block_mask_shape: Shape | None = None) -> Shape:
+    def compute_output_shape(
+        self, inputs_shape: Shape, block_mask_shape: Shape | None = None, **argument_shapes: Any
+    ) -> Shape:
         """Returns the shape of the input."""
-        del block_mask_shape
+        del block_mask_shape, argument_shapes
         return tuple(inputs_shape)
 
     # --- As Keras sees it --------------------------------------------------------------------------------------------
@@ -450,7 +473,7 @@ class ResidualStack(Configured):
         with classes_of([layer for layers in self._patterns() for layer in layers]):
             made = type(self).from_config(config)
         if self.built:
-            made.build(self._built_for)
+            made.build(self._built_for, **self._argument_shapes)
             made.topology.set_weights(self.topology.get_weights())
             made._blocks.copy_from(self._blocks)
         return made
