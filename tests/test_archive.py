@@ -131,7 +131,8 @@ def test_what_would_fill_the_memory_is_refused(tmp_path, members):
                 for _ in range(size // 1_000_000):
                     file.write(bytes(1_000_000))
     size = (tmp_path / "x").stat().st_size
-    what = f"its {size} bytes would become 600000000, more than 128000000 and 10 times its size; without compression it"
+    bound = "more than 128000000 and 10 times its size"
+    what = f"its {size} bytes would become 600000000, {bound}; without compression it is read"
     refused(tmp_path / "x", what)
 
 

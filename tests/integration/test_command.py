@@ -48,7 +48,7 @@ def test_train_then_evaluate_then_predict(shapes, tmp_path, capfd, monkeypatch):
             rf"epoch {epoch}/12  loss {number}  val_loss {number}  accuracy {number}  val_accuracy {number}"
             for epoch in range(1, 13)
         ],
-        rf"Test accuracy {number} % on 8 examples, epoch \d+",
+        rf"Test accuracy {number} % \(always the commonest class: {number} %\) on 8 examples, epoch \d+",
         rf"Took {number} s\. Report: runs/shapes-1/report\.html",
     ]
     lines = said(done)
@@ -92,7 +92,8 @@ def test_a_table_with_numbers_to_predict(tmp_path, capfd, monkeypatch):
     metrics = json.loads(capfd.readouterr().out)
     assert {"test_loss", "test_rmse", "test_r2"} <= set(metrics)
     assert app.run(["evaluate", "run", "t.csv", "--json"]) == 0
-    assert list(json.loads(capfd.readouterr().out)) == ["test_loss", "test_rmse", "test_r2", "examples"]
+    found = list(json.loads(capfd.readouterr().out))
+    assert found == ["test_loss", "test_rmse", "test_mae", "test_r2", "examples", "notes"]
     (tmp_path / "new.csv").write_text("b,a\n0.5,1\n-1,0\n")
     assert app.run(["predict", "run", "new.csv", "--json"]) == 0
     predictions = json.loads(capfd.readouterr().out)["predictions"]

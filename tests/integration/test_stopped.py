@@ -134,7 +134,7 @@ def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
     # What was kept can be used like the result of a whole run.
     done = run("evaluate", "run", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert said(done)[0].startswith("Test loss")
+    assert said(done)[1].startswith("Test loss")
 
 
 ENOUGH = 10
@@ -169,6 +169,7 @@ def test_ctrl_c_in_a_terminal(when, tmp_path):
 
 
 @pytest.mark.any_backend
+@pytest.mark.usefixtures("heeding_ctrl_c")
 def test_an_interrupt_that_keras_swallows_comes_again_at_the_next_batch(tmp_path):
     directory = RunDirectory(tmp_path)
     before = signal.getsignal(signal.SIGINT)

@@ -213,7 +213,7 @@ def test_a_stack_whose_blocks_were_changed_one_by_one_stays_unrolled() -> None:
     stack.build((None, 6))
     assert stack.with_execution("scan").execution == "scan"
     stack._blocks.cells[1].connections[0].branch[0].trainable = False
-    rule = "must be 'unrolled' or 'auto' here, since layers of single blocks have been changed, so that they differ"
+    rule = "must be 'unrolled' or 'auto' here, since the blocks differ in what was changed in them or frozen"
     with pytest.raises(ValueError, match=rf"`execution` {re.escape(rule)}, but received 'scan'"):
         stack.with_execution("scan")
     other = stack.with_execution("auto")

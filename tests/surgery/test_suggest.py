@@ -97,7 +97,9 @@ def test_nothing_leads_across_pooling_or_flatten() -> None:
 def test_a_size_that_no_stride_leads_to_is_left_alone() -> None:
     plan = suggest_groups(chain((8, 8, 1), layers.Conv2D(4, 3, name="valid"), layers.Conv2D(4, 1, name="one")))
     assert found(plan) == {"one_residual": ("one",)}
-    assert dict(plan.left_alone)["valid"] == "no whole stride takes a size of 8 to 6; padding='same' keeps sizes"
+    assert (
+        dict(plan.left_alone)["valid"] == "no stride or whole factor takes a size of 8 to 6; padding='same' keeps sizes"
+    )
 
 
 def test_branches_of_residual_nets_are_left_alone() -> None:

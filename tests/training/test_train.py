@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from keras_residual.training import train as training
-from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
 from keras_residual.training.evaluate import evaluate, load_test_data
@@ -160,9 +159,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("shift", [8, 10**6])
-def test_pictures_are_not_shifted_out_of_sight(tmp_path, shift):
-    rule = "less than 8, the smaller side of the pictures"
+@pytest.mark.parametrize(
+    ("shift", "rule"),
+    [(8, "less than 8, the smaller side of the pictures"), (10**6, "less than or equal to 4096 or 'auto'")],
+)
+def test_pictures_are_not_shifted_out_of_sight(tmp_path, shift, rule):
     message = f"TrainConfig: `augment.shift` must be {rule}, but received {shift} (int)."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         training.prepare(config(tmp_path, "digits", f"augment.shift={shift}"))
@@ -211,7 +212,7 @@ def test_the_step_in_which_the_loss_is_lost_is_named_with_what_the_run_was_told(
 def test_speed_is_that_of_a_usual_step_whatever_was_compiled_and_waited_for(monkeypatch, tmp_path):
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    record = Record(RunDirectory(tmp_path), Assembled(None, None))
+    record = Record(RunDirectory(tmp_path), None)
     assert record.speed(32) == {"compile_seconds": None, "examples_per_second": None}
     # A step that compiles, usual ones, and one in which the lid of the laptop was down for an hour.
     for step, seconds in enumerate([12.5, 0.5, 0.5, 3600.0, 0.5]):

@@ -61,6 +61,9 @@ __all__ = [
     "with_shape_of",
 ]
 
+DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
+"""Whether the gradient is that of a function of the weights, and not asked for at what the variables hold."""
+
 SCAN_FROM: int | None = _on.SCAN_FROM
 """Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""
 

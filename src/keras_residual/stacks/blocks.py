@@ -48,9 +48,9 @@ class Blocks:
 
     def assign(self, updates: Any) -> None:
         """Assigns what the blocks made of their state: new values by the index of the variable."""
-        # On JAX the gradient is that of a function whose weights are its arguments. Elsewhere it is asked for at what
+        # With JAX the gradient is that of a function whose weights are its arguments. Elsewhere it is asked for at what
         # was assigned, which a program of the blocks does not give.
-        refused = get_stateless_scope() is None and _backend.BACKEND != "jax"
+        refused = get_stateless_scope() is None and not _backend.DIFFERENTIATES_FUNCTIONS
         for cell, changed in zip(self.cells, [updates] if self.scanned else updates, strict=True):
             variables = cell.variables
             for index, value in changed.items():
