@@ -48,6 +48,7 @@ __all__ = [
     "keeping_random_state",
     "map_slices",
     "name_optimizers",
+    "outside_of_programs",
     "probed_gradients",
     "recompute_cheap",
     "register_parameters",
@@ -63,6 +64,9 @@ __all__ = [
 
 DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
 """Whether the gradient is that of a function of the weights, and not asked for at what the variables hold."""
+
+outside_of_programs = _on.outside_of_programs
+"""Returns a scope in which variables have values, also where a program is traced that TensorFlow keeps."""
 
 SCAN_FROM: int | None = _on.SCAN_FROM
 """Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""

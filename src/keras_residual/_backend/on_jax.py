@@ -119,6 +119,7 @@ def name_optimizers() -> None:
     """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 
 
+outside_of_programs = nullcontext  # programs are traced with what is given
 keeping_random_state = nullcontext  # JAX has no generator besides Keras's own
 
 

@@ -115,6 +115,7 @@ def name_optimizers() -> None:
     """Does nothing: here Keras's optimizers are instances of the classes that it names."""
 
 
+outside_of_programs = tf.init_scope
 keeping_random_state = nullcontext  # TensorFlow draws from Keras's own generators
 
 

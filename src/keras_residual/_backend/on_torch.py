@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -117,6 +118,7 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
         return function(given)
 
 
+outside_of_programs = nullcontext  # there are none
 keeping_random_state = torch.random.fork_rng
 
 

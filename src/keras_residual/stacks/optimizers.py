@@ -75,6 +75,9 @@ def _build(self: Any, method: Callable[..., Any], variables: Any) -> None:
 def _apply(self: Any, method: Callable[..., Any], grads: Any, trainable_variables: Any = None) -> Any:
     variables = self._trainable_variables if trainable_variables is None else list(trainable_variables)
     stacked = [variable for variable in variables if isinstance(variable, StackedVariable)]
+    if stacked and isinstance(self, optimizers.MultiOptimizer) and not self.built:
+        with _backend.outside_of_programs():
+            self.build(variables)  # as Keras does next, where it has not before: what it chooses is known then
     for variable in stacked:
         _check(self, variable)
     clipnorm = self.clipnorm

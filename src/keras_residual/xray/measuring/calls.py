@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.topologies.reversible import ReversibleTopology
 from keras_residual.xray.finding.entries import entries_of, is_embedding, is_entry
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.structure import is_map, is_norm
@@ -27,7 +29,8 @@ class Called:
     """
 
     def __init__(self, model: Any, recorder: Recorder) -> None:
-        self._layers = list(model._flatten_layers())
+        hidden = set(_within_programs(model))
+        self._layers = [layer for layer in model._flatten_layers() if id(layer) not in hidden]
         self._recorder = recorder
         self._entries_of = entries_of(model)
         self._forget()
@@ -106,3 +109,12 @@ class Called:
         """Returns the matrix of the last linear map that was called, if it is trained."""
         variables = self._last_map.trainable_variables if self._last_map is not None else []
         return [v for v in variables if len(v.shape) > 1][:1]
+
+
+def _within_programs(model: Any) -> Iterator[int]:
+    """Yields the identities of layers within stacks that a loop or a recomputation calls: nothing of these is noted."""
+    for stack in model._flatten_layers():
+        if isinstance(stack, ResidualStack) and (
+            stack.execution == "scan" or stack.remat or isinstance(stack.topology, ReversibleTopology)
+        ):
+            yield from (id(part) for part in stack._flatten_layers(include_self=False))

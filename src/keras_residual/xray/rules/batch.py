@@ -50,7 +50,7 @@ def input_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
         own = [arrays[index] for index in entry["inputs"] or range(len(arrays))]
         size, raw = entry["rms"], any(array["picture"] for array in own)
         picture = raw and entry["largest"] > BRIGHT
-        loud = size > threshold and (loud_stream or not entry["normalised"])
+        loud = threshold < size < math.inf and (loud_stream or not entry["normalised"])
         if picture or loud or 0 < size < QUIET:
             named = True
             yield (
