@@ -117,8 +117,9 @@ def _few_programs():
 def _same_start():
     """Sets every seed, and undoes what a test changes of Keras's global settings."""
     policy = keras.config.dtype_policy()
-    data_format = keras.config.image_data_format()
+    data_format, floatx = keras.config.image_data_format(), keras.config.floatx()
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(data_format)
+    keras.config.set_floatx(floatx)

@@ -103,6 +103,7 @@ def test_what_is_frozen_in_some_blocks_stays_so_and_cannot_be_scanned(tmp_path: 
     assert again.execution == "unrolled"
     assert "differ in what was changed in them or frozen" in again.execution_reason
     assert len(again.trainable_variables) == len(unrolled.trainable_variables) == 19 * 8
+    again.trainable = False  # with TensorFlow, Keras does nothing where a flag is set to what it is
     again.trainable = True
     assert len(again.trainable_variables) == 20 * 8
 

@@ -80,7 +80,7 @@ def test_every_execution_gives_the_same_numbers(kind: str, topology: str) -> Non
             if name.startswith("seed"):
                 np.testing.assert_array_equal(found[name], value, err_msg=f"{execution} {remat} {name}")
             else:
-                assert_close(found[name], value, 1e-6)
+                assert_close(found[name], value, 3e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "jax", reason="the others compile nothing")

@@ -145,7 +145,8 @@ def set_weights(
         if strict:
             raise bad_checkpoint(source, what, "`strict=False` takes them all the same. The model keeps its weights.")
         warnings.warn(str(bad_checkpoint(source, what, "`strict=True` refuses such a checkpoint.")), stacklevel=3)
-    assign(values.items())
+    with np.errstate(over="ignore"):  # what a narrow type cannot hold has been told
+        assign(values.items())
     return LoadedWeights(source, chosen.name, len(values), tuple(new), tuple(adapted), tuple(doubtful))
 
 
