@@ -108,7 +108,7 @@ def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
     in_words="The learning signal fades out before it reaches the first blocks",
     because="a block that gets no gradient learns nothing (Glorot & Bengio 2010; He et al. 2016, "
     "https://arxiv.org/abs/1603.05027, eq. 5)",
-    unless=("input_scale", "transport_gain", "post_norm"),
+    unless=("transport_gain", "post_norm"),
     reaches=_little_gradient,
 )
 def gradient_vanishes(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
