@@ -220,10 +220,10 @@ def test_a_layout_is_that_of_the_weight_of_a_block() -> None:
         del layouts["stack/block_1/residual/out/kernel"]
         layouts["stack/block_\\d/residual/out/kernel"] = ("model", None)
         model = made("scan")
-        axes = {v.path.split("/", 2)[2]: v._layout.axes for v in model.get_layer("stack").trainable_variables}
-        assert axes["residual/in/kernel"] == [None, None, "model"]
-        assert axes["residual/out/kernel"] == [None, "model", None]
-        assert axes["residual/in/bias"] == [None, None]
+        axes = {v.path.split("/", 2)[2]: tuple(v._layout.axes) for v in model.get_layer("stack").trainable_variables}
+        assert axes["residual/in/kernel"] == (None, None, "model")
+        assert axes["residual/out/kernel"] == (None, "model", None)
+        assert axes["residual/in/bias"] == (None, None)
         trained(model, 1)
 
 
