@@ -56,12 +56,11 @@ def test_train_then_evaluate_then_predict(shapes, tmp_path, capfd, monkeypatch):
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line)
     assert "Backend: " + keras.backend.backend() in done.stderr
-    # Keras would leave a file that names tensorflow, and with it another backend for the next run.
-    assert (tmp_path / "keras-home" / "keras.json").exists() == (keras.backend.backend() == "tensorflow")
 
     assert app.run(["evaluate", "runs/shapes-1", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
-    assert list(found) == ["test_loss", "test_accuracy", "examples"]
+    scores = [f"test_{name}" for name in ("loss", "accuracy", "majority", "precision", "recall", "auc")]
+    assert list(found) == [*scores, "examples", "notes"]
     assert found["test_loss"] == pytest.approx(metrics["test_loss"], rel=1e-5)
     assert (found["test_accuracy"], found["examples"]) == (metrics["test_accuracy"], 8)
 
