@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import keras
@@ -296,3 +297,16 @@ def test_half_precision() -> None:
     assert report.model["dtype"] == "float16"
     assert report.blocks[0]["gradient_norm"] == pytest.approx(expected.blocks[0]["gradient_norm"], rel=2e-2)
     assert report.blocks[0]["gradient_underflow"] < 0.1
+
+
+@pytest.mark.parametrize("how", ["remat", "scope", "reversible", "scan"])
+def test_a_stack_that_computes_anew_may_come_first(how: str) -> None:
+    settings = {"remat": {"remat": "full"}, "reversible": {"topology": "reversible"}, "scan": {"execution": "scan"}}
+    with keras.RematScope(mode="full") if how == "scope" else nullcontext():
+        stack = ResidualStack(Residual(layers.Dense(6)), 3, **{"execution": "unrolled", **settings.get(how, {})})
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, layers.Dense(2)(stack(inputs)))
+    report = xray(model, X * 1e4, Y, mean_square)
+    assert len(report.blocks) >= 3
+    if how == "reversible":  # whose layers are called one by one here
+        assert report.advice[0].rule == "input_scale"

@@ -25,7 +25,8 @@ def argument_names(layers: Iterable[keras.Layer | None]) -> list[str]:
 
 def arguments_for(layer: keras.Layer, arguments: Arguments) -> dict[str, Any]:
     """Returns those of the arguments that the layer's call takes, without those that are None."""
-    return {name: arguments[name] for name in _names_of(layer) if arguments.get(name) is not None}
+    names = _names_of(layer) if arguments else ()
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
 def _names_of(layer: keras.Layer) -> list[str]:
@@ -70,13 +71,14 @@ def build(
         layers: The layers in order.
         shape: Shape of the input, with None for what is not known.
         dtype: Its dtype.
-        shapes: Shapes of the arguments of calls, by name.
+        shapes: Shapes of the arguments of calls, by the names that `build` has for them, such as `value_shape`.
 
     Raises:
         ValueError: If one does not take one tensor and return one, or was built for another shape.
     """
     tensor = keras.KerasTensor(shape, dtype=dtype)
-    arguments = {name: _symbols(name, found, dtype) for name, found in (shapes or {}).items()}
+    names = {name: name.removesuffix("_shape") for name in shapes or ()}
+    arguments = {names[name]: _symbols(names[name], found, dtype) for name, found in (shapes or {}).items()}
     named: dict[str, list[keras.Layer]] = {}
     for layer in layers:
         what = f"{owner}: `{argument}` has a layer, {layer.name!r} ({type(layer).__name__}), that"
@@ -176,7 +178,7 @@ def _call_arguments(
     layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
 ) -> tuple[list[Any], dict[str, Any]]:
     """Returns what a layer is called with, in its place and by name."""
-    given = arguments_for(layer, arguments) if arguments else {}
+    given = arguments_for(layer, arguments)
     # By hand, and not left to the call context, which `stateless_call` does not set up.
     if training is not None and layer._call_has_training_arg:
         given["training"] = training

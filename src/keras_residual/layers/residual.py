@@ -193,7 +193,7 @@ class Residual(Configured):
             rule = "a tensor (batch, …, channels) with a known number of channels"
             raise bad_argument(owner, "inputs", rule, tuple(inputs_shape))
         self.input_spec = keras.InputSpec(ndim=len(shape), axes={axis: shape[axis]})
-        self._argument_shapes = {name.removesuffix("_shape"): found for name, found in argument_shapes.items()}
+        self._argument_shapes = argument_shapes
 
         if self.preactivation:
             shape = self._build_parts("preactivation", self.preactivation, shape)

@@ -303,7 +303,6 @@ class ResidualStack(Configured):
         self.input_spec = keras.InputSpec(ndim=len(shape))
         self._built_for = shape
         self._argument_shapes = argument_shapes
-        arguments = {name.removesuffix("_shape"): found for name, found in argument_shapes.items()}
         if not self.topology.built:
             self.topology.build(shape)
         self.topology.check(self.depth, self.per_block, shape)
@@ -316,7 +315,7 @@ class ResidualStack(Configured):
         # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
         with keras.StatelessScope():
             for cell in self._drawing_once(blocks.cells):
-                cell.build(stream, arguments)
+                cell.build(stream, argument_shapes)
                 own_seeds(cell)
                 own_paths(cell)
             gains = [_gains(plan, cell) for cell in blocks.cells]
@@ -340,6 +339,11 @@ class ResidualStack(Configured):
             set_places(blocks.cells)
         if blocks.scanned:
             refuse_by_block(owner_of(self), blocks.cells[0])
+
+    @property
+    def runs_in_programs(self) -> bool:
+        """Whether a loop or a recomputation calls the blocks' layers: tensors of their calls do not outlive it."""
+        return self.execution == "scan" or bool(self.remat) or self._remat_by_scope.above is not None
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
@@ -399,6 +403,9 @@ class ResidualStack(Configured):
         common: dict[str, Any] = {}
         if block_mask is not None:
             active: Any = ops.convert_to_tensor(block_mask)
+            if len(active.shape) not in (1, 2) or active.shape[-1] != self.depth:
+                rule = f"of shape ({self.depth},) or (batch, {self.depth})"
+                raise bad_argument(owner_of(self), "block_mask", rule, tuple(active.shape))
             common["active"] = ops.transpose(active) if len(active.shape) == 2 else active
         if probe is not None:
             common["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)

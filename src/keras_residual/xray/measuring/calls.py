@@ -12,7 +12,6 @@ import keras
 from keras import ops
 
 from keras_residual.stacks.stack import ResidualStack
-from keras_residual.stacks.topologies.reversible import ReversibleTopology
 from keras_residual.xray.finding.entries import entries_of, is_embedding, is_entry
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.structure import is_map, is_norm
@@ -112,9 +111,7 @@ class Called:
 
 
 def _within_programs(model: Any) -> Iterator[int]:
-    """Yields the identities of layers within stacks that a loop or a recomputation calls: nothing of these is noted."""
+    """Yields the identities of the layers of which no call is noted."""
     for stack in model._flatten_layers():
-        if isinstance(stack, ResidualStack) and (
-            stack.execution == "scan" or stack.remat or isinstance(stack.topology, ReversibleTopology)
-        ):
+        if isinstance(stack, ResidualStack) and stack.runs_in_programs:
             yield from (id(part) for part in stack._flatten_layers(include_self=False))
