@@ -1,14 +1,12 @@
 """Runs that end early: a full disk, a read-only place, Ctrl-C. What was complete is kept and said."""
 
 import contextlib
-import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 
@@ -96,10 +94,10 @@ def heeding_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
-def start(tmp_path, *arguments, **how):
+def start(tmp_path, *arguments, under=(), **how):
     """Starts the command with words that come as they are said."""
     return subprocess.Popen(
-        [*PROGRAM, "train", "wine", "--epochs", "5000", "--set", "xray=false", "--out", "run", *arguments],
+        [*under, *PROGRAM, "train", "wine", "--epochs", "5000", "--set", "xray=false", "--out", "run", *arguments],
         cwd=tmp_path,
         env=environment(tmp_path),
         text=True,
@@ -137,6 +135,13 @@ def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
     assert said(done)[1].startswith("Test loss")
 
 
+IN_A_TERMINAL = [
+    sys.executable,
+    "-c",
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])",
+]
+"""Makes its standard input the terminal whose Ctrl-C counts, then becomes the command behind it."""
+
 ENOUGH = 10
 """Seconds in which the command has ended: a fifth of one on a machine that has nothing else to do."""
 
@@ -146,8 +151,8 @@ ENOUGH = 10
 def test_ctrl_c_in_a_terminal(when, tmp_path):
     master, slave = pty.openpty()
     process = start(
-        tmp_path, "--set", "batch_size=128", stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        tmp_path, "--set", "batch_size=128", under=IN_A_TERMINAL, stdin=slave, stdout=slave, stderr=slave,
+        start_new_session=True,
     )  # fmt: skip
     os.close(slave)
     shown, asked = b"", 0.0
