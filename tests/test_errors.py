@@ -1,5 +1,8 @@
 """What a message shows of foreign names and values: one line, bounded, and nothing that a terminal obeys."""
 
+import re
+
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -92,6 +95,13 @@ def test_no_value_makes_a_long_message_or_an_error_of_its_own(value, error):
     message = str(error(value))
     assert len(message) <= 4000
     assert message.isprintable()
+
+
+@pytest.mark.parametrize("value", [np.zeros((2, 6)), keras.KerasTensor((None, 3)), keras.ops.zeros((4, 4))])
+def test_of_a_tensor_its_shape_is_shown(value):
+    message = str(bad_argument("Owner", "argument", "short", value))
+    assert re.search(r"received \((2, 6|None, 3|4, 4)\) of \S*float\d\d \(\w+\)", message)
+    assert "[0., 0.]" in str(bad_argument("Owner", "argument", "short", np.zeros(2)))
 
 
 def test_foreign_names_reach_no_message_raw():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 import reprlib
 from collections.abc import Iterable, Sized
@@ -15,6 +16,8 @@ from pathlib import Path
 
 _VALUE, _MESSAGE = 300, 4000
 """The most characters of a value, and of a whole message."""
+_NUMBERS = 10
+"""The most numbers of a tensor that are shown."""
 
 
 def printable(text: object, limit: int = 200) -> str:
@@ -40,7 +43,13 @@ def printable(text: object, limit: int = 200) -> str:
 
 
 def shown(value: object) -> str:
-    """Returns `repr(value)` as `printable` has it; a long or deep container is not written out before it is cut."""
+    """Returns `repr(value)` as `printable` has it; a long or deep container is not written out before it is cut.
+
+    Of a tensor or an array of more than some numbers it is the shape and the dtype.
+    """
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and hasattr(value, "dtype") and (None in shape or math.prod(shape) > _NUMBERS):
+        return printable(f"{tuple(shape)} of {value.dtype}", _VALUE)
     # An array's text goes over several lines; in that of a string a line end is an escape already.
     return printable(re.sub(r"\s*\n\s*", " ", _REPR.repr(value)), _VALUE)
 

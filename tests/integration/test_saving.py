@@ -171,6 +171,11 @@ def stack(block: Any = None, depth: int = 2, **kwargs: Any) -> ResidualStack:
     return ResidualStack(Residual(layers.Dense(4), norm="layer_norm") if block is None else block, depth, **kwargs)
 
 
+def built_before() -> keras.Layer:
+    inner = [keras.Input(VECTOR), layers.Dense(4, name="dense")]
+    return Residual(keras.Sequential(inner, name="model"), name="connection")
+
+
 def resnet(**kwargs: Any) -> keras.Model:
     """Returns a small network of the first generation, with three blocks."""
     small = {"block": "basic", "depths": (1, 2), "widths": (8, 16), "stem_filters": 8, "stem": "conv3"}
@@ -397,6 +402,9 @@ CASES: dict[str, Case] = {
         lambda: stack(Residual(kr.ValueResidualAttention(2, 2)), topology="value_residual", execution="unrolled"),
         SERIES,
     ),
+    "stack of a sequential, not built": Case(lambda: stack(keras.Sequential([layers.Dense(4)]), execution="unrolled")),
+    "stack of a sequential, scanned": Case(lambda: stack(keras.Sequential([layers.Dense(4)]), execution="scan")),
+    "stack of models that were built before, by a function": Case(lambda: stack(lambda index: built_before())),
     "stack, scanned": Case(lambda: stack(drop_path_rate=[0.1, 0.2], execution="scan")),
     "stack, scanned, hyper-connections": Case(lambda: stack(topology="hyper_connections", execution="scan")),
     "stack, frozen": Case(lambda: stack(execution="scan", trainable=False)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -478,8 +478,46 @@ class NotCopyable(layers.Layer):
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.0, True, None])
 def test_depth_must_be_a_positive_whole_number(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="`depth` must be a whole number of at least 1"):
+    with pytest.raises((ValueError, TypeError), match="`depth` must be a whole number of at least 1"):
         ResidualStack(Residual(layers.Dense(6)), wrong)
+    config = ResidualStack(Residual(layers.Dense(6)), cast(Any, np.int64(3))).get_config()
+    assert type(config["depth"]) is int
+
+
+@pytest.mark.parametrize("wrong", [lambda: layers.Dense(6), lambda index, width: layers.Dense(width)])
+def test_a_function_of_something_else_than_an_index(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="`block` must be a function of one argument, the block's index"):
+        ResidualStack(wrong, 2)
+
+
+def test_a_layer_that_does_not_say_its_sizes() -> None:
+    # As KerasHub writes them: Keras says None of the axis, whatever its input has there.
+    def dense() -> keras.Layer:
+        return layers.EinsumDense("abc,cd->abd", output_shape=(None, 8), bias_axes="d")
+
+    x = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
+    for stack in (ResidualStack(Residual(dense()), 3), ResidualStack(dense(), 3)):
+        assert stack(x).shape == (2, 5, 8)
+        assert stack(keras.Input((None, 8))).shape == (None, None, 8)
+    connection = Residual(dense())
+    assert_close(connection(x), x + to_numpy(connection.branch[0](x)), 1e-6)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Failing(keras.initializers.Initializer):
+    """An initializer that cannot draw."""
+
+    def __call__(self, shape: Any, dtype: Any = None) -> Any:
+        raise RuntimeError("no values")
+
+
+@pytest.mark.parametrize("execution", ["unrolled", "scan"])
+def test_values_that_cannot_be_drawn_are_no_concern_of_later_layers(execution: str) -> None:
+    with pytest.raises(RuntimeError, match="no values"):
+        ResidualStack(layers.Dense(6, bias_initializer=Failing()), 3, execution=execution).build((None, 6))
+    assert ResidualStack(layers.Dense(6), 3, execution=execution)(np.ones((2, 6))).shape == (2, 6)
+    with keras.StatelessScope():
+        pass
 
 
 @pytest.mark.parametrize(

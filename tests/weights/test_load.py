@@ -224,6 +224,14 @@ def test_an_unknown_map_of_names_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.any_backend
+@pytest.mark.parametrize("location", ["", None, 3, b"weights.pth"])
+def test_what_is_no_place(location: Any) -> None:
+    rule = r"load_weights: `location` must be a file, a folder or a repository, such as .*, but received"
+    with pytest.raises((ValueError, TypeError), match=rule):
+        kr.load_weights(small(), location)
+
+
+@pytest.mark.any_backend
 def test_a_wrong_architecture_is_refused(tmp_path: Path) -> None:
     kr.save_weights(small(), tmp_path / "small.safetensors")
     model = kr.ResNetV2(kr.ResNetV2Config(depths=(1, 1), filters=(16, 16)), input_shape=(32, 32, 3), num_classes=5)

@@ -9,7 +9,9 @@ from typing import Any
 
 import keras
 
+from keras_residual._errors import did_you_mean
 from keras_residual.layers import direct
+from keras_residual.layers._checks import owner_of
 from keras_residual.layers.shapes import ATTENTION, LIST_ATTENTION, Shape
 
 Arguments = Mapping[str, Any]
@@ -104,9 +106,33 @@ def _symbols(name: str, shapes: Any, dtype: str) -> Any:
     return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, dtype=kind), shapes)
 
 
+class MissingArgumentError(ValueError):
+    """A layer's call needs an argument that it is not given. Not described again by the layers around that one."""
+
+
+def check_arguments(layer: keras.Layer, arguments: Iterable[str]) -> None:
+    """Raises where a call is given an argument by a name that no layer in it takes."""
+    known = layer._call_signature.parameters
+    for name in arguments:
+        if name not in known:
+            offered = did_you_mean(name, [given for given in known if given != "depth_context"])
+            raise TypeError(f"{owner_of(layer)}: its call takes no argument {name!r}, nor does a layer in it.{offered}")
+
+
+def _check_given(what: str, layer: keras.Layer, inputs: list[Any], keywords: dict[str, Any]) -> None:
+    for name, kind in list(layer._call_signature.parameters.items())[len(inputs) :]:
+        by_name = kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)
+        if by_name and kind.default is kind.empty and name not in keywords:
+            raise MissingArgumentError(
+                f"{what} needs the call argument {name!r}. Pass it by name where the connection or the stack is "
+                f"called: layer(inputs, {name}=…)."
+            )
+
+
 def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arguments: Arguments) -> Any:
     was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
     inputs, keywords = _call_arguments(layer, tensor, None, None, arguments)
+    _check_given(what, layer, inputs, keywords)
     calls = len(layer._inbound_nodes)
     try:
         # A symbolic call builds any layer, also one that has no `build`, and checks its input.
@@ -114,6 +140,8 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
         if was_built:
             # A layer with weights for another shape may only notice it in its `call`.
             keras.Operation.compute_output_spec(layer, *inputs, **keywords)
+    except MissingArgumentError:
+        raise
     except Exception as error:
         if was_built:
             raise ValueError(

@@ -186,8 +186,7 @@ class Residual(Configured):
             rule = "one tensor of shape (batch, …, channels)"
             raise bad_argument(owner, "inputs", rule, inputs_shape, "Merge several tensors, or choose one, before.")
         # Only a layer that keeps a state for each sample needs the size of the batch.
-        stateful = any(getattr(part, "stateful", False) for part in shapes.sublayers(self))
-        shape = (inputs_shape[0] if stateful else None, *inputs_shape[1:])
+        shape = (inputs_shape[0] if shapes.stateful(self) else None, *inputs_shape[1:])
         axis = shapes.channel_axis([*(self.preactivation or ()), *self.branch], len(shape))
         if len(shape) < 2 or shape[axis] is None:
             rule = "a tensor (batch, …, channels) with a known number of channels"
@@ -349,6 +348,11 @@ class Residual(Configured):
     def _branch_path(self) -> list[keras.Layer]:
         layers = [self.pre_norm, *self.branch]
         return [layer for layer in layers if layer is not None]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Applies the layer to a tensor; arguments of calls by name."""
+        chain.check_arguments(self, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def call(
         self,

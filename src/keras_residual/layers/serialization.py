@@ -61,8 +61,7 @@ def plain(value: Any) -> Any:
 
 def config_of(layer: keras.Layer) -> dict[str, Any]:
     """Returns a layer's configuration as plain data, within `writing`."""
-    _announce(layer)
-    return plain(layer.get_config())
+    return plain(layer)["config"]
 
 
 def deserialize(value: Any, argument: str) -> Any:

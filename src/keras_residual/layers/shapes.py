@@ -55,6 +55,11 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield from layer._flatten_layers(include_self=True, recursive=True)
 
 
+def stateful(layer: keras.Layer) -> list[keras.Layer]:
+    """Returns the layers in a layer that keep a state for each sample from one call to the next, as an RNN may."""
+    return [part for part in sublayers(layer) if getattr(part, "stateful", False)]
+
+
 def channel_axis(layers: Iterable[keras.Layer], rank: int) -> int:
     """Returns the axis of the channels, `1` or `-1`, of the maps that `layers` work on.
 
@@ -101,7 +106,7 @@ def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: 
     """Returns for each spatial axis pairs (size before, size after) of `layers`, which lead from `shape` to `target`.
 
     The pair at hand, where it is known, and where it does not settle the matter what `layers` make of other sizes:
-    5 to 3 may be a stride of 2 or a crop, 240 to 238 can only be a crop.
+    5 to 3 may be a stride of 2 or a crop, 240 to 238 can only be a crop. None where a layer does not say its sizes.
     """
     axes = spatial_axes(len(shape), axis)
     tried: list[tuple[Shape, Shape]] = []
@@ -117,7 +122,7 @@ def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: 
         known = [] if shape[i] is None or target[i] is None else [(shape[i], target[i])]
         if not known or shape[i] != target[i]:
             known += [(before[i], after[i]) for before, after in tried]
-        pairs.append([(int(before or 0), int(after or 0)) for before, after in known])
+        pairs.append([(before, after) for before, after in known if before is not None and after is not None])
     return pairs
 
 
@@ -126,11 +131,16 @@ def keeps_axis(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int
     if shape[axis] is not None and target[axis] is not None:
         return shape[axis] == target[axis]
     probe = (shape[0], *(_PROBES[0] if size is None else size for size in shape[1:]))
-    return chain_output_shape(layers, probe)[axis] == probe[axis]
+    return chain_output_shape(layers, probe)[axis] in (probe[axis], None)
 
 
 def infer_resampling(pairs: list[tuple[int, int]]) -> Resampling | None:
-    """Returns the smallest change that takes each size to the other of its pair, or None where there is none."""
+    """Returns the smallest change that takes each size to the other of its pair, or None where there is none.
+
+    Without pairs the size is taken to stay: what is merged is compared again when it is there.
+    """
+    if not pairs:
+        return Resampling()
     # At least two positions of the largest size must be left: one is what global pooling leaves of any size.
     largest = max(size for size, _ in pairs)
     most = largest // 2 if len(pairs) > 1 else largest

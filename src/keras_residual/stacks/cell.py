@@ -11,7 +11,7 @@ from keras.src.backend.common.masking import set_keras_mask
 from keras_residual.layers import chain, direct
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import Shape
+from keras_residual.layers.shapes import Shape, agree
 from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks.topologies.base import Link, Rows
 
@@ -42,10 +42,12 @@ class Cell(keras.layers.Layer):
 
     def build(self, input_shape: Shape, argument_shapes: chain.Arguments | None = None) -> None:
         """Builds connections and links for the shape of a stream, and for those of arguments of calls."""
-        shape = stream_shape = input_shape
+        stream_shape = input_shape
         for connection in self.connections:
-            shape = chain.build("ResidualStack", "block", [connection], shape, self.compute_dtype, argument_shapes)
-            if shape != stream_shape:
+            shape = chain.build(
+                "ResidualStack", "block", [connection], stream_shape, self.compute_dtype, argument_shapes
+            )
+            if not agree(shape, stream_shape):
                 raise ValueError(
                     f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} "
                     f"of {stream_shape}. Put what changes the shape before the stack."

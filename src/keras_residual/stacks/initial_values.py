@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import keras
 import numpy as np
 from keras import initializers, ops
+from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
 from keras.src.initializers.random_initializers import RandomInitializer, compute_fans
 
 from keras_residual._backend import as_tensor, register_parameters
@@ -21,6 +23,7 @@ Path = tuple[int, ...]
 Fill = Callable[[np.random.Generator, np.ndarray], None]
 """Writes one draw into an array."""
 
+_WAITING = "uninitialized_variables"  # Keras's list of what a scope draws at its end
 _TRUNCATED_STDDEV = 0.87962566103423978  # of a standard normal cut off at ±2
 
 
@@ -328,14 +331,28 @@ _TWINS: dict[Any, Callable[[Any, Path], Fill | None]] = {
 }
 
 
+@contextmanager
+def drawing_later() -> Iterator[None]:
+    """Opens a scope at whose end the variables made in it are drawn, so that their initializers can be exchanged.
+
+    Where an initializer fails, Keras would keep the variables that are left, and fail by them in every later scope.
+    """
+    waiting = list(get_global_attribute(_WAITING) or ())
+    try:
+        with keras.StatelessScope():
+            yield
+    except BaseException:
+        set_global_attribute(_WAITING, [variable for variable in waiting if variable._value is None])
+        raise
+
+
 def drawn_on_host(make: Callable[[], keras.Model]) -> keras.Model:
     """Returns the model that `make` builds, with initial values drawn on the host.
 
     Args:
         make: Builds a model from new layers.
     """
-    # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
-    with keras.StatelessScope():
+    with drawing_later():
         model = make()
         for variable in model.variables:
             drawn = isinstance(variable._initializer, (HostInitializer, StackedInitializer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -61,6 +62,13 @@ def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenB
     if isinstance(block, GivenBlocks):
         return block
     if callable(block) and not isinstance(block, (keras.Layer, type)):
+        try:
+            inspect.signature(block).bind(0)
+        except TypeError as error:
+            rule = "a function of one argument, the block's index"
+            raise wrong_type(owner, "block", rule, block, f"Called with an index: {error}.") from None
+        except ValueError:
+            pass  # of a function that Python knows no arguments of
         made = [as_block(owner, block(index)) for index in range(depth)]
         if len({len(layers) for layers in made}) > 1:
             rule = "a function that returns equally many layers at each index"

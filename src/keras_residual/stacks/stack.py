@@ -15,19 +15,19 @@ from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import chain, direct
-from keras_residual.layers._checks import owner_of
+from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.configured import Changes, Configured, settings_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, reading, register, without_ids
-from keras_residual.layers.shapes import Shape, sublayers
+from keras_residual.layers.shapes import Shape, stateful, sublayers
 from keras_residual.layers.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.contexts import Contexts, ramp
 from keras_residual.stacks.counts import BlockCount
-from keras_residual.stacks.depth_rules.norm_rules import check_depth
 from keras_residual.stacks.execution import Program, leave_remat_scope
+from keras_residual.stacks.initial_values import drawing_later
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
@@ -132,12 +132,11 @@ class ResidualStack(Configured):
     ) -> None:
         super().__init__(name=name, **kwargs)
         owner = owner_of(self)
-        check_depth(owner, "depth", depth)
         if execution not in EXECUTIONS:
             raise bad_argument(owner, "execution", f"one of {', '.join(EXECUTIONS)}", execution)
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
-        self.depth = depth
+        self.depth = depth = whole_number(owner, "depth", depth)
         self._pattern = Untracked(as_pattern(owner, block, depth))
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
@@ -189,6 +188,16 @@ class ResidualStack(Configured):
             if built is not None and not isinstance(self.pattern, GivenBlocks):
                 rule = "layers without weights yet, since each depth gets a copy with weights of its own"
                 raise bad_argument(owner, "block", rule, f"{built.name!r}, which is built", "Pass a new layer.")
+            remembering = next((part for layer in layers for part in stateful(layer)), None)
+            if remembering is not None:
+                rule = "layers that keep nothing of a sample from one call to the next"
+                way_out = "Put connections with it one after another in a keras.Sequential instead."
+                raise bad_argument(owner, "block", rule, f"{remembering.name!r} with stateful=True", way_out)
+            remembering = next((part for layer in layers for part in stateful(layer)), None)
+            if remembering is not None:
+                rule = "layers that keep nothing of a sample from one call to the next"
+                way_out = "Put connections with it one after another in a keras.Sequential instead."
+                raise bad_argument(owner, "block", rule, f"{remembering.name!r} with stateful=True", way_out)
             if self.depth_rule is not None:
                 check_connections(owner, layers, "depth_rule", getattr(self.depth_rule, "name", self.depth_rule))
             if any(self._rates):
@@ -312,8 +321,7 @@ class ResidualStack(Configured):
         rule = self.depth_rule
         plan = None if rule is None else rule.plan(depth=self.depth, per_block=self.per_block)
         self._contexts = Contexts(self._rates, plan, self.per_block)
-        # As long as the scope is open nothing is drawn, so that the initializers can still be exchanged.
-        with keras.StatelessScope():
+        with drawing_later():
             for cell in self._drawing_once(blocks.cells):
                 cell.build(stream, argument_shapes)
                 own_seeds(cell)
@@ -346,6 +354,11 @@ class ResidualStack(Configured):
         return self.execution == "scan" or bool(self.remat) or self._remat_by_scope.above is not None
 
     # --- Calling -----------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Applies the layer to a tensor; arguments of calls by name."""
+        chain.check_arguments(self, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def call(
         self, inputs: Any, training: bool | None = None, mask: Any = None, block_mask: Any = None, **arguments: Any

@@ -194,7 +194,9 @@ def own_paths(cell: Any) -> None:
     for part in sublayers(cell):
         for variable in (*part._trainable_variables, *part._non_trainable_variables):
             if not variable.path.startswith(f"{prefix}/"):
-                variable._path = f"{part.path or f'{cell.path}/{part.name}'}/{variable.name}"
+                path = part.path or part.name  # a layer that was built before has one without the stack's
+                path = path if path.startswith(f"{prefix}/") else f"{cell.path}/{path}"
+                variable._path = f"{path}/{variable.name}"
 
 
 def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.ndarray]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_checkpoint, listed, printable, shown, unknown_name
+from keras_residual._errors import bad_argument, bad_checkpoint, listed, printable, shown, unknown_name, wrong_type
 from keras_residual.weights.hub import open_location
 from keras_residual.weights.layout import to_ours
 from keras_residual.weights.name_maps import LEAVES, NAME_MAPS, NameMap, name_map
@@ -87,6 +87,9 @@ def load_weights(
     """
     if names != "auto" and names not in NAME_MAPS:
         raise unknown_name("load_weights", "names", names, ["auto", *NAME_MAPS])
+    if not isinstance(location, (str, Path)) or not str(location):
+        rule = "a file, a folder or a repository, such as 'hf://timm/resnet50.a1_in1k'"
+        raise (bad_argument if isinstance(location, str) else wrong_type)("load_weights", "location", rule, location)
     found = open_location(location, ema=ema)
     return set_weights(model, found.tensors, source=found.source, names=names, new_head=new_head, strict=strict)
 

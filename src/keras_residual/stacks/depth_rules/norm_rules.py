@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import choice
+from keras_residual.layers._checks import choice, whole_number
 from keras_residual.layers.fixed_scale import FixedScale
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import register
@@ -56,7 +55,7 @@ def deepnorm(depth: int) -> DepthScales:
     Reference:
         Wang et al., DeepNet: Scaling Transformers to 1,000 Layers, 2022. https://arxiv.org/abs/2203.00555, figure 2
     """
-    check_depth("deepnorm", "depth", depth)
+    depth = whole_number("deepnorm", "depth", depth)
     return DepthScales(skip_scale=(2 * depth) ** 0.25, init_gain=(8 * depth) ** -0.25)
 
 
@@ -75,7 +74,7 @@ def keel(depth: int) -> DepthScales:
     Reference:
         Chen & Wei, Post-LayerNorm Is Back, 2026. https://arxiv.org/abs/2601.19895
     """
-    check_depth("keel", "depth", depth)
+    depth = whole_number("keel", "depth", depth)
     return DepthScales(skip_scale=float(depth))
 
 
@@ -110,10 +109,10 @@ class DeepNorm(DepthRule):
         if (encoder_layers is None) != (decoder_layers is None):
             rule = "given together with `encoder_layers`, or left out with it"
             raise bad_argument("DeepNorm", "decoder_layers", rule, decoder_layers)
-        for argument, value in (("encoder_layers", encoder_layers), ("decoder_layers", decoder_layers)):
-            if value is not None:
-                check_depth("DeepNorm", argument, value)
-        self.encoder_layers, self.decoder_layers = encoder_layers, decoder_layers
+        layers = {"encoder_layers": encoder_layers, "decoder_layers": decoder_layers}
+        self.encoder_layers, self.decoder_layers = (
+            None if value is None else whole_number("DeepNorm", argument, value) for argument, value in layers.items()
+        )
         self.part = choice("DeepNorm", "part", part, ("encoder", "decoder"))
 
     def scales(self, connections: int) -> DepthScales:
@@ -199,9 +198,3 @@ class LayerNormScaling(DepthRule):
             return [(scale.factor, factors) for scale in scales]
 
         return DepthPlan(gains=gains)
-
-
-def check_depth(owner: str, argument: str, depth: Any) -> None:
-    """Raises where a number of layers is not a positive whole number."""
-    if isinstance(depth, bool) or not isinstance(depth, int) or depth < 1:
-        raise bad_argument(owner, argument, "a whole number of at least 1", depth)
