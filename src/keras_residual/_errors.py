@@ -47,11 +47,21 @@ def shown(value: object) -> str:
 
     Of a tensor or an array of more than some numbers it is the shape and the dtype.
     """
-    shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and hasattr(value, "dtype") and (None in shape or math.prod(shape) > _NUMBERS):
-        return printable(f"{tuple(shape)} of {value.dtype}", _VALUE)
+    sizes = _sizes(value)
+    if sizes and (None in sizes or math.prod(size or 0 for size in sizes) > _NUMBERS):
+        dtype = value.dtype  # pyright: ignore[reportAttributeAccessIssue]
+        return printable(f"{sizes} of {getattr(dtype, 'name', dtype)}", _VALUE)
     # An array's text goes over several lines; in that of a string a line end is an escape already.
     return printable(re.sub(r"\s*\n\s*", " ", _REPR.repr(value)), _VALUE)
+
+
+def _sizes(value: object) -> tuple[int | None, ...] | None:
+    """Returns the shape of a tensor or an array; None of anything else."""
+    try:
+        sizes = tuple(value.shape) if hasattr(value, "dtype") else ()  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:  # an object whose shape is something else
+        return None
+    return sizes if all(size is None or isinstance(size, int) for size in sizes) else None
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
