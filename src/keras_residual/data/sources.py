@@ -10,6 +10,7 @@ from keras_residual._places import expanded
 from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
 from keras_residual.data.columns import TABLE_SUFFIXES, open_table
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.files import reading
 from keras_residual.data.fingerprint import apart
 from keras_residual.data.folders import TEST_FOLDERS, load_folder
 from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
@@ -77,10 +78,8 @@ def load_dataset(
         features=features or (),
         drop=drop,
     )
-    try:
+    with reading(request.owner, less="Take fewer examples."):
         dataset = _load(request)
-    except MemoryError:
-        raise bad_data(request.owner, "it needs more memory than there is", "Take fewer examples.") from None
     if test_fraction == 1:
         return dataset
     dataset.check_there_are("train")
