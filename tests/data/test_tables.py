@@ -147,6 +147,17 @@ def test_a_target_that_is_not_there_is_suggested(iris):
     refused("there is no target column 'knid'. Did you mean 'kind'? Known: width, height, kind.", iris, target="knid")
 
 
+def test_blanks_around_the_name_of_a_column_are_seen(write_csv):
+    path = write_csv("width, target\n" + "1,a\n2,b\n" * 5)
+    refused(
+        "there is no target column 'target'. Did you mean ' target'? Known: width, ' target'.", path, target="target"
+    )
+    refused("a table needs the column to predict: give it with --target. The columns are: width, ' target'.", path)
+    assert load_dataset(path, target=" target").features == ("width",)
+    header = write_csv("x,y \n", "header.csv")
+    refused(f"the file {header} has columns (x, 'y ') but no rows.", header, target="y")
+
+
 def test_a_column_of_text_names_the_value_and_the_way_out(write_csv):
     path = write_csv("x,city,y\n" + "1,Bern,a\n2,Ulm,b\n" * 5)
     refused(

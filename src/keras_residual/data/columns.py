@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from keras_residual import _optional
-from keras_residual._errors import bad_data, printable, shown
+from keras_residual._errors import bad_data, listed, printable, shown
 from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MOST_COLUMNS = 100_000
 # The model that is saved takes float32, whatever it is computed in.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
-_MOST_ROWS = 5
+_MOST_ROWS, _MOST_NAMES = 5, 30
 # Whole numbers up to here are all different in 64-bit floats.
 _EXACT = 2**53
 
@@ -72,7 +72,7 @@ def open_table(path: Path, *, owner: str) -> TableFile:
     if twice:
         raise bad_data(owner, f"the column name {shown(twice[0])} stands more than once in {path}", "Rename one.")
     if file.rows == 0:
-        raise bad_data(owner, f"the file {path} has columns ({', '.join(file.names)}) but no rows")
+        raise bad_data(owner, f"the file {path} has columns ({listed(file.names, _MOST_NAMES)}) but no rows")
     return file
 
 

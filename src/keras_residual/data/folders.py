@@ -34,6 +34,7 @@ def load_folder(folder: Path, request: Request) -> Dataset:
         ValueError: If there are no class folders, one only, an empty one, files that are no pictures, or more pictures
             than memory may hold.
     """
+    request.check_kind("pictures")
     request.refuse("target", "features", "drop", because="The folders are the classes.")
     if request.task == "regression":
         raise bad_data(request.owner, "a folder of pictures has classes, so its task is classification")

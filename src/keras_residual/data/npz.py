@@ -43,6 +43,8 @@ def load_npz(path: Path, request: Request) -> Dataset:
         )  # fmt: skip
     arrays = read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner)
     x, y, *of_test = arrays.values()
+    if x.ndim > 1:
+        request.check_kind("table" if x.ndim == 2 else "pictures")
     y = _answers(y, x, "y", path, owner)
     task = choose_task(y, request.task)
     if task == "regression":

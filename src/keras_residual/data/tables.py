@@ -30,6 +30,7 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
     Raises:
         ValueError: If there is no such target, or a column or value cannot be used.
     """
+    request.check_kind("table")
     request.refuse("image_size", "image_shape", because="The data is a table.")
     owner = request.owner
     target = pick_target(train.names, request)
