@@ -146,7 +146,7 @@ def test_a_set_whose_target_has_no_name_has_values(tmp_path, capfd):
 
 
 def test_errors_of_numbers_say_their_unit(of_numbers, capfd):
-    train, folder = of_numbers
+    train, _ = of_numbers
     capfd.readouterr()
     run = train(5, "price")
     lines = capfd.readouterr().out.splitlines()

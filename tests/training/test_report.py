@@ -179,7 +179,10 @@ def test_numbers(tmp_path):
     assert "perfect answers" in text
     assert "mean absolute error" not in text
     text = written(tmp_path, dataset, np.array([[1.0], [2.5], [2.0]]), metrics | {"test_mae": 0.75})
-    assert "off by\n0.75 in the mean" in text
+    assert "off, in the target's unit, by\n0.75 in the mean" in text
+    meaning = "mean squared error, in the square of the target"
+    assert meaning in text[text.index('<th scope="row">test_loss') :]
+    assert meaning in " ".join(text[: text.index("</figcaption>")].split())
     assert "mean absolute error" in text
 
 

@@ -48,8 +48,8 @@ def load_folder(folder: Path, request: Request) -> Dataset:
         where = f" in {train_folder.name}/" if train_folder else ""
         hint = f" Or name the folder that holds the classes: {only}." if _classes(only) else ""
         raise bad_data(
-            request.owner, f"there is only the class {shown(classes[0])}{where}, and telling classes apart needs two "
-            "at least", f"Add a sub-folder of pictures for another class.{hint}",
+            request.owner, f"there is only the class {shown(next(iter(classes)))}{where}, and telling classes apart "
+            "needs two at least", f"Add a sub-folder of pictures for another class.{hint}",
         )  # fmt: skip
     y = encode_classes(np.array(labels, object), classes, owner=request.owner, what="sub-folder")
     test_pictures: list[Picture] = []
