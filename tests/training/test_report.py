@@ -172,7 +172,7 @@ def test_many_classes_become_a_list_of_confusions(tmp_path):
 def test_numbers(tmp_path):
     x, y = np.ones((3, 1)), np.array([1.0, 2, 3])
     dataset = Dataset("t", "table", "regression", x, y, x, y, (), ("a",))
-    metrics = METRICS | {"test_r2": 0.5, "test_rmse": 1.25}
+    metrics = METRICS | {"test_loss": 1.5625, "test_r2": 0.5, "test_rmse": 1.25}
     text = written(tmp_path, dataset, np.array([[1.0], [2.5], [2.0]]), metrics)
     Page(text)
     assert "R² = 0.500" in text
