@@ -45,6 +45,12 @@ def test_a_list_of_names_says_how_many_there_are():
     assert listed(["a", "b\x1b", "c"], 2) == r"a, b\x1b and 1 more"
     assert listed(name for name in "ab") == "a, b"
     assert listed([]) == ""
+    assert listed([" a", "b", "", "c  d", "e f"]) == "' a', b, '', 'c  d', e f"
+
+
+def test_blanks_at_the_ends_of_a_name_are_seen():
+    assert did_you_mean("y", [" y ", "x"]) == " Did you mean ' y '? Known: ' y ', x."
+    assert did_you_mean("   target", ["targets", "target"]) == " Did you mean 'target'? Known: targets, target."
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,15 @@ def _sizes(value: object) -> tuple[int | None, ...] | None:
 
 
 def listed(names: Iterable[object], most: int = 8) -> str:
-    """Returns foreign names for a message: "a, b, c and 5 more"."""
+    """Returns foreign names for a message: "a, b, c and 5 more"; in quotes where blanks would not be seen."""
     names = names if isinstance(names, Sized) else list(names)
-    first = ", ".join(printable(name) for name in itertools.islice(names, most))
+    first = ", ".join(_plain_or_quoted(name) for name in itertools.islice(names, most))
     return f"{first} and {len(names) - most} more" if len(names) > most else first
+
+
+def _plain_or_quoted(name: object) -> str:
+    text = str(name)
+    return shown(text) if not text or text != text.strip() or "  " in text else printable(text)
 
 
 def _escaped(text: str) -> str:
@@ -175,6 +180,8 @@ def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 30) -> str:
     near = difflib.get_close_matches(name.lower(), list(folded), n=8, cutoff=0.6)
     # Of equally similar names the one that begins alike: resnet2O is resnet20, not resnet32.
     best = max(near, key=lambda known: (_similarity(name.lower(), known), _alike(name.lower(), known)), default=None)
+    # Blanks at the ends are not seen, however many they are.
+    best = next((known for known in folded if known.split() == name.lower().split() != []), best)
     suggestion = f" Did you mean {shown(folded[best])}?" if best else ""
     listing = f" Known: {listed(names, most)}." if len(names) <= most else f" There are {len(names)} names."
     return suggestion + listing

@@ -100,9 +100,12 @@ def _watching(console: Words, depths: tuple[int, ...]) -> Iterator[Callable[[dic
 
 
 def _table(results: dict[str, Any]) -> Table:
+    numbers = results["task"] == "regression"
+    squared = "; train loss: mean squared error, in the square of the target's unit" if numbers else ""
     table = Table(
         title=f"{results['data']}: nets of width {results['width']}, {results['epochs']} epochs",
-        caption="gradient: norm of dLoss/dInput on a test batch; seconds: of all work on a net, with compiling",
+        caption="gradient: norm of dLoss/dInput on a test batch; seconds: of all work on a net, with compiling"
+        + squared,
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
         pad_edge=False,

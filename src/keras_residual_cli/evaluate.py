@@ -22,6 +22,12 @@ _WORDS = {
     "test_r2": "R²",
     "examples": "Examples",
 }
+_UNITS = {
+    "test_loss": "the square of the target's unit",
+    "test_rmse": "the target's unit",
+    "test_mae": "the target's unit",
+}
+"""Of the scores of answers that are numbers."""
 
 
 def evaluate(
@@ -51,7 +57,9 @@ def evaluate(
         for note in dataset.notes:
             console.print(note, markup=False, soft_wrap=True)
         found = evaluation.evaluate(saved, dataset)
+        words, units = (_WORDS, {}) if dataset.classes else (_WORDS | {"test_loss": "Mean squared error"}, _UNITS)
         for key, value in found.items():
-            console.say(f"{_WORDS.get(key, key):<22} {value if key == 'examples' else f'{value:.4f}'}")
+            unit = f" in {units[key]}" if key in units else ""
+            console.say(f"{words.get(key, key):<22} {value if key == 'examples' else f'{value:.4f}'}{unit}")
         if as_json:
             print_json({**found, "notes": list(dataset.notes)})

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
 from keras_residual_cli.failure import CallError, reading_the_call
-from keras_residual_cli.output import Words, output, print_json, print_table
+from keras_residual_cli.output import Words, output, print_json, print_table, printable
 
 # Signs with which spreadsheets have a formula begin, some after what they pass over.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
@@ -39,11 +39,14 @@ def predict(
             saved = load_saved(run)
             x, names = prediction.load_prediction_inputs(saved, paths)
         rows = [_row(answer) for answer in prediction.predict(saved, x, names)]
+        titles = {key: key for key in rows[0]}
+        if "value" in titles and saved.config is not None:
+            titles["value"] = _title(saved.config.data.target)
         if csv_file is not None:
-            _atomic.write_text(csv_file, _csv(rows))
+            _atomic.write_text(csv_file, _csv(rows, titles))
             console.say(f"Wrote {len(rows)} answers to {csv_file}")
         elif not as_json:
-            _show(rows, console)
+            _show(rows, titles, console)
         if as_json:
             print_json({"predictions": rows})
 
@@ -61,11 +64,17 @@ def _row(answer: Any) -> dict[str, Any]:
     return {"file": answer.input, "class": answer.answer, "probability": answer.probability}
 
 
-def _csv(rows: list[dict[str, Any]]) -> str:
+def _title(target: str | None) -> str:
+    """Returns what the column of numbers is called: as the target, unless that has no name or that of the files."""
+    name = printable(target or "")
+    return name if name.strip() and name.strip().lower() != "file" else "value"
+
+
+def _csv(rows: list[dict[str, Any]], titles: dict[str, str]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_no_formula, titles.values()))
+    writer.writerows(map(_no_formula, row.values()) for row in rows)
     return text.getvalue()
 
 
@@ -74,10 +83,10 @@ def _no_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def _show(rows: list[dict[str, Any]], console: Words) -> None:
+def _show(rows: list[dict[str, Any]], titles: dict[str, str], console: Words) -> None:
     table = Table(box=None, pad_edge=False)
-    for key in rows[0]:
-        table.add_column(key, justify="left" if key in ("file", "class") else "right", overflow="fold")
+    for key, title in titles.items():
+        table.add_column(title, justify="left" if key in ("file", "class") else "right", overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
     print_table(console, table)

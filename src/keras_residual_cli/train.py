@@ -89,6 +89,8 @@ def train(
             f"Training {settled.model.name} on {dataset.name}: {len(prepared.learn)} examples to learn from, "
             f"{len(prepared.choose)} to choose the best of {epochs_in_words}, {len(dataset.y_test)} to test"
         )
+        if not dataset.classes:
+            console.say("The loss is the mean squared error, in the square of the target's unit.")
         for note in dataset.notes:
             console.print(note, markup=False, soft_wrap=True)
         with watching(console, epochs=prepared.epochs, steps=prepared.steps) as callback:
@@ -105,7 +107,7 @@ def train(
 
 def _found(metrics: Mapping[str, Any]) -> str:
     if "test_accuracy" not in metrics:
-        return f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g}"
+        return f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g} in the target's unit"
     majority = metrics.get("test_majority")
     beside = "" if majority is None else f" (always the commonest class: {100 * majority:.2f} %)"
     return f"accuracy {100 * metrics['test_accuracy']:.2f} %{beside}"

@@ -1,7 +1,9 @@
 """evaluate and predict as commands: what is said beside the numbers, and answers that no spreadsheet computes."""
 
 import csv
+import io
 import json
+import re
 import shutil
 
 import numpy as np
@@ -92,3 +94,96 @@ def test_a_name_that_is_not_utf8_is_shown_with_escapes(trained, tmp_path, monkey
     assert app.run(["predict", str(trained / "run"), ".", "--csv", "answers.csv"]) == 0
     (row,) = csv.DictReader((tmp_path / "answers.csv").read_text().splitlines())
     assert row["file"] == "d\\xf6g.png"
+
+
+@pytest.fixture(scope="module")
+def of_numbers(tmp_path_factory):
+    """Returns a function that trains on a table with a number in the column of that name, and its folder."""
+    folder = tmp_path_factory.mktemp("numbers")
+    (folder / "new.csv").write_text("a\n1\n2\n")
+
+    def train(number, target):
+        text = io.StringIO()
+        csv.writer(text).writerows([["a", target], *([row, 100 * row + 0.5] for row in range(40))])
+        (folder / f"{number}.csv").write_text(text.getvalue())
+        data = [str(folder / f"{number}.csv"), "--target", target, "--out", str(folder / str(number))]
+        assert app.run(["train", *data, "--epochs", "1", "--set", "xray=false"]) == 0
+        return folder / str(number)
+
+    return train, folder
+
+
+@pytest.mark.parametrize(
+    ("number", "target", "shown", "written"),
+    [
+        (1, "price", "price", "price"),
+        (2, "=1+1", "=1+1", "'=1+1"),
+        (3, "File", "value", "value"),
+        (4, "[b]two\nlines", r"[b]two\nlines", r"[b]two\nlines"),
+    ],
+)
+def test_answers_that_are_numbers_stand_below_the_name_of_the_target(
+    of_numbers, tmp_path, capfd, number, target, shown, written
+):
+    train, folder = of_numbers
+    run, new, file = str(train(number, target)), str(folder / "new.csv"), tmp_path / "answers.csv"
+    capfd.readouterr()
+    assert app.run(["predict", run, new]) == 0
+    assert capfd.readouterr().out.splitlines()[0].split() == ["file", *shown.split()]
+    assert app.run(["predict", run, new, "--csv", str(file)]) == 0
+    assert next(csv.reader(file.read_text().splitlines())) == ["file", written]
+    capfd.readouterr()
+    assert app.run(["predict", run, new, "--json"]) == 0
+    assert list(json.loads(capfd.readouterr().out)["predictions"][0]) == ["file", "value"]
+
+
+def test_a_set_whose_target_has_no_name_has_values(tmp_path, capfd):
+    assert app.run(["train", "diabetes", "--epochs", "1", "--out", str(tmp_path / "run"), "--set", "xray=false"]) == 0
+    (tmp_path / "new.csv").write_text("age,sex,bmi,bp,s1,s2,s3,s4,s5,s6\n" + ",".join("0" * 10) + "\n")
+    capfd.readouterr()
+    assert app.run(["predict", str(tmp_path / "run"), str(tmp_path / "new.csv")]) == 0
+    assert capfd.readouterr().out.splitlines()[0].split() == ["file", "value"]
+
+
+def test_errors_of_numbers_say_their_unit(of_numbers, capfd):
+    train, _ = of_numbers
+    capfd.readouterr()
+    run = train(5, "price")
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1] == "The loss is the mean squared error, in the square of the target's unit."
+    assert re.fullmatch(
+        r"Test R² [-\d.]+, root mean square error [\d.e+]+ in the target's unit on 8 examples, epoch 1", lines[-2]
+    )
+    assert app.run(["evaluate", str(run)]) == 0
+    lines = capfd.readouterr().out.splitlines()[-5:]
+    assert re.fullmatch(r"Mean squared error     [\d.]+ in the square of the target's unit", lines[0])
+    assert re.fullmatch(r"Root mean square error [\d.]+ in the target's unit", lines[1])
+    assert re.fullmatch(r"Mean absolute error    [\d.]+ in the target's unit", lines[2])
+    assert [line.split()[0] for line in lines[3:]] == ["R²", "Examples"]
+
+
+def test_a_model_of_a_table_says_so_of_pictures(of_numbers, capfd):
+    train, _ = of_numbers
+    run = str(train(6, "price"))
+    for call in (["evaluate", run, "digits"], ["xray", run, "--data", "digits"]):
+        capfd.readouterr()
+        assert app.run(call) == 2
+        assert capfd.readouterr().err == (
+            "keras-residual: Data 'digits': the data is pictures, and the model takes a table of 1 column.\n"
+        )
+
+
+def test_classes_are_answered_as_the_file_spells_them(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("x,y\n" + "1,007\n-1,01\n" * 20)
+    assert app.run(["train", "t.csv", "--target", "y", "--epochs", "1", "--out", "run"]) == 0
+    assert app.run(["evaluate", "run", "--json"]) == 0
+    assert '<th scope="row">007</th>' in (tmp_path / "run" / "report.html").read_text()
+    capfd.readouterr()
+    assert app.run(["predict", "run", "t.csv", "--json"]) == 0
+    assert {row["class"] for row in json.loads(capfd.readouterr().out)["predictions"]} <= {"01", "007"}
+    # A run from before, which knows its classes by their numbers.
+    config = tmp_path / "run" / "config.toml"
+    config.write_text(config.read_text().replace('"01"', '"1"').replace('"007"', '"7"'))
+    assert '"7"' in config.read_text()
+    assert app.run(["evaluate", "run", "--json"]) == 0

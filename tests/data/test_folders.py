@@ -106,6 +106,80 @@ def test_one_folder_around_the_classes_is_seen_through_in_the_message(two_classe
     )
 
 
+def test_one_class_only_in_a_training_part_is_refused(tmp_path, write_picture):
+    for part in ("train", "test"):
+        write_picture(tmp_path / part / "a" / "x.png")
+    message = (
+        f"Data {str(tmp_path)!r}: there is only the class 'a' in train/, and telling classes apart needs two at least. "
+        "Add a sub-folder of pictures for another class."
+    )
+    refused(message, tmp_path)
+    refused(message, tmp_path, classes=("a",))
+    write_picture(tmp_path / "train" / "a" / "cat" / "x.png")
+    refused(f"{message} Or name the folder that holds the classes: {tmp_path / 'train' / 'a'}.", tmp_path)
+
+
+def test_an_empty_training_part_is_refused(tmp_path, write_picture):
+    (tmp_path / "train").mkdir()
+    for label in "ab":
+        write_picture(tmp_path / "test" / label / "x.png")
+    for arguments in ({}, {"classes": ("a", "b"), "test_fraction": 1.0}):
+        refused(
+            f"Data {str(tmp_path)!r}: the folder {tmp_path / 'train'} is empty. "
+            "Put the pictures into one sub-folder a class.",
+            tmp_path,
+            **arguments,
+        )
+
+
+def test_a_class_folder_may_be_a_link(two_classes):
+    (two_classes / "cat").rename(two_classes.parent / "elsewhere")
+    (two_classes / "cat").symlink_to(two_classes.parent / "elsewhere")
+    data = load_dataset(str(two_classes))
+    assert (data.classes, len(data.y_train), data.notes) == (("cat", "dog"), 16, ())
+
+
+def test_what_may_not_be_read_is_one_line(two_classes, monkeypatch):
+    def refuse(path, *rest, **how):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.scandir", refuse)
+    refused(
+        f"Data {str(two_classes)!r}: {two_classes / 'cat'} cannot be read (Permission denied). "
+        "Correct the path, or see that you may read it.",
+        two_classes,
+    )
+
+
+def test_pictures_that_lie_beside_the_class_folders_are_said(two_classes, write_picture):
+    write_picture(two_classes / "stray.png")
+    write_picture(two_classes / ".hidden.png")
+    for name in ("README.md", "labels.json", "notes.txt", "labels.csv"):
+        (two_classes / name).write_text("beside the classes")
+    assert load_dataset(str(two_classes)).notes == ("1 picture outside the class folders is not used: 'stray.png'.",)
+    for number in range(3):
+        write_picture(two_classes / f"more{number}.jpg")
+    note = "4 pictures outside the class folders are not used, such as 'more0.jpg'."
+    assert load_dataset(str(two_classes), test_fraction=1.0).notes == (note,)
+
+
+def test_what_lies_beside_the_parts_is_said(tmp_path, write_picture):
+    for number, place in enumerate(["train/a/x", "train/b/x", "test/a/x", "test/x", "val/a/x", "x"]):
+        write_picture(tmp_path / f"{place}.png", number)
+    assert load_dataset(str(tmp_path)).notes == (
+        "2 pictures outside the class folders are not used, such as 'test/x.png'.",
+        "1 folder beside those for training and testing is not used: 'val'.",
+    )
+
+
+def test_links_that_are_not_followed_are_said(two_classes):
+    (two_classes / "cow").symlink_to("nowhere")
+    (two_classes / "cat" / "again").symlink_to(two_classes)
+    assert load_dataset(str(two_classes)).notes == (
+        "2 links or pipes among the pictures are not used, such as 'cat/again'.",
+    )
+
+
 def test_an_empty_folder_is_refused(tmp_path):
     refused(
         f"Data {str(tmp_path)!r}: the folder {tmp_path} is empty. Put the pictures into one sub-folder a class.",

@@ -180,3 +180,8 @@ def test_pictures_of_a_set_take_the_asked_shape():
     assert load_dataset("digits", image_size=16).input_shape == (16, 16, 1)
     coloured = load_dataset("digits", image_shape=(8, 8, 3)).x_test
     np.testing.assert_array_equal(coloured, np.repeat(load_dataset("digits").x_test, 3, axis=-1))
+
+
+def test_a_name_longer_than_the_system_takes_is_one_line():
+    with pytest.raises(ValueError, match=r"^Data 'xxx.* cannot be read \(File name too long\)\. Correct the path, or"):
+        load_dataset("x" * 5000)

@@ -64,7 +64,64 @@ def test_the_task_can_be_asked_for(write_csv):
     path = write_csv("x,y\n" + "1,0\n2,1\n" * 10)
     assert load_dataset(path, target="y", task="regression").y_train.dtype == np.float64
     path = write_csv("x,y\n" + "1,0.0\n2,1.0\n" * 10)
-    assert load_dataset(path, target="y", task="classification").classes == ("0", "1")
+    assert load_dataset(path, target="y", task="classification").classes == ("0.0", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["01", "007"], ("01", "007")),
+        (["True", "False"], ("False", "True")),
+        (['"007"', '"1"'], ("1", "007")),
+        ([" 1", "2 "], ("1", "2")),
+    ],
+)
+def test_classes_are_called_as_the_file_spells_them(write_csv, labels, classes):
+    path = write_csv("x,y\n" + "".join(f"00{row},{labels[row % 2]}\n" for row in range(20)))
+    data = load_dataset(path, target="y")
+    assert (data.classes, data.notes) == (classes, ())
+    for x, y in zip(data.x_train[:, 0], data.y_train, strict=True):
+        assert labels[int(x) % 2].strip(' "') == classes[y]
+
+
+def test_one_number_in_two_spellings_is_two_classes_and_said(write_csv):
+    data = load_dataset(write_csv("x,y\n" + "1,1\n2,01\n3,2\n" * 10), target="y")
+    assert data.classes == ("01", "1", "2")
+    assert data.notes[0] == "Classes are named as the file spells them, so '01', '1' are different."
+
+
+@pytest.mark.parametrize(
+    ("labels", "known"),
+    [
+        (["01", "007"], ("7", "1")),
+        (["1", "7"], ("007", "01")),
+        (["1.0", "7.0"], ("7", "1")),
+        (["True", "FALSE"], ("false", "true")),
+        (["1", "7"], ("7", "1", "01")),
+    ],
+)
+def test_a_model_that_knows_another_spelling_of_its_classes_still_knows_them(write_csv, labels, known):
+    path = write_csv("x,y\n" + "".join(f"{row},{labels[row % 2]}\n" for row in range(20)))
+    data = load_dataset(path, target="y", task="classification", classes=known, test_fraction=1.0)
+    np.testing.assert_array_equal(data.y_test, 1 - data.x_test[:, 0] % 2)
+
+
+def test_a_spelling_that_may_be_either_of_two_classes_is_refused(write_csv):
+    refused(
+        "target column 'y': '001' (5 examples) is not one of the classes. Did you mean '01'? Known: 01, 1, 7.",
+        path := write_csv("x,y\n" + "1,001\n2,7\n" * 5),
+        target="y",
+        classes=("01", "1", "7"),
+    )
+    data = load_dataset(path, target="y", classes=("1", "x001", "7"))
+    assert set(data.y_train.tolist()) == {0, 2}
+
+
+def test_own_test_labels_keep_their_spelling_too(tmp_path):
+    # Of the training labels one is no number, so that pyarrow reads these as text and those of the test as numbers.
+    (tmp_path / "train.csv").write_text("x,y\n" + "1,007\n2,x\n" * 5)
+    (tmp_path / "test.csv").write_text("x,y\n5,007\n")
+    assert load_dataset(str(tmp_path), target="y").y_test.tolist() == [0]
 
 
 def test_text_cannot_be_regressed(iris):
@@ -88,6 +145,17 @@ def test_without_a_target_the_columns_are_listed(iris):
 
 def test_a_target_that_is_not_there_is_suggested(iris):
     refused("there is no target column 'knid'. Did you mean 'kind'? Known: width, height, kind.", iris, target="knid")
+
+
+def test_blanks_around_the_name_of_a_column_are_seen(write_csv):
+    path = write_csv("width, target\n" + "1,a\n2,b\n" * 5)
+    refused(
+        "there is no target column 'target'. Did you mean ' target'? Known: width, ' target'.", path, target="target"
+    )
+    refused("a table needs the column to predict: give it with --target. The columns are: width, ' target'.", path)
+    assert load_dataset(path, target=" target").features == ("width",)
+    header = write_csv("x,y \n", "header.csv")
+    refused(f"the file {header} has columns (x, 'y ') but no rows.", header, target="y")
 
 
 def test_a_column_of_text_names_the_value_and_the_way_out(write_csv):
@@ -146,7 +214,7 @@ def test_a_missing_target_is_refused(write_csv):
 @pytest.mark.parametrize(("value", "shown"), [("inf", "inf"), ("-inf", "-inf"), ("1e999", "inf")])
 def test_values_that_are_not_finite_are_refused(write_csv, value, shown):
     refused(
-        f"column 'x' must hold finite numbers, but has {shown} in row 2. Correct it or remove the row, "
+        f"column 'x' must hold finite numbers, but has {shown} in row 2. Correct the value or remove the row, "
         "or leave the column out with --set 'data.drop=[\"x\"]'.",
         write_csv(f"x,y\n1,a\n{value},b\n3,a\n4,b\n"),
         target="y",
@@ -156,7 +224,7 @@ def test_values_that_are_not_finite_are_refused(write_csv, value, shown):
 def test_nan_in_parquet_is_refused(tmp_path):
     pq.write_table(pa.table({"x": [1.0, float("nan"), 3.0, 4.0], "y": ["a", "b", "a", "b"]}), tmp_path / "t.parquet")
     refused(
-        "column 'x' must hold finite numbers, but has nan in row 2. Correct it or remove the row, "
+        "column 'x' must hold finite numbers, but has nan in row 2. Correct the value or remove the row, "
         "or leave the column out with --set 'data.drop=[\"x\"]'.",
         tmp_path / "t.parquet",
         target="y",
@@ -165,7 +233,7 @@ def test_nan_in_parquet_is_refused(tmp_path):
 
 def test_a_number_that_is_not_finite_in_the_target_is_refused(write_csv):
     refused(
-        "target column 'y' must be a finite number, but is inf in row 2. Correct the value or remove the row.",
+        "target column 'y' must hold finite numbers, but has inf in row 2. Correct the value or remove the row.",
         write_csv("x,y\n1,1.5\n2,inf\n3,2.5\n"),
         target="y",
     )
@@ -348,13 +416,13 @@ def test_times_in_nanoseconds_are_told_apart(write_csv):
 
 def test_numbers_beyond_the_floats_of_a_model_are_refused(write_csv):
     refused(
-        "column 'x' must hold numbers up to 3.4e+38, but has 1e+300 in row 2. Correct it or remove the row, "
+        "column 'x' must hold numbers up to 3.4e+38, but has 1e+300 in row 2. Correct the value or remove the row, "
         "or leave the column out with --set 'data.drop=[\"x\"]'.",
         write_csv("x,y\n1,a\n1e300,b\n3,a\n4,b\n"),
         target="y",
     )
     refused(
-        "target column 'y' must be a number up to 3.4e+38, but is -1e+300 in row 1. "
+        "target column 'y' must hold numbers up to 3.4e+38, but has -1e+300 in row 1. "
         "Correct the value or remove the row.",
         write_csv("x,y\n1,-1e300\n2,2.5\n3,1.5\n"),
         target="y",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -284,6 +285,38 @@ def test_a_column_that_is_missing(houses, tmp_path):
     message = f"Data {source!r}: the model needs the column 'age'. Known: area, price."
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_test_data(load_saved(folder / "run"), source)
+
+
+@pytest.mark.parametrize("source", ["digits", "mnist", "{}/pets", "{}/pictures.npz"])
+def test_pictures_for_a_model_of_a_table(houses, tmp_path, source):
+    folder, _, _ = houses
+    Path(tmp_path, "pets").mkdir()
+    np.savez(tmp_path / "pictures.npz", x=np.zeros((4, 8, 8)), y=[0, 1, 0, 1])
+    source = source.format(tmp_path)
+    message = f"Data {source!r}: the data is pictures, and the model takes a table of 2 columns."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_test_data(load_saved(folder / "run"), source)
+
+
+@pytest.mark.parametrize("source", ["wine", "diabetes", "california_housing", "{}/t.csv", "{}/t.npz"])
+def test_a_table_for_a_model_of_pictures(tmp_path, source):
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.Flatten(), layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    (tmp_path / "t.csv").write_text("x,y\n1,a\n2,b\n")
+    np.savez(tmp_path / "t.npz", x=np.zeros((4, 3)), y=[0, 1, 0, 1])
+    source = source.format(tmp_path)
+    message = f"Data {source!r}: the data is a table, and the model takes pictures of 8×8×1."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        load_test_data(load_saved(tmp_path / "model.keras"), source)
+
+
+def test_the_target_of_the_run_is_not_asked_of_data_without_columns_to_choose_from(houses):
+    folder, _, _ = houses
+    saved = load_saved(folder / "run")
+    with pytest.raises(ValueError, match=r"^Data 'diabetes': the model needs the column 'area'\. "):
+        load_test_data(saved, "diabetes")
+    with pytest.raises(ValueError, match=r"^Data 'diabetes': `target` must be left out, but received 'price' \(str\)"):
+        load_test_data(saved, "diabetes", target="price")
 
 
 def test_a_target_that_is_a_column_of_the_model(houses):

@@ -172,14 +172,17 @@ def test_many_classes_become_a_list_of_confusions(tmp_path):
 def test_numbers(tmp_path):
     x, y = np.ones((3, 1)), np.array([1.0, 2, 3])
     dataset = Dataset("t", "table", "regression", x, y, x, y, (), ("a",))
-    metrics = METRICS | {"test_r2": 0.5, "test_rmse": 1.25}
+    metrics = METRICS | {"test_loss": 1.5625, "test_r2": 0.5, "test_rmse": 1.25}
     text = written(tmp_path, dataset, np.array([[1.0], [2.5], [2.0]]), metrics)
     Page(text)
     assert "R² = 0.500" in text
     assert "perfect answers" in text
     assert "mean absolute error" not in text
     text = written(tmp_path, dataset, np.array([[1.0], [2.5], [2.0]]), metrics | {"test_mae": 0.75})
-    assert "off by\n0.75 in the mean" in text
+    assert "off, in the target's unit, by\n0.75 in the mean" in text
+    meaning = "mean squared error, in the square of the target"
+    assert meaning in text[text.index('<th scope="row">test_loss') :]
+    assert meaning in " ".join(text[: text.index("</figcaption>")].split())
     assert "mean absolute error" in text
 
 

@@ -22,6 +22,7 @@ def load_builtin(request: Request) -> Dataset:
     `digits`: 1,797 pictures of 8×8×1, whose 0..16 become 0..255. `breast_cancer` (569 rows, 30 features, 2 classes)
     and `wine` (178, 13, 3) are tables for classes, `diabetes` (442, 10) is one for a number.
     """
+    request.check_kind("pictures" if request.source == "digits" else "table")
     request.refuse("target", because="This set has a target of its own.")
     datasets = _optional.require("sklearn.datasets", extra="train")
     bunch = getattr(datasets, f"load_{request.source}")()

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from keras_residual import _optional
-from keras_residual._errors import bad_data, printable, shown
+from keras_residual._errors import bad_data, listed, printable, shown
 from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MOST_COLUMNS = 100_000
 # The model that is saved takes float32, whatever it is computed in.
-LARGEST_NUMBER = float(np.finfo(np.float32).max)
-_MOST_ROWS = 5
+_LARGEST_NUMBER = float(np.finfo(np.float32).max)
+_MOST_ROWS, _MOST_NAMES = 5, 30
 # Whole numbers up to here are all different in 64-bit floats.
 _EXACT = 2**53
 
@@ -35,6 +35,8 @@ class TableFile:
         rows: Number of rows, 1 or more.
         schema: Its `pyarrow.Schema`; the names are distinct.
         read: Function of some names that returns these columns as a `pyarrow.Table`.
+        read_texts: Function of a name that returns this column as the file spells it, of which `read` makes numbers
+            and the like; None where the file has no spelling of its own.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class TableFile:
     rows: int
     schema: Any
     read: Callable[[Sequence[str]], Any]
+    read_texts: Callable[[str], Any] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +72,7 @@ def open_table(path: Path, *, owner: str) -> TableFile:
     if twice:
         raise bad_data(owner, f"the column name {shown(twice[0])} stands more than once in {path}", "Rename one.")
     if file.rows == 0:
-        raise bad_data(owner, f"the file {path} has columns ({', '.join(file.names)}) but no rows")
+        raise bad_data(owner, f"the file {path} has columns ({listed(file.names, _MOST_NAMES)}) but no rows")
     return file
 
 
@@ -100,6 +103,32 @@ def check_complete(column: Any, name: str, *, owner: str, way_out: str) -> None:
     if column.null_count:
         missing = np.flatnonzero(column.is_null().to_numpy())
         raise bad_data(owner, f"column {shown(name)} has no value in {rows_in_words(missing)}", way_out)
+
+
+def finite_numbers(values: np.ndarray, *, owner: str, what: str, drop: str = "") -> np.ndarray:
+    """Returns numbers as float64.
+
+    Args:
+        values: Numbers or booleans of shape `(rows,)` or `(rows, columns)`, the columns called `x0`, `x1`, ….
+        owner: Who asks, for the message.
+        what: What holds them, for the message.
+        drop: How the message says to leave them out, "" where they cannot be.
+
+    Raises:
+        ValueError: If a number is not finite, or beyond what 32-bit floats hold.
+    """
+    numbers = values.astype(np.float64)
+    wrong = np.argwhere(~(np.abs(numbers) <= _LARGEST_NUMBER))
+    if len(wrong):
+        first = tuple(wrong[0])
+        rule = "finite numbers" if not np.isfinite(numbers[first]) else f"numbers up to {_LARGEST_NUMBER:.1e}"
+        where = rows_in_words(wrong[(wrong[:, 1:] == wrong[0, 1:]).all(axis=1), 0])
+        where += "".join(f", column 'x{column}'" for column in first[1:])
+        raise bad_data(
+            owner, f"{what} must hold {rule}, but has {values[first]} in {where}",
+            f"Correct the value or remove the row{drop}.",
+        )  # fmt: skip
+    return numbers
 
 
 def column_values(column: Any) -> np.ndarray | None:
@@ -138,14 +167,7 @@ def _numbers(column: Any, name: str, owner: str, drop: str) -> np.ndarray:
             owner, f"column {shown(name)} must hold numbers, but row {row + 1} has {_cell(column[row])} "
             f"({printable(column.type)})", f"Correct or convert it{drop}.",
         )  # fmt: skip
-    numbers = values.astype(np.float64)
-    wrong = np.flatnonzero(~(np.abs(numbers) <= LARGEST_NUMBER))
-    if len(wrong):
-        rule = "finite numbers" if not np.isfinite(numbers[wrong[0]]) else f"numbers up to {LARGEST_NUMBER:.1e}"
-        raise bad_data(
-            owner, f"column {shown(name)} must hold {rule}, but has {values[wrong[0]]} in {rows_in_words(wrong)}",
-            f"Correct it or remove the row{drop}.",
-        )  # fmt: skip
+    numbers = finite_numbers(values, owner=owner, what=f"column {shown(name)}", drop=drop)
     if values.dtype.kind in "iu" and np.abs(numbers).max() > _EXACT:
         _check_told_apart(values, numbers, name, owner, drop)
     return numbers
@@ -211,7 +233,7 @@ def _understood(read: Callable[[], Any], path: Path, owner: str) -> Any:
 
 def _open_csv(path: Path, owner: str, size: int) -> TableFile:
     csv = _optional.require("pyarrow.csv", extra="train")
-    types = _optional.require("pyarrow", extra="train").types
+    arrow = _optional.require("pyarrow", extra="train")
     with path.open("rb") as file:
         header = file.readline()
     delimiter = _delimiter(header)
@@ -220,19 +242,29 @@ def _open_csv(path: Path, owner: str, size: int) -> TableFile:
             owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
             "are allowed", "Put the examples into rows and what is known of each into columns.",
         )  # fmt: skip
-    table = csv.read_csv(
-        path,
-        # One block, since a row must not be longer than a block.
-        # One thread: only so do errors name the row.
-        read_options=csv.ReadOptions(use_threads=False, block_size=min(size + 1, 2**31 - 1)),
-        parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=csv.ConvertOptions(strings_can_be_null=True),
-    )
+
+    def read(**columns: Any) -> Any:
+        return csv.read_csv(
+            path,
+            # One block, since a row must not be longer than a block.
+            # One thread: only so do errors name the row.
+            read_options=csv.ReadOptions(use_threads=False, block_size=min(size + 1, 2**31 - 1)),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=csv.ConvertOptions(strings_can_be_null=True, **columns),
+        )
+
+    def read_texts(name: str) -> Any:
+        table = _understood(lambda: read(include_columns=[name], column_types={name: arrow.string()}), path, owner)
+        return table.column(name)
+
+    table = read()
     # pyarrow makes bytes of a column that is not UTF-8.
-    if any(types.is_binary(kind) for kind in table.schema.types):
+    if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
     _check_header(table.column_names, path, owner)
-    return TableFile(path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)))
+    return TableFile(
+        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts
+    )
 
 
 def _delimiter(header: bytes) -> str:

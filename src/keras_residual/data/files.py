@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from keras_residual._errors import bad_data, printable
@@ -11,6 +13,30 @@ from keras_residual._errors import bad_data, printable
 # files ask for, which grow by thousands.
 SMALL_BYTES = 2**28
 MOST_GROWTH = 32
+
+
+@contextmanager
+def reading(owner: str, *, less: str) -> Iterator[None]:
+    """Around everything that reads a source: what the system refuses becomes one line that says what and where.
+
+    Args:
+        owner: What is being read.
+        less: What to do where memory does not suffice.
+
+    Raises:
+        ValueError: Instead of a `MemoryError`, and of an `OSError` such as "Permission denied".
+    """
+    try:
+        yield
+    except MemoryError:
+        raise bad_data(owner, "it needs more memory than there is", less) from None
+    except OSError as error:
+        if error.errno is None:
+            raise  # of the library, as for a set that cannot be downloaded
+        where = f"{printable(error.filename)} " if error.filename else ""
+        raise bad_data(
+            owner, f"{where}cannot be read ({error.strerror})", "Correct the path, or see that you may read it."
+        ) from None
 
 
 def check_file(path: Path, *, owner: str) -> int:

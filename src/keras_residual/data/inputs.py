@@ -13,7 +13,7 @@ from keras_residual._errors import bad_argument, bad_data, listed, shown
 from keras_residual._places import expanded
 from keras_residual.data.columns import TABLE_SUFFIXES, feature_matrix, open_table
 from keras_residual.data.features import check_columns
-from keras_residual.data.files import check_file
+from keras_residual.data.files import check_file, reading
 from keras_residual.data.folders import picture_files
 from keras_residual.data.npz import array_names, as_pictures, as_table, read_arrays
 from keras_residual.data.picture_parquet import picture_column, table_pictures
@@ -54,15 +54,13 @@ def load_inputs(
     names: list[str] = []
     for text in paths:
         path, owner = expanded(text), f"Inputs {shown(text)}"
-        if not path.exists():
-            raise bad_data(owner, "there is no such file or folder")
-        try:
+        with reading(owner, less="Name less at a time."):
+            if not path.exists():
+                raise bad_data(owner, "there is no such file or folder")
             if image_shape and kind == "pictures":
                 x, own = _pictures(path, text, image_shape, owner)
             else:
                 x, own = _rows(path, text, features, owner)
-        except MemoryError:
-            raise bad_data(owner, "it needs more memory than there is", "Name less at a time.") from None
         blocks.append(x)
         names += own
     return np.concatenate(blocks), tuple(os.fsencode(name).decode(errors="backslashreplace") for name in names)

@@ -52,6 +52,7 @@ def load_keras_set(request: Request) -> Dataset:
         ConnectionError: If the set is not there yet and cannot be downloaded.
         ValueError: If the request does not fit the set.
     """
+    request.check_kind("table" if request.source in TABLE_SETS else "pictures")
     request.refuse("target", because="This set has a target of its own.")
     name = request.source
     if name in TABLE_SETS:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from keras_residual._errors import bad_data, did_you_mean, shown
+from keras_residual._errors import bad_data, did_you_mean, listed, shown
 from keras_residual._order import natural_key
-from keras_residual.data.columns import LARGEST_NUMBER
+from keras_residual.data.columns import finite_numbers
 from keras_residual.data.dataset import Task
 
 # Control characters, parts that are not UTF-8, line ends; marks that turn the writing direction of what follows.
@@ -34,7 +36,10 @@ def choose_task(values: np.ndarray, task: Literal["auto", "classification", "reg
 
 
 def label_texts(values: np.ndarray) -> np.ndarray:
-    """Returns the labels as the text that names a class: `3` and `3.0` are `"3"`, `True` is `"true"`."""
+    """Returns labels as the text that names a class; of numbers without a spelling `3` and `3.0` are `"3"`.
+
+    `True` is `"true"`. A CSV spells its labels itself, and these are kept as they stand there.
+    """
     if values.dtype.kind in "OU":
         return values
     if values.dtype.kind == "b":
@@ -44,17 +49,39 @@ def label_texts(values: np.ndarray) -> np.ndarray:
     return values.astype(str)
 
 
-def class_names(values: np.ndarray, *, owner: str) -> tuple[str, ...]:
+def class_names(values: np.ndarray, texts: np.ndarray | None = None, *, owner: str) -> tuple[str, ...]:
     """Returns the distinct labels as text; numbers by value, text in natural order.
+
+    Args:
+        values: Shape `(examples,)`, of any NumPy type.
+        texts: How the labels are spelled, where that is known and they are no text; same shape.
+        owner: Who asks, for the message.
 
     Raises:
         ValueError: If a name cannot be written or shown as one line.
     """
-    distinct = np.unique(values)
-    texts = [str(text) for text in label_texts(distinct)]
-    names = tuple(texts if distinct.dtype.kind in "iufb" else sorted(texts, key=natural_key))
+    if texts is None:
+        distinct = np.unique(values)
+        texts = label_texts(distinct)
+    else:
+        texts, first = np.unique(texts, return_index=True)
+        distinct = values[first]
+    of = {str(text): value for text, value in zip(texts, distinct, strict=True)}
+    by_value = distinct.dtype.kind in "iufb"
+    names = tuple(sorted(of, key=lambda name: (of[name] if by_value else 0, natural_key(name))))
     check_names(names, owner=owner)
     return names
+
+
+def spelled_in_two_ways(classes: Sequence[str]) -> tuple[str, ...]:
+    """Returns a sentence about classes that are one number, or one truth value, in two spellings; `()` for none."""
+    groups: dict[Any, list[str]] = {}
+    for name in classes:
+        groups.setdefault(_number(name), []).append(name)
+    alike = next((names for number, names in groups.items() if number is not None and len(names) > 1), None)
+    if alike is None:
+        return ()
+    return (f"Classes are named as the file spells them, so {listed([shown(name) for name in alike])} are different.",)
 
 
 def check_names(names: Sequence[str], *, owner: str) -> None:
@@ -78,12 +105,23 @@ def _no_character(sign: str) -> bool:
     return unicodedata.category(sign) in _NO_CHARACTERS or unicodedata.bidirectional(sign) in _TURNS
 
 
-def encode_classes(values: np.ndarray, classes: Sequence[str], *, owner: str, what: str = "label") -> np.ndarray:
+def encode_classes(
+    values: np.ndarray,
+    classes: Sequence[str],
+    texts: np.ndarray | None = None,
+    *,
+    owner: str,
+    what: str = "label",
+) -> np.ndarray:
     """Returns the index of each label in `classes`.
+
+    A label that is a number, and spelled otherwise than any class, is of the one class that is the same number: a model
+    may know a class as `7`, from a Parquet file, that a CSV calls `007`.
 
     Args:
         values: Shape `(examples,)`, of any NumPy type.
         classes: Class names in index order.
+        texts: How the labels are spelled, where that is known and they are no text; same shape.
         owner: Who asks, for the message.
         what: What holds the labels, for the message.
 
@@ -93,8 +131,13 @@ def encode_classes(values: np.ndarray, classes: Sequence[str], *, owner: str, wh
     Raises:
         ValueError: If a label is not among the classes.
     """
-    distinct, inverse = np.unique(label_texts(values), return_inverse=True)
+    distinct, inverse = np.unique(label_texts(values) if texts is None else texts, return_inverse=True)
     index = {name: position for position, name in enumerate(classes)}
+    if values.dtype.kind in "iufb":
+        by_number = _by_number(classes)
+        for label in set(map(str, distinct)) - index.keys():
+            if _number(label) in by_number:
+                index[label] = by_number[_number(label)]
     for row, label in enumerate(distinct):
         if str(label) not in index:
             count = int(np.sum(inverse == row))
@@ -103,6 +146,28 @@ def encode_classes(values: np.ndarray, classes: Sequence[str], *, owner: str, wh
                 "classes", did_you_mean(str(label), classes).strip(),
             )  # fmt: skip
     return np.array([index[str(label)] for label in distinct], dtype=np.int32)[inverse]
+
+
+def _by_number(classes: Sequence[str]) -> dict[Any, int]:
+    """Returns the index of each class whose name is a number that no other's is."""
+    counts = Counter(map(_number, classes))
+    return {
+        _number(name): position
+        for position, name in enumerate(classes)
+        if _number(name) is not None and counts[_number(name)] == 1
+    }
+
+
+def _number(text: str) -> Any:
+    """Returns what a spelling means: a number, `"true"`, `"false"`, or None."""
+    if text.lower() in ("true", "false"):
+        return text.lower()
+    if not set(text) <= set("0123456789+-.eE"):
+        return None
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return None
 
 
 def encode_numbers(values: np.ndarray, *, owner: str, what: str = "label") -> np.ndarray:
@@ -116,12 +181,4 @@ def encode_numbers(values: np.ndarray, *, owner: str, what: str = "label") -> np
             owner, f"{what} holds text, for example {shown(str(values[0]))}, and regression needs numbers",
             "Set the task to 'classification' or name another column.",
         )  # fmt: skip
-    numbers = values.astype(np.float64)
-    wrong = np.flatnonzero(~(np.abs(numbers) <= LARGEST_NUMBER))
-    if len(wrong):
-        rule = "a finite number" if not np.isfinite(numbers[wrong[0]]) else f"a number up to {LARGEST_NUMBER:.1e}"
-        raise bad_data(
-            owner, f"{what} must be {rule}, but is {values[wrong[0]]} in row {wrong[0] + 1}",
-            "Correct the value or remove the row.",
-        )  # fmt: skip
-    return numbers
+    return finite_numbers(values, owner=owner, what=what)

@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import bad_data, listed
-from keras_residual.data.columns import LARGEST_NUMBER, MOST_COLUMNS
+from keras_residual.data.columns import MOST_COLUMNS, finite_numbers
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
 from keras_residual.data.files import check_file, check_unpacked
@@ -43,6 +43,8 @@ def load_npz(path: Path, request: Request) -> Dataset:
         )  # fmt: skip
     arrays = read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner)
     x, y, *of_test = arrays.values()
+    if x.ndim > 1:
+        request.check_kind("table" if x.ndim == 2 else "pictures")
     y = _answers(y, x, "y", path, owner)
     task = choose_task(y, request.task)
     if task == "regression":
@@ -153,16 +155,7 @@ def as_table(x: np.ndarray, name: str, *, path: Path, owner: str) -> np.ndarray:
     """Returns an array of shape `(examples, features)` as finite float64."""
     what = f"{name} as 64-bit floats"
     check_unpacked(8 * x.size, path.stat().st_size, owner=owner, what=what, way_out=_WAY_OUT)
-    numbers = x.astype(np.float64)
-    wrong = np.argwhere(~(np.abs(numbers) <= LARGEST_NUMBER))
-    if len(wrong):
-        row, column = wrong[0]
-        rule = "finite numbers" if not np.isfinite(numbers[row, column]) else f"numbers up to {LARGEST_NUMBER:.1e}"
-        raise bad_data(
-            owner, f"{name} must hold {rule}, but has {x[row, column]} in row {row + 1}, column 'x{column}'",
-            "Correct the value or remove the row.",
-        )  # fmt: skip
-    return numbers
+    return finite_numbers(x, owner=owner, what=name)
 
 
 def _inputs(x: np.ndarray, name: str, path: Path, request: Request) -> tuple[np.ndarray, tuple[str, ...]]:

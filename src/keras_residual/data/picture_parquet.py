@@ -38,6 +38,7 @@ def picture_dataset(path: Path, train: TableFile, test: TableFile | None, reques
     Raises:
         ValueError: If there is no label column, a label has no class, or a picture is missing or damaged.
     """
+    request.check_kind("pictures")
     request.refuse("features", "drop", because="The data is pictures.")
     owner = request.owner
     if request.task == "regression":

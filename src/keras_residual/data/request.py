@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_residual._errors import bad_argument, bad_data, shown, wrong_type
+from keras_residual.data.dataset import Kind
 
 MAX_SEED = 2**32 - 1
 
@@ -66,6 +67,15 @@ class Request:
             value = getattr(self, argument)
             if value != defaults[argument]:
                 raise bad_argument(self.owner, argument, "left out", value, because)
+
+    def check_kind(self, kind: Kind) -> None:
+        """Raises a ValueError where a trained model takes pictures and the data is a table, or the other way round."""
+        if kind == "pictures" and self.features:
+            columns = f"{len(self.features)} column{'s' if len(self.features) > 1 else ''}"
+            raise bad_data(self.owner, f"the data is pictures, and the model takes a table of {columns}")
+        if kind == "table" and self.image_shape is not None:
+            size = "×".join(map(str, self.image_shape))
+            raise bad_data(self.owner, f"the data is a table, and the model takes pictures of {size}")
 
     @property
     def picture_shape(self) -> tuple[int | None, int | None, int | None]:

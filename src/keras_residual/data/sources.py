@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from keras_residual._errors import bad_data, did_you_mean
+from keras_residual._errors import bad_data, did_you_mean, shown
 from keras_residual._places import expanded
 from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
 from keras_residual.data.columns import TABLE_SUFFIXES, open_table
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.files import reading
 from keras_residual.data.fingerprint import apart
 from keras_residual.data.folders import TEST_FOLDERS, load_folder
 from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
@@ -77,10 +78,8 @@ def load_dataset(
         features=features or (),
         drop=drop,
     )
-    try:
+    with reading(request.owner, less="Take fewer examples."):
         dataset = _load(request)
-    except MemoryError:
-        raise bad_data(request.owner, "it needs more memory than there is", "Take fewer examples.") from None
     if test_fraction == 1:
         return dataset
     dataset.check_there_are("train")
@@ -116,15 +115,30 @@ def _load_file(path: Path, request: Request) -> Dataset:
     )  # fmt: skip
 
 
+def takes_target(source: str) -> bool:
+    """Returns whether a source is told which of its columns to predict: whether it is a table, of pictures perhaps.
+
+    Args:
+        source: As in `load_dataset`.
+    """
+    if source in (*BUILTIN_NAMES, *KERAS_NAMES):
+        return False
+    path = expanded(source)
+    with reading(f"Data {shown(source)}", less=""):
+        return path.suffix.lower() in TABLE_SUFFIXES if not path.is_dir() else _training_table(path) is not None
+
+
+def _training_table(folder: Path) -> Path | None:
+    tables = (folder / f"train{suffix}" for suffix in TABLE_SUFFIXES)
+    return next((table for table in tables if table.is_file()), None)
+
+
 def _load_directory(folder: Path, request: Request) -> Dataset:
-    for suffix in TABLE_SUFFIXES:
-        train = folder / f"train{suffix}"
-        test = next(
-            (folder / f"{name}{suffix}" for name in TEST_FOLDERS if (folder / f"{name}{suffix}").is_file()), None
-        )
-        if train.is_file():
-            return _load_tables(folder, train, test, request)
-    return load_folder(folder, request)
+    train = _training_table(folder)
+    if train is None:
+        return load_folder(folder, request)
+    tests = (train.with_stem(name) for name in TEST_FOLDERS)
+    return _load_tables(folder, train, next((table for table in tests if table.is_file()), None), request)
 
 
 def _load_tables(path: Path, train_path: Path, test_path: Path | None, request: Request) -> Dataset:

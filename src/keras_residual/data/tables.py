@@ -10,7 +10,7 @@ from keras_residual._errors import bad_data, did_you_mean, listed, printable, sh
 from keras_residual.data.columns import TableFile, check_complete, column_values, feature_matrix
 from keras_residual.data.dataset import Dataset, Task
 from keras_residual.data.features import check_columns, pick_features
-from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers
+from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers, spelled_in_two_ways
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
@@ -30,6 +30,7 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
     Raises:
         ValueError: If there is no such target, or a column or value cannot be used.
     """
+    request.check_kind("table")
     request.refuse("image_size", "image_shape", because="The data is a table.")
     owner = request.owner
     target = pick_target(train.names, request)
@@ -44,19 +45,25 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
         check_columns((*features, target), test.names, owner=test.owner)
     values = target_values(train, target)
     task = choose_task(values, request.task)
-    classes = _classes(values, task, request)
-    y = _encode(values, task, classes, target, owner)
+    texts = _label_texts(train, target, values, task)
+    classes = _classes(values, texts, task, request)
+    y = _encode(values, texts, task, classes, target, owner)
     if test is None:
         x = feature_matrix(train, features)
         rows, test_rows = split_indices(y, classes, request)
         x, x_test, y, y_test = x[rows], x[test_rows], y[rows], y[test_rows]
     else:
-        y_test = _encode(target_values(test, target), task, classes, target, test.owner)
+        test_values = target_values(test, target)
+        test_texts = _label_texts(test, target, test_values, task)
+        y_test = _encode(test_values, test_texts, task, classes, target, test.owner)
         x_test = feature_matrix(test, features)
         # Where all is for testing, the training rows are not even looked at.
         x, y = (x_test[:0], y[:0]) if request.test_fraction == 1 else (feature_matrix(train, features), y)
     name = source_name(path)
-    return Dataset(name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None)
+    notes = () if texts is None or request.classes else spelled_in_two_ways(classes)
+    return Dataset(
+        name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None, notes=notes
+    )  # fmt: skip
 
 
 def pick_target(columns: tuple[str, ...], request: Request) -> str:
@@ -96,11 +103,25 @@ def target_values(file: TableFile, target: str) -> np.ndarray:
     return values
 
 
-def _classes(values: np.ndarray, task: Task, request: Request) -> tuple[str, ...]:
+def _label_texts(file: TableFile, target: str, values: np.ndarray, task: Task) -> np.ndarray | None:
+    """Returns labels that were read as numbers or booleans as the file spells them; None where the values say all.
+
+    pyarrow passes over blanks around a number, and so does this.
+    """
+    if file.read_texts is None or task == "regression" or values.dtype.kind not in "iufb":
+        return None
+    texts = column_values(file.read_texts(target))
+    if texts is None or len(texts) != len(values):
+        raise bad_data(file.owner, f"the file {file.path} has changed while it was read", "Read it again.")
+    bare: dict[str, str] = {}  # equal texts are one, as `column_values` has them
+    return np.array([bare.setdefault(text, text.strip()) for text in texts], object)
+
+
+def _classes(values: np.ndarray, texts: np.ndarray | None, task: Task, request: Request) -> tuple[str, ...]:
     if task == "regression":
         request.refuse("classes", because="The task is regression.")
         return ()
-    classes = request.classes or class_names(values, owner=request.owner)
+    classes = request.classes or class_names(values, texts, owner=request.owner)
     if len(classes) < 2:
         only = shown(next(iter(classes)))
         raise bad_data(
@@ -110,8 +131,10 @@ def _classes(values: np.ndarray, task: Task, request: Request) -> tuple[str, ...
     return classes
 
 
-def _encode(values: np.ndarray, task: Task, classes: tuple[str, ...], target: str, owner: str) -> np.ndarray:
+def _encode(
+    values: np.ndarray, texts: np.ndarray | None, task: Task, classes: tuple[str, ...], target: str, owner: str
+) -> np.ndarray:
     what = f"target column {shown(target)}"
     if task == "regression":
         return encode_numbers(values, owner=owner, what=what)
-    return encode_classes(values, classes, owner=owner, what=f"{what}:")
+    return encode_classes(values, classes, texts, owner=owner, what=f"{what}:")

@@ -56,11 +56,13 @@ def compare(
     the paper's, SGD with momentum 0.9, with 128 examples a step where there are enough; its rate falls along a cosine.
     A row has:
 
-    - `train_loss`: the finished net's loss on the training examples. Where it grows with depth, the deeper net is not
+    - `train_loss`: the finished net's loss on the training examples, for numbers the mean squared error in the square
+      of the target's unit. Where it grows with depth, the deeper net is not
       overfitted: it cannot even be fitted, although it could represent all that the shallower one does.
-    - `test_accuracy`, or `test_rmse` in the target's units.
+    - `test_accuracy`, or `test_rmse` in the target's unit.
     - `gradient_start`, `gradient_end`: norm of the gradient of the first test batch's mean loss with respect to its
-      standardised inputs, before and after training, with batch norm as in a training step.
+      standardised inputs (targets that are numbers are standardised too), before and after training, with batch norm
+      as in a training step.
     - `gradient_by_depth_start`, `gradient_by_depth_end`: mean over the same examples of the norm of the gradient of the
       loss with respect to the stream, a list with a number behind the stem and behind each block.
     - `signal_by_depth_start`, `signal_by_depth_end`: mean square of the stream there.

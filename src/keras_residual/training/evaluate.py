@@ -9,6 +9,7 @@ import numpy as np
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, load_dataset
 from keras_residual.data.fingerprint import without
+from keras_residual.data.sources import takes_target
 from keras_residual.training.assemble import Standardised, moments, take_apart
 from keras_residual.training.config import DataConfig
 from keras_residual.training.outputs import as_logits, ending
@@ -29,7 +30,7 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
     Args:
         saved: The model.
         source: As in `load_dataset`; None is what the run was trained on.
-        target: Column to be predicted, where it is called differently from that of the run.
+        target: Column to be predicted; None for that of the run, where the data has columns to choose from.
 
     Raises:
         ValueError: If no data is named and the model is not that of a run, the data does not fit the model, or the
@@ -40,10 +41,13 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
         raise ValueError(
             f"{printable(saved.path)} does not say what it was trained on. Name the data: evaluate MODEL DATA."
         )
+    source = source or settings.source
+    if target is None and takes_target(source):
+        target = settings.target
     height, width, channels = saved.shape if len(saved.shape) == 3 else (0, 0, 0)
     dataset = load_dataset(
-        source or settings.source,
-        target=target or settings.target,
+        source,
+        target=target,
         task=settings.task,
         image_shape=(height, width, channels) if channels else None,
         test_fraction=1.0,

@@ -39,6 +39,8 @@ MEANINGS = {
     "examples_per_second": "in a usual step: the median, without what was compiled and without pauses",
 }
 """What the numbers of a run mean, by their keys in `metrics.json`."""
+MEANINGS_OF_NUMBERS = {"test_loss": "mean squared error, in the square of the target's unit; lower is better"}
+"""What means something else where the answers are numbers."""
 
 
 def write_report(
@@ -76,7 +78,7 @@ def write_report(
         "kind": dataset.kind,
         "examples": len(dataset.y_test),
         "metrics": metrics,
-        "meanings": MEANINGS,
+        "meanings": MEANINGS if classes else MEANINGS | MEANINGS_OF_NUMBERS,
         "best_epoch": best_epoch,
         "loss_curve": curves(history, "loss", best_epoch=best_epoch, name="loss"),
         "accuracy_curve": curves(history, "accuracy", best_epoch=best_epoch, name="accuracy") if classes else None,

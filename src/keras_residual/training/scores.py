@@ -19,7 +19,8 @@ def score(outputs: np.ndarray, y: np.ndarray, *, classes: int) -> dict[str, floa
     second of two classes, else the mean over the classes of each against the rest. It is left out where the examples
     are all of one class, and of more than 100 classes.
 
-    For numbers `test_loss` (mean squared error), `test_rmse`, `test_mae` and `test_r2`.
+    For numbers `test_loss` (mean squared error, in the square of the target's unit), `test_rmse` and `test_mae` (in the
+    target's unit) and `test_r2`.
 
     Where an output is no number, neither are the loss and the accuracy or `test_rmse`, and there is nothing else.
 
