@@ -45,6 +45,7 @@ def evaluate(
             start_keras()
             from keras_residual.training import evaluate as evaluation
             from keras_residual.training.saved import load_saved
+            from keras_residual.training.scores import SHARES, percent
 
             saved = load_saved(run)
             dataset = evaluation.load_test_data(saved, data, target=target)
@@ -52,6 +53,7 @@ def evaluate(
             console.print(note, markup=False, soft_wrap=True)
         found = evaluation.evaluate(saved, dataset)
         for key, value in found.items():
-            console.say(f"{_WORDS.get(key, key):<22} {value if key == 'examples' else f'{value:.4f}'}")
+            number = percent(value) if key in SHARES else value if key == "examples" else f"{value:.4f}"
+            console.say(f"{_WORDS.get(key, key):<22} {number}")
         if as_json:
             print_json({**found, "notes": list(dataset.notes)})

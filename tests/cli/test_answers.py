@@ -42,6 +42,12 @@ def test_what_was_trained_on_is_left_out_and_said(trained, monkeypatch, capfd):
         "Test loss", "Test accuracy", "Always the commonest", "Mean precision", "Mean recall", "Area under the ROC",
         "Examples",
     ]  # fmt: skip
+    # As training says it: shares in percent, and fractions in JSON alone.
+    shown = {line[:22].strip(): line[22:].strip() for line in lines[1:]}
+    for key in ("accuracy", "precision", "recall", "majority"):
+        name = {"majority": "Always the commonest", "accuracy": "Test accuracy"}.get(key, f"Mean {key}")
+        assert shown[name] == f"{100 * found[f'test_{key}']:.2f} %"
+    assert shown["Examples"] == "4"
 
 
 def test_no_answer_begins_as_a_formula_does(trained, tmp_path, monkeypatch, capfd):
