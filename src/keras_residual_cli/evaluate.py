@@ -30,7 +30,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="As for train; all of it counts, or its own test part, but for what was trained on.",
+            help="As for train; all of it counts, or its own test part, but for what the run has used.",
             show_default="that of the run",
         ),
     ] = None,
@@ -39,7 +39,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a trained model on DATA, of which what it was trained on does not count."""
+    """Measure a trained model on DATA; what it was trained on, or its best epoch chosen by, does not count."""
     with output(as_json) as console:
         with reading_the_call():
             start_keras()

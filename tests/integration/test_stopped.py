@@ -123,7 +123,8 @@ def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert [line for line in errors.splitlines() if not line.startswith("Backend: ")] == [
-        f"keras-residual: Stopped by {name}. Kept in run: model.keras, history.csv, config.toml, trained_on.npz, log.txt."
+        f"keras-residual: Stopped by {name}. "
+        "Kept in run: model.keras, history.csv, config.toml, trained_on.npz, log.txt."
     ]
     assert (tmp_path / "run" / "log.txt").read_text().splitlines()[-1].endswith(f" Stopped by {name}.")
     assert epochs_in(tmp_path / "run" / "history.csv") >= 2

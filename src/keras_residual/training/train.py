@@ -158,7 +158,9 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     run = RunDirectory.create(config.out, name=dataset.name)
     with keeping(run) as heeding:
         _atomic.write_text(run.config, to_toml(config))
-        _atomic.write_bytes(run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train).to_bytes())
+        _atomic.write_bytes(
+            run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose).to_bytes()
+        )
         run.log(f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
         for note in dataset.notes:
             run.log(note)
