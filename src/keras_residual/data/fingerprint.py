@@ -14,7 +14,6 @@ from keras_residual.data.dataset import Dataset
 from keras_residual.data.npz import read_arrays
 from keras_residual.data.split import places_in_groups
 
-
 _FORMS = {"digests": ("<u8", 1), "answers": ("<f8", 1), "chose": ("|b1", 1)}
 """Types and axes of the arrays of a file; earlier ones have no `chose`."""
 
