@@ -32,10 +32,10 @@ COLUMNS = (
 """Quantities that the table shows, and how it calls them."""
 
 HEADLINE = (
-    ("gradient_norm", "gradient", "first row over last", 1),
-    ("variance", "variance", "last row over first", -1),
+    ("gradient_norm", "gradient, first row over last", 1),
+    ("variance", "variance, last row over first", -1),
 )
-"""Columns of which the line above the table has the ratio of the ends, and in which order."""
+"""Columns of which the line above the table has the ratio of the ends, what it calls that, and from which end."""
 
 MOST_ROWS = 40
 MOST_NAME = 60
@@ -148,11 +148,11 @@ def title_of(report: XrayReport) -> str:
     """Returns the line that stands above the table."""
     count = len(report.blocks)
     parts = [f"{count} {'connection' if report.model.get('connections') else 'layer'}{'s' * (count != 1)}"]
-    for key, title, order, step in HEADLINE:
+    for key, title, step in HEADLINE:
         # Of the very numbers that the columns show.
         column = [block[key] for block in report.blocks if block.get(key) is not None][::step]
         if len(column) > 1:
-            parts.append(f"{title}, {order}: {short(ratio_of_ends(column))}")
+            parts.append(f"{title}: {short(ratio_of_ends(column))}")
     return "; ".join(parts)
 
 
