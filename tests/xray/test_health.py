@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras_residual.xray.health import HEALTHY, UNUSUAL, healths, verdict
 from keras_residual.xray.page.render import section
 from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, QUANTITIES
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray.report import COLUMNS, HEADLINE, XrayReport
 from keras_residual.xray.rules import RULES
 from xray.page.reports import in_stages, report, vanishing
 
