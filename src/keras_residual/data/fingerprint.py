@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ class Fingerprint:
     def to_bytes(self) -> bytes:
         """Returns the content of a file."""
         file = io.BytesIO()
-        known = {} if self.chose is None else {"chose": self.chose}
+        known: dict[str, Any] = {} if self.chose is None else {"chose": self.chose}
         np.savez(file, digests=self.digests.astype("<u8"), answers=self.answers.astype("<f8"), **known)
         return file.getvalue()
 
