@@ -50,6 +50,17 @@ def test_the_readme_shows_code_and_commands() -> None:
     assert any(line.id.startswith("README.md") for line in shell_lines())
 
 
+@pytest.mark.any_backend
+def test_the_readme_says_where_each_checkpoint_comes_from() -> None:
+    text = PAGES[0].read_text(encoding="utf-8")
+    lines = [
+        line.values[0] for line in shell_lines() if line.id.startswith("README.md") and "convert" in line.values[0]
+    ]
+    files = [words[2] for words in lines if not words[2].startswith("hf://")]
+    assert files
+    assert all(f"[`{name}`](https://" in text for name in files)
+
+
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The variables of a machine on which one backend is installed, and of which nobody has told Keras."""

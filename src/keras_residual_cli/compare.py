@@ -23,7 +23,7 @@ _COLUMNS = {
     "net": ("net", "{}"),
     "parameters": ("weights", "{:,}"),
     "train_loss": ("train loss", "{:.3g}"),
-    "test_accuracy": ("test accuracy", "{:.1%}"),
+    "test_accuracy": ("test accuracy", "{:.2%}"),
     "test_rmse": ("test rmse", "{:.4g}"),
     "gradient_start": ("gradient at start", "{:.3g}"),
     "gradient_end": ("gradient at end", "{:.3g}"),
@@ -122,7 +122,7 @@ def _table(results: dict[str, Any]) -> Table:
 
 def _cells(row: dict[str, Any]) -> dict[str, str]:
     return {
-        key: "diverged" if row[key] is None else form.format(row[key])
+        key: "diverged" if row[key] is None else form.format(row[key]).replace("%", " %")
         for key, (_, form) in _COLUMNS.items()
         if key in row
     }

@@ -36,7 +36,7 @@ def evaluate(
         str | None,
         typer.Argument(
             metavar="DATA",
-            help="As for train; all of it counts, or its own test part, but for what was trained on.",
+            help="As for train; all of it counts, or its own test part, but for what the run has used.",
             show_default="that of the run",
         ),
     ] = None,
@@ -45,12 +45,13 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure a trained model on DATA, of which what it was trained on does not count."""
+    """Measure a trained model on DATA; what it was trained on, or its best epoch chosen by, does not count."""
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
             from keras_residual.training import evaluate as evaluation
             from keras_residual.training.saved import load_saved
+            from keras_residual.training.scores import SHARES, percent
 
             saved = load_saved(run)
             dataset = evaluation.load_test_data(saved, data, target=target)
@@ -60,6 +61,7 @@ def evaluate(
         words, units = (_WORDS, {}) if dataset.classes else (_WORDS | {"test_loss": "Mean squared error"}, _UNITS)
         for key, value in found.items():
             unit = f" in {units[key]}" if key in units else ""
-            console.say(f"{words.get(key, key):<22} {value if key == 'examples' else f'{value:.4f}'}{unit}")
+            number = percent(value) if key in SHARES else value if key == "examples" else f"{value:.4f}"
+            console.say(f"{words.get(key, key):<22} {number}{unit}")
         if as_json:
             print_json({**found, "notes": list(dataset.notes)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -54,6 +55,7 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
     """Train a residual network on DATA and leave a run directory with model, history, metrics and report."""
+    began = time.perf_counter()
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
@@ -99,15 +101,20 @@ def train(
         directory = printable(shlex.quote(str(result.run_directory)))
         console.say(f"Test {_found(metrics)} on {len(dataset.y_test)} examples, epoch {result.best_epoch}")
         compiled = metrics["compile_seconds"] or 0
-        compiling = f", {compiled:.1f} of them to compile" if compiled >= 1 else ""
-        console.say(f"Took {metrics['train_seconds']:.1f} s{compiling}. Report: {directory}/report.html")
+        compiling = f" ({compiled:.1f} s compiling)" if compiled >= 1 else ""
+        console.say(
+            f"Took {time.perf_counter() - began:.1f} s from start to report, {metrics['train_seconds']:.1f} s of them "
+            f"training{compiling}. Report: {directory}/report.html"
+        )
         if as_json:
             print_json({**metrics, "run_directory": str(result.run_directory)})
 
 
 def _found(metrics: Mapping[str, Any]) -> str:
+    from keras_residual.training.scores import percent
+
     if "test_accuracy" not in metrics:
         return f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g} in the target's unit"
     majority = metrics.get("test_majority")
-    beside = "" if majority is None else f" (always the commonest class: {100 * majority:.2f} %)"
-    return f"accuracy {100 * metrics['test_accuracy']:.2f} %{beside}"
+    beside = "" if majority is None else f" (always the commonest class: {percent(majority)})"
+    return f"accuracy {percent(metrics['test_accuracy'])}{beside}"

@@ -14,7 +14,7 @@ from keras_residual_cli import app
 
 pytestmark = pytest.mark.any_backend
 
-LEFT_OUT = "Left out of the test, since the model was trained on them: 16 of 20 examples."
+LEFT_OUT = "Left out of the test: 16 of 20 examples; the model was trained on 14 of them, and 2 chose its best epoch."
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,12 @@ def test_what_was_trained_on_is_left_out_and_said(trained, monkeypatch, capfd):
         "Test loss", "Test accuracy", "Always the commonest", "Mean precision", "Mean recall", "Area under the ROC",
         "Examples",
     ]  # fmt: skip
+    # As training says it: shares in percent, and fractions in JSON alone.
+    shown = {line[:22].strip(): line[22:].strip() for line in lines[1:]}
+    for key in ("accuracy", "precision", "recall", "majority"):
+        name = {"majority": "Always the commonest", "accuracy": "Test accuracy"}.get(key, f"Mean {key}")
+        assert shown[name] == f"{100 * found[f'test_{key}']:.2f} %"
+    assert shown["Examples"] == "4"
 
 
 def test_no_answer_begins_as_a_formula_does(trained, tmp_path, monkeypatch, capfd):
@@ -72,7 +78,7 @@ def test_equal_files_in_both_parts_are_said_while_training(trained, tmp_path, mo
     assert app.run(["train", "own", "--epochs", "1", "--set", "xray=false"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].endswith("4 to test")
-    assert lines[1] == "Left out of the test, since the model was trained on them: 20 of 24 examples."
+    assert lines[1] == "Left out of the test: 20 of 24 examples, which the training part has too."
 
 
 def test_a_pipe_is_no_picture(trained, tmp_path, monkeypatch, capfd):

@@ -26,7 +26,7 @@ def shown(terminal, logs=LOGS):
 def test_a_terminal_has_a_bar_with_the_time_left():
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown(True)).replace("\r", "\n").splitlines()
     last = [line for line in lines if line.strip()][-1]
-    assert re.fullmatch(r"epoch 1/2  val_accuracy 0\.8750 [━╸╺ ]+ +50% \d:\d\d:\d\d left: [-\d:]+ *", last)
+    assert re.fullmatch(r"epoch 1/2  val_accuracy 87\.50 % [━╸╺ ]+ +50% \d:\d\d:\d\d left: [-\d:]+ *", last)
 
 
 def test_numbers_have_no_accuracy():
@@ -34,4 +34,4 @@ def test_numbers_have_no_accuracy():
 
 
 def test_a_pipe_has_a_line_an_epoch():
-    assert shown(False) == "epoch 1/2  loss 0.5000  val_loss 0.2500  accuracy 0.7500  val_accuracy 0.8750\n"
+    assert shown(False) == "epoch 1/2  loss 0.5000  val_loss 0.2500  accuracy 75.00 %  val_accuracy 87.50 %\n"

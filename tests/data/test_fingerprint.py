@@ -36,8 +36,13 @@ def test_examples_are_found_as_counting_finds_them(seed, values, trained, others
         return rng.integers(0, values, (count, 2)).astype(np.float64), rng.integers(0, 2, count)
 
     one, two = some(trained), some(others)
-    for found, expected in zip(Fingerprint.of(*one).find(Fingerprint.of(*two)), slow(one, two), strict=True):
+    here, there = Fingerprint.of(*one), Fingerprint.of(*two)
+    for found, expected in zip(here.find(there), slow(one, two), strict=True):
         np.testing.assert_array_equal(found, expected)
+    # From the other side: as many of these are found as others are taken for them, each with what it holds.
+    np.testing.assert_array_equal(
+        np.sort(here.digests[here.found_in(there)]), np.sort(there.digests[here.find(there)[0]])
+    )
 
 
 @given(st.integers(0, 2**32), st.booleans())
@@ -64,18 +69,22 @@ def test_nothing_was_trained_on():
     assert not equal.any()
 
 
-def test_the_file_reloads_to_the_same(tmp_path):
-    trained = Fingerprint.of(np.random.default_rng(0).normal(size=(9, 2)), np.arange(9))
+@pytest.mark.parametrize("chose", [None, [2, 5]])
+def test_the_file_reloads_to_the_same(tmp_path, chose):
+    trained = Fingerprint.of(np.random.default_rng(0).normal(size=(9, 2)), np.arange(9), chose)
     (tmp_path / "t.npz").write_bytes(trained.to_bytes())
     again = Fingerprint.read(tmp_path / "t.npz")
     np.testing.assert_array_equal(again.digests, trained.digests)
     np.testing.assert_array_equal(again.answers, trained.answers)
+    assert (None if again.chose is None else np.flatnonzero(again.chose).tolist()) == chose
 
 
 @pytest.mark.parametrize(
     "arrays",
     [{}, {"digests": np.zeros(3, np.uint64)}, {"digests": np.zeros(3), "answers": np.zeros(3)},
-     {"digests": np.zeros(3, np.uint64), "answers": np.zeros(4)}],
+     {"digests": np.zeros(3, np.uint64), "answers": np.zeros(4)},
+     {"digests": np.zeros(3, np.uint64), "answers": np.zeros(3), "chose": np.zeros(4, bool)},
+     {"digests": np.zeros(3, np.uint64), "answers": np.zeros(3), "chose": np.zeros(3)}],
 )  # fmt: skip
 def test_another_file_is_refused(arrays, tmp_path):
     np.savez(tmp_path / "t.npz", **arrays)

@@ -45,16 +45,19 @@ def test_train_then_evaluate_then_predict(shapes, tmp_path, capfd, monkeypatch):
     patterns = [
         r"Training small_resnet on shapes: 24 examples to learn from, 8 to choose the best of 12 epochs, 8 to test",
         *[
-            rf"epoch {epoch}/12  loss {number}  val_loss {number}  accuracy {number}  val_accuracy {number}"
+            rf"epoch {epoch}/12  loss {number}  val_loss {number}  accuracy {number} %  val_accuracy {number} %"
             for epoch in range(1, 13)
         ],
         rf"Test accuracy {number} % \(always the commonest class: {number} %\) on 8 examples, epoch \d+",
-        rf"Took {number} s(, {number} of them to compile)?\. Report: runs/shapes-1/report\.html",
+        rf"Took {number} s from start to report, {number} s of them training( \({number} s compiling\))?\. "
+        r"Report: runs/shapes-1/report\.html",
     ]
     lines = said(done)
     assert len(lines) == len(patterns), done.stderr
     for line, pattern in zip(lines, patterns, strict=True):
         assert re.fullmatch(pattern, line)
+    took, training = map(float, re.findall(r"([\d.]+) s (?:from|of)", lines[-1]))
+    assert took > training  # the command has read the data and built the network before
     assert "Backend: " + keras.backend.backend() in done.stderr
 
     assert app.run(["evaluate", "runs/shapes-1", "--json"]) == 0

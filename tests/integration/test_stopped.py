@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up(mounted, capsys):
     assert (status, line) == (
         1,
         f"keras-residual: Training stopped: the disk of {out} is full. Free space, or choose another place: --out DIR. "
-        f"Kept in {out}: model.keras, history.csv.",
+        f"Kept in {out}: model.keras, history.csv, config.toml, trained_on.npz, log.txt.",
     )
     assert np.isfinite(load_saved(out).model.predict(np.zeros((1, 13)), verbose=0)).all()
     assert epochs_in(out / "history.csv") >= 1
@@ -70,7 +70,7 @@ def test_a_disk_that_is_full(mounted, capsys):
     assert app.run(["train", "wine", "--epochs", "1", "--out", str(out)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"keras-residual: Training stopped: the disk of {out} is full. ")
-    assert line.endswith(f"{out} holds nothing of use yet.")
+    assert line.endswith(f"No epoch was finished. Kept in {out}: log.txt.")
     assert fingerprint(disk)["thesis.txt"] == before["thesis.txt"]
 
 
@@ -123,7 +123,8 @@ def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
     assert [line for line in errors.splitlines() if not line.startswith("Backend: ")] == [
-        f"keras-residual: Stopped by {name}. Kept in run: model.keras, history.csv."
+        f"keras-residual: Stopped by {name}. "
+        "Kept in run: model.keras, history.csv, config.toml, trained_on.npz, log.txt."
     ]
     assert (tmp_path / "run" / "log.txt").read_text().splitlines()[-1].endswith(f" Stopped by {name}.")
     assert epochs_in(tmp_path / "run" / "history.csv") >= 2
@@ -168,8 +169,8 @@ def test_ctrl_c_in_a_terminal(when, tmp_path):
     assert time.monotonic() - asked < ENOUGH
     said_last = shown.splitlines()[-1].rpartition(b"keras-residual: ")[2]
     # The very first moment is before there is a run directory.
-    kept = rb"( run holds nothing of use yet\.| Kept in run: model\.keras, history\.csv\.)"
-    assert re.fullmatch(rb"Stopped by Ctrl-C\." + kept + (b"?" if when == b"compiling" else b""), said_last)
+    kept = rb"( No epoch was finished\.)? Kept in run: [a-z_., ]*log\.txt\."
+    assert re.fullmatch(rb"Stopped by Ctrl-C\." + (b"(%b)?" if when == b"compiling" else b"%b") % kept, said_last)
     assert b"\x1b[?25h" in shown  # the cursor is there again
 
 
@@ -189,7 +190,7 @@ def test_an_interrupt_that_keras_swallows_comes_again_at_the_next_batch(tmp_path
     for look in ("on_train_batch_begin", "on_train_batch_end", "on_test_batch_begin", "on_epoch_end"):
         with pytest.raises(KeyboardInterrupt) as caught:
             work(look)
-        assert caught.value.__notes__ == [f"{tmp_path} holds nothing of use yet."]
+        assert caught.value.__notes__ == [f"No epoch was finished. Kept in {tmp_path}: log.txt."]
     # At the end of the work at the latest.
     with pytest.raises(KeyboardInterrupt), keeping(directory), contextlib.suppress(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)

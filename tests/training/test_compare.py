@@ -136,6 +136,20 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
 
 
 @pytest.mark.any_backend
+def test_what_a_process_pays_once_is_charged_to_no_net(tmp_path, monkeypatch):
+    measure, calls = compare_module._measure, []
+
+    def noted(net, depth, examples, *arguments, **named):
+        calls.append((net, depth, len(examples.x_train)))
+        return measure(net, depth, examples, *arguments, **named)
+
+    monkeypatch.setattr(compare_module, "_measure", noted)
+    done = compare(load_dataset("wine"), Settings(depths=(4,), width=8, epochs=1), out=str(tmp_path / "run"))
+    assert calls == [("residual", 2, 16), ("plain", 4, 142), ("residual", 4, 142)]
+    assert [row["depth"] for row in done.results["rows"]] == [4, 4]
+
+
+@pytest.mark.any_backend
 def test_a_loss_that_is_no_number_is_none_in_the_files_and_not_drawn(tmp_path):
     facts = {"data": "wine", "task": "classification", "width": 8}
     row = {"net": "plain", "depth": 2, "train_loss": float("nan"), "test_accuracy": 0.5, "gradient_start": 1.0}
@@ -155,7 +169,7 @@ def test_interrupted_it_keeps_the_finished_nets(tmp_path, monkeypatch):
 
     def interrupted(*arguments, **named):
         calls.append(arguments)
-        if len(calls) == 3:
+        if len(calls) == 4:  # one warms the process up
             raise KeyboardInterrupt
         return measure(*arguments, **named)
 

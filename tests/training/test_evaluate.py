@@ -26,7 +26,8 @@ from keras_residual.training.scores import log_probabilities
 
 pytestmark = pytest.mark.any_backend
 
-LEFT_OUT = "Left out of the test, since the model was trained on them: {} of {} examples."
+LEFT_OUT = "Left out of the test: {} of {} examples; the model was trained on {} of them, and {} chose its best epoch."
+IN_BOTH = "Left out of the test: {} of {} examples, which the training part has too."
 COUNTED = "Counted in the test, though equal to training examples in all that the model sees: {} of {} examples."
 
 
@@ -81,7 +82,7 @@ def test_the_training_rows_count_by_no_name(noise, renamed, monkeypatch):
     for name in names:
         scores, data = found(saved, *([name] if name else []))
         assert scores == {**{key: result.metrics[key] for key in scores if key != "examples"}, "examples": 40}, name
-        assert data.notes == (LEFT_OUT.format(160, 200),)
+        assert data.notes == (LEFT_OUT.format(160, 200, 144, 16),)
 
 
 def test_rows_that_were_reordered_in_their_place(noise, tmp_path):
@@ -126,7 +127,8 @@ def test_nothing_left_to_test_with(noise, tmp_path):
     trained = [row for row in range(200) if (table["a"][row].as_py(), float(table["b"][row].as_py())) not in seen]
     pq.write_table(table.take(trained), tmp_path / "trained.parquet")
     message = (
-        "Data 'trained': the model was trained on all 160 examples, so that none is left to test with. Name other data."
+        "Data 'trained': the model was trained on all 160 examples or its best epoch was chosen by them, so that none "
+        "is left to test with. Name other data."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         load_test_data(saved, str(tmp_path / "trained.parquet"))
@@ -139,7 +141,7 @@ def test_rows_may_be_equal_by_chance(tmp_path):
     result = run(tmp_path, tmp_path / "t.csv", "data.target=y")
     saved = load_saved(tmp_path / "run")
     scores, data = found(saved)
-    assert (scores["examples"], data.notes) == (48, (LEFT_OUT.format(192, 240), COUNTED.format(48, 48)))
+    assert (scores["examples"], data.notes) == (48, (LEFT_OUT.format(192, 240, 173, 19), COUNTED.format(48, 48)))
     assert scores["test_loss"] == pytest.approx(result.metrics["test_loss"])
     assert COUNTED.format(48, 48) in (tmp_path / "run" / "log.txt").read_text()
     (tmp_path / "new.csv").write_text("\n".join(["a,b,y", *rows[:20]]))
@@ -211,12 +213,25 @@ def test_what_lies_in_train_and_in_test_is_left_out_and_said(tmp_path):
         draw(tmp_path / "own" / "train" / ("cat", "dog")[seed % 2] / f"{seed}.png", seed)
         draw(tmp_path / "own" / "test" / ("cat", "dog")[seed % 2] / f"other{seed}.png", seed if seed < 3 else 50 + seed)
     data = load_dataset(str(tmp_path / "own"))
-    assert (len(data.y_train), len(data.y_test), data.notes) == (12, 9, (LEFT_OUT.format(3, 12),))
+    assert (len(data.y_train), len(data.y_test), data.notes) == (12, 9, (IN_BOTH.format(3, 12),))
     result = run(tmp_path, tmp_path / "own")
-    assert LEFT_OUT.format(3, 12) in (tmp_path / "run" / "log.txt").read_text()
+    assert IN_BOTH.format(3, 12) in (tmp_path / "run" / "log.txt").read_text()
     scores, again = found(load_saved(tmp_path / "run"))
     assert (scores["examples"], scores["test_loss"]) == (9, result.metrics["test_loss"])
-    assert again.notes == (LEFT_OUT.format(3, 12),)
+    chose = load_saved(tmp_path / "run").trained_on.chose
+    assert (chose.sum(), len(chose)) == (1, 12)
+    (note,) = again.notes
+    assert note in (LEFT_OUT.format(3, 12, 3, 0), LEFT_OUT.format(3, 12, 2, 1))
+
+
+def test_a_record_that_does_not_tell_what_chose_the_epoch(noise, tmp_path):
+    folder, _, _ = noise
+    copy = shutil.copytree(folder / "run", tmp_path / "run")
+    with np.load(copy / "trained_on.npz") as arrays:
+        assert arrays["chose"].sum() == 16
+        np.savez(copy / "trained_on.npz", digests=arrays["digests"], answers=arrays["answers"])
+    data = load_test_data(load_saved(copy), str(folder / "noise.csv"))
+    assert (len(data.y_test), data.notes) == (40, (IN_BOTH.format(160, 200),))
 
 
 def test_class_names_in_the_metadata_of_the_test_part_are_its_own(tmp_path):

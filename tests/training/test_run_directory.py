@@ -94,4 +94,15 @@ def test_history_and_metrics(tmp_path):
     assert run.history.read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
     assert json.loads(run.metrics.read_text()) == {"test_loss": 0.1, "data": "größe"}
     assert re.fullmatch(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (one|two)\n){2}", run.log_file.read_text())
-    assert run.kept() == f"Kept in {tmp_path}: history.csv."
+
+
+def test_what_is_kept_is_all_that_is_there(tmp_path):
+    run = RunDirectory(tmp_path)
+    assert run.kept() == f"No epoch was finished. Kept in {tmp_path}: nothing."
+    for path in (run.log_file, run.config):
+        path.touch()
+    assert run.kept() == f"No epoch was finished. Kept in {tmp_path}: config.toml, log.txt."
+    for path in (run.model, run.history, run.metrics, run.report, run.trained_on):
+        path.touch()
+    said = run.kept().removeprefix(f"Kept in {tmp_path}: ").removesuffix(".")
+    assert sorted(said.split(", ")) == sorted(path.name for path in tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """A run from start to end: what it leaves, that one seed decides it, and that it stops when nothing can come of it."""
 
+import importlib
 import json
 import re
 import sys
@@ -61,6 +62,8 @@ def test_a_run_leaves_what_it_says(tmp_path):
     assert metrics == result.metrics
     assert list(metrics) == KEYS
     assert metrics["backend"] == keras.backend.backend()
+    framework = importlib.import_module(metrics["backend"])
+    assert metrics["versions"][metrics["backend"]] == framework.__version__
     assert metrics["params"] == result.load_model().count_params()
     resolved = read_config(run / "config.toml")
     assert resolved.data.classes == ("class_0", "class_1", "class_2")
@@ -150,7 +153,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
     message = (
         "Training stopped: the loss is nan from step 1 of epoch 2 on. What decides the size of a step: "
         "optimizer.learning_rate 0.001, optimizer.weight_decay 0.05, batch_size 16. Change it with --set KEY=VALUE. "
-        f"Kept in {run}: model.keras, history.csv."
+        f"Kept in {run}: model.keras, history.csv, config.toml, trained_on.npz, log.txt."
     )
     with pytest.raises(TrainingStopped, match=f"^{re.escape(message)}$"):
         training.train(config(tmp_path), callbacks=[Poison()])
@@ -203,7 +206,8 @@ def test_the_step_in_which_the_loss_is_lost_is_named_with_what_the_run_was_told(
     with pytest.raises(TrainingStopped, match=r"the loss is (nan|inf) from step [2-8] of epoch 1 on\. ") as caught:
         training.train(settings)
     assert "optimizer.learning_rate 0.001, optimizer.weight_decay 1e+30, batch_size 16." in str(caught.value)
-    assert "holds nothing of use yet" in str(caught.value)
+    kept = f"No epoch was finished. Kept in {tmp_path / 'run'}: config.toml, trained_on.npz, log.txt."
+    assert str(caught.value).endswith(kept)
     (line,) = (tmp_path / "run" / "log.txt").read_text().splitlines()[1:]
     assert "Stopped: the loss is" in line
 
@@ -233,7 +237,7 @@ def test_a_result_is_a_table_in_a_notebook(tmp_path):
     shown = training.TrainResult(tmp_path / "<run>", metrics, [], 3)._repr_html_()
     assert "&lt;b&gt;net&lt;/b&gt; on d, epoch 3 kept in" in shown
     assert "&lt;run&gt;" in shown
-    assert '<td style="text-align: left">0.876543</td>' in shown
+    assert '<td style="text-align: left">87.65 %</td>' in shown
     assert "versions" not in shown
 
 
@@ -256,5 +260,6 @@ def test_in_a_notebook_a_bar_shows_how_far_it_is(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython.display", kernel.display)
     training.train(config(tmp_path, "wine", "xray=false"))
     assert kernel.shown[0] == '<progress value="0" max="16"></progress> the first step'
-    numbers = "".join(rf"  {key} \d+\.\d+" for key in ("loss", "val_loss", "accuracy", "val_accuracy"))
+    numbers = "".join(rf"  {key} \d+\.\d+" for key in ("loss", "val_loss"))
+    numbers += "".join(rf"  {key} \d+\.\d\d %" for key in ("accuracy", "val_accuracy"))
     assert re.fullmatch(rf'<progress value="16" max="16"></progress> epoch 2/2{numbers}', kernel.shown[-1])

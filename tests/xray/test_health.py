@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keras_residual.xray.health import HEALTHY, UNUSUAL, healths, verdict
 from keras_residual.xray.page.render import section
 from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, QUANTITIES
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray.report import COLUMNS, HEADLINE, XrayReport
 from keras_residual.xray.rules import RULES
 from xray.page.reports import in_stages, report, vanishing
 
@@ -155,6 +155,24 @@ def test_what_a_rule_names_is_outside_the_range_of_its_quantity(rule: Any) -> No
 
     check()
     assert spoken, "the rule has been tried"
+
+
+def test_the_documentation_has_each_name_that_is_shown() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "xray.md").read_text(encoding="utf-8")
+    rows = [re.split(r" ?\| ?", line)[1:-1] for line in page.splitlines() if line.startswith("| ")]
+    cells = {row[0].strip("`"): row for row in rows}
+    in_the_table = [
+        (key, row[1]) for key, row in cells.items() if len(row) == 5 and row[1] not in ("–", "in the table")
+    ]
+    assert sorted(in_the_table) == sorted(COLUMNS)
+    for quantity in QUANTITIES:
+        if quantity.key == "branch_gain":  # comes with chi
+            assert f'`branch_gain`, on the page "{quantity.label}"' in page
+        else:
+            assert quantity.label in cells[quantity.key]
+        if quantity.beside is not None:
+            assert quantity.beside[1] in cells[quantity.beside[0]]
+    assert {title for _, title, _ in HEADLINE} <= cells.keys()
 
 
 def test_the_ranges_are_those_of_the_documentation() -> None:

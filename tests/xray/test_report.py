@@ -12,7 +12,7 @@ import pytest
 import keras_residual as kr
 from keras_residual.xray import rules as rules_package
 from keras_residual.xray.advice import Advice
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray.report import XrayReport, title_of
 from keras_residual.xray.rules import RULES, advise
 
 pytestmark = pytest.mark.any_backend
@@ -166,6 +166,16 @@ def test_the_report_as_dictionary_file_and_table(tmp_path) -> None:
 
 
 HOSTILE = "\x1b[31mred\x1b]0;owned\x07 [bold]x[/bold] :smile: \r\n<script>alert(1)</script> \u202eevil"
+
+
+def test_the_line_above_the_table_is_of_the_numbers_in_it() -> None:
+    norms, variances = [3.0, 1.0, None, 1.5], [0.5, 1.0, 1.0, 4.0]
+    made = blocks(gradient_norm=norms, variance=variances)
+    told = "gradient, first row over last: 2; variance, last row over first: 8"
+    other = MODEL | {"gradient_ratio": 77.0, "signal_ratio": 77.0}  # from the input, which has no row
+    assert title_of(XrayReport(made, other)) == f"4 connections; {told}"
+    # One row has no two ends.
+    assert title_of(XrayReport(made[:1], other)) == "1 connection"
 
 
 def test_names_reach_a_terminal_as_text_and_nothing_else() -> None:

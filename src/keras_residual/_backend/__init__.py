@@ -40,6 +40,7 @@ __all__ = [
     "BACKEND",
     "CHOICE",
     "SCAN_FROM",
+    "VERSION",
     "Body",
     "Reversible",
     "as_tensor",
@@ -67,6 +68,9 @@ DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
 
 outside_of_programs = _on.outside_of_programs
 """Returns a scope in which variables have values, also where a program is traced that TensorFlow keeps."""
+
+VERSION: str = str(_on.VERSION)
+"""That of the framework, as it says itself: TensorFlow comes in packages of several names."""
 
 SCAN_FROM: int | None = _on.SCAN_FROM
 """Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""

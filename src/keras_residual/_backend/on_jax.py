@@ -13,6 +13,7 @@ from keras_residual._backend import jax_recompute
 from keras_residual._backend.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, Reversible
 
+VERSION = jax.__version__
 SCAN_FROM = 16
 
 

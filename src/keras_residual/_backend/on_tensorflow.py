@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
+VERSION = tf.__version__
 SCAN_FROM = 24
 
 

@@ -16,6 +16,7 @@ from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
 
+VERSION = torch.__version__
 SCAN_FROM = None
 
 

@@ -1,4 +1,4 @@
-"""Which examples were trained on, known by what they hold: names, order and format of the files do not matter."""
+"""Which examples a run has used, known by what they hold: names, order and format of the files do not matter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from keras_residual._errors import bad_data, shown
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.npz import read_arrays
 from keras_residual.data.split import places_in_groups
+
+_FORMS = {"digests": ("<u8", 1), "answers": ("<f8", 1), "chose": ("|b1", 1)}
+"""Types and axes of the arrays of a file; earlier ones have no `chose`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,18 +26,28 @@ class Fingerprint:
     Args:
         digests: Shape `(examples,)`, uint64.
         answers: Class indices or numbers, shape `(examples,)`, float64.
+        chose: Whether the best epoch was chosen by an example and nothing was learned from it, shape `(examples,)`,
+            booleans; None where that is not known.
     """
 
     digests: np.ndarray
     answers: np.ndarray
+    chose: np.ndarray | None = None
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray) -> Fingerprint:
-        """Returns the fingerprint of examples as a `Dataset` holds them."""
+    def of(cls, x: np.ndarray, y: np.ndarray, chose: np.ndarray | None = None) -> Fingerprint:
+        """Returns the fingerprint of examples as a `Dataset` holds them.
+
+        Args:
+            x: Inputs, as the model sees them.
+            y: Class indices or numbers.
+            chose: Places of those by which the best epoch is chosen; None where that is not known.
+        """
+        among = None if chose is None else np.isin(np.arange(len(y)), chose)
         if x.dtype.kind == "f":
             x = x + 0.0  # -0.0 is 0.0
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
-        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0)
+        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0, among)
 
     @classmethod
     def read(cls, path: Path) -> Fingerprint:
@@ -43,17 +57,17 @@ class Fingerprint:
             ValueError: If it is something else.
         """
         owner = f"Fingerprint {path}"
-        arrays = read_arrays(path, ("digests", "answers"), owner=owner)
-        forms = {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
-        right = forms == {"digests": ("<u8", 1), "answers": ("<f8", 1)}
-        if not right or len(arrays["digests"]) != len(arrays["answers"]):
+        arrays = read_arrays(path, _FORMS, owner=owner)
+        forms = {"chose": _FORMS["chose"]} | {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
+        if forms != _FORMS or len({len(array) for array in arrays.values()}) != 1:
             raise bad_data(owner, "the file does not hold what a run writes into it", "Remove it, or train again.")
         return cls(**arrays)
 
     def to_bytes(self) -> bytes:
         """Returns the content of a file."""
         file = io.BytesIO()
-        np.savez(file, digests=self.digests.astype("<u8"), answers=self.answers.astype("<f8"))
+        known: dict[str, Any] = {} if self.chose is None else {"chose": self.chose}
+        np.savez(file, digests=self.digests.astype("<u8"), answers=self.answers.astype("<f8"), **known)
         return file.getvalue()
 
     def find(self, other: Fingerprint) -> tuple[np.ndarray, np.ndarray]:
@@ -76,6 +90,10 @@ class Fingerprint:
         these = (places_in_groups(other.digests, ~same_answer) < here) & (there >= here)
         return these, (here > 0) & ~these
 
+    def found_in(self, other: Fingerprint) -> np.ndarray:
+        """Returns which of these are among others, shape `(examples,)`: as many as `find` takes for these."""
+        return _counts(other.digests, self.digests) >= _counts(self.digests, self.digests)
+
 
 def apart(dataset: Dataset) -> Dataset:
     """Returns the data without the test examples that are training examples too, and with a note that says how many.
@@ -90,28 +108,29 @@ def apart(dataset: Dataset) -> Dataset:
 
 
 def without(dataset: Dataset, trained: Fingerprint, *, drawn: bool = False) -> Dataset:
-    """Returns the data without the test examples that a model was trained on, and with a note that says how many.
+    """Returns the data without the test examples that a run has used, and with a note that says for what and how many.
 
     Args:
         dataset: The data.
-        trained: What the model was trained on.
+        trained: What the model was trained on, and what its best epoch was chosen by.
         drawn: Whether the test examples were drawn from those that are not in `trained`, so that they can be equal to
             some of these and not the same.
 
     Raises:
         ValueError: If no test example is left.
     """
-    these, equal = trained.find(Fingerprint.of(dataset.x_test, dataset.y_test))
+    test = Fingerprint.of(dataset.x_test, dataset.y_test)
+    these, equal = trained.find(test)
     if drawn:
         these, equal = np.zeros_like(these), these | equal
     count, notes = len(these), dataset.notes
     if these.all():
         raise bad_data(
-            f"Data {shown(dataset.name)}", f"the model was trained on all {count} examples, so that none is left to "
-            "test with", "Name other data.",
+            f"Data {shown(dataset.name)}", f"the model was trained on all {count} examples or its best epoch was "
+            "chosen by them, so that none is left to test with", "Name other data.",
         )  # fmt: skip
     if these.any():
-        notes += (f"Left out of the test, since the model was trained on them: {these.sum()} of {count} examples.",)
+        notes += (f"Left out of the test: {these.sum()} of {count} examples{_used_for(trained, test)}.",)
         dataset = replace(dataset, x_test=dataset.x_test[~these], y_test=dataset.y_test[~these])
     if equal.any():
         notes += (
@@ -119,6 +138,14 @@ def without(dataset: Dataset, trained: Fingerprint, *, drawn: bool = False) -> D
             f"{len(dataset.y_test)} examples.",
         )  # fmt: skip
     return replace(dataset, notes=notes)
+
+
+def _used_for(trained: Fingerprint, test: Fingerprint) -> str:
+    if trained.chose is None:
+        return ", which the training part has too"
+    of_these = trained.chose[trained.found_in(test)]
+    chose = int(of_these.sum())
+    return f"; the model was trained on {len(of_these) - chose} of them, and {chose} chose its best epoch"
 
 
 def _counts(values: np.ndarray, of: np.ndarray) -> np.ndarray:

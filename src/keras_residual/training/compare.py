@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from keras_residual.training.assemble import moments, standardised
 from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles, Row
 from keras_residual.training.compare_nets import plain_net, residual_net
-from keras_residual.training.compare_settings import Settings
+from keras_residual.training.compare_settings import LAYERS_IN_A_BLOCK, Settings
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.scores import score
 from keras_residual.training.stopped import Heeding, keeping
@@ -99,6 +100,7 @@ def compare(
     files, nets = ComparisonFiles(run.path, facts), len(NETS) * len(settings.depths)
     with keeping(run, lambda: f"{printable(run.path)} holds {len(files.rows)} of {nets} nets.") as heeding:
         run.log(f"Comparing nets of depth {', '.join(map(str, settings.depths))} on {dataset.name}, backend {BACKEND}")
+        _warm_up(examples, settings, rate=rate, heeding=heeding)
         for depth in settings.depths:
             for net in NETS:
                 row = _measure(net, depth, examples, settings, epochs=epochs, rate=rate, heeding=heeding)
@@ -142,6 +144,18 @@ class _Examples:
         rows = [np.asarray(keras.ops.convert_to_numpy(answer), np.float64) for answer in answers]
         outputs = np.concatenate(rows)[: len(x)] * self.target_scale + self.target_mean
         return score(outputs, y, classes=self.classes)
+
+
+def _warm_up(examples: _Examples, settings: Settings, *, rate: float, heeding: Heeding) -> None:
+    """Pays what a process pays once, as for pools of threads and modules, that it is not charged to the first net.
+
+    A net of one block makes a step and is thrown away.
+    """
+    few = copy.copy(examples)
+    few.x_train, few.y_train = few.x_train[: few.batch_size], few.y_train[: few.batch_size]
+    few.x_test, few.y_test = few.x_test[: few.batch_size], few.y_test[: few.batch_size]
+    _measure("residual", LAYERS_IN_A_BLOCK, few, settings, epochs=1, rate=rate, heeding=heeding)
+    heeding.check()
 
 
 def _measure(

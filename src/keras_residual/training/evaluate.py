@@ -24,8 +24,9 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
     """Reads data in the shape, the columns and the order of classes that the model knows.
 
     All that the data has counts as test, or its own test part where it has one, but for the examples that the model was
-    trained on. They are known by what they hold, so they may be renamed, reordered, or written in another format. The
-    data's `notes` say what was left out, and what else makes a score worth less than it seems.
+    trained on or that chose its best epoch. They are known by what they hold, so they may be renamed, reordered, or
+    written in another format. The data's `notes` say what was left out, and what else makes a score worth less than it
+    seems.
 
     Args:
         saved: The model.

@@ -58,6 +58,8 @@ def curves(history: Sequence[Mapping[str, float]], key: str, *, best_epoch: int,
             axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+        if key == "accuracy":
+            axes.yaxis.set_major_formatter(require("matplotlib.ticker", extra="train").PercentFormatter(1, symbol=" %"))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
         axes.set_ylabel(key)

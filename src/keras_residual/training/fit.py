@@ -13,6 +13,7 @@ from keras_residual.stacks.state import rank_in_block
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import OptimizerConfig, settled
 from keras_residual.training.run_directory import RunDirectory
+from keras_residual.training.scores import SHARES, percent
 
 # The loss as a metric, whose weighted mean leaves out the padding of the last validation batch; Keras's own does not.
 EXACT = "exact_loss"
@@ -152,7 +153,7 @@ class StepTimes:
 def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
     """Returns one line about an epoch, as a terminal or a log shows it."""
     count = f"{row['epoch']:.0f}" + (f"/{of}" if of else "")
-    numbers = [f"{key} {_short(row[key])}" for key in COLUMNS if key in row]
+    numbers = [f"{key} {percent(row[key]) if key in SHARES else _short(row[key])}" for key in COLUMNS if key in row]
     return "  ".join([f"epoch {count}", *numbers])
 
 

@@ -84,10 +84,11 @@ class RunDirectory:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def kept(self) -> str:
-        """Says what of use is there, for a message after a run that stopped."""
-        names = [path.name for path in (self.model, self.history) if path.exists()]
-        place = printable(self.path)
-        return f"Kept in {place}: {', '.join(names)}." if names else f"{place} holds nothing of use yet."
+        """Says which of its files are there, for a message after a run that stopped."""
+        known = (self.model, self.history, self.metrics, self.report, self.config, self.trained_on, self.log_file)
+        names = [path.name for path in known if path.exists()]
+        kept = f"Kept in {printable(self.path)}: {', '.join(names) or 'nothing'}."
+        return kept if self.model.name in names else f"No epoch was finished. {kept}"
 
 
 def check_free(path: Path) -> None:

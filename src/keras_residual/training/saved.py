@@ -32,7 +32,7 @@ class Saved:
         path: The model's file.
         model: From raw inputs to logits or probabilities, or to a number.
         config: None for a model that lies somewhere else.
-        trained_on: The examples of its training; None where they are not known.
+        trained_on: The examples of its training and those that chose its best epoch; None where they are not known.
     """
 
     path: Path

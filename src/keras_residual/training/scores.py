@@ -9,6 +9,14 @@ from keras_residual import _optional
 # An area under the curve is computed class by class.
 MOST_CLASSES_WITH_AUC = 100
 
+SHARES = frozenset({"accuracy", "val_accuracy", "test_accuracy", "test_majority", "test_precision", "test_recall"})
+"""Numbers of a run that are shares: fractions in files, percent for people."""
+
+
+def percent(share: float) -> str:
+    """Returns a share as people read it, for example "98.61 %"."""
+    return f"{100 * share:.2f} %"
+
 
 def score(outputs: np.ndarray, y: np.ndarray, *, classes: int) -> dict[str, float]:
     """Returns the scores of a test.

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 
 from keras_residual import _atomic
+from keras_residual._backend import BACKEND, VERSION
 from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
 from keras_residual.data import (
@@ -38,7 +39,7 @@ from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.report import write_report
 from keras_residual.training.run_directory import RunDirectory, check_apart, check_free
 from keras_residual.training.saved import raw_outputs
-from keras_residual.training.scores import score
+from keras_residual.training.scores import SHARES, percent, score
 from keras_residual.training.stopped import keeping
 from keras_residual.training.validation import split_validation
 
@@ -61,10 +62,15 @@ class TrainResult:
 
     def _repr_html_(self) -> str:
         """Returns the numbers as a table for a notebook."""
+        rows = [
+            (key, percent(value) if key in SHARES else value)
+            for key, value in self.metrics.items()
+            if key != "versions"
+        ]
         title = (
             f"{self.metrics['model']} on {self.metrics['data']}, epoch {self.best_epoch} kept in {self.run_directory}"
         )
-        return html_table(title, [(key, value) for key, value in self.metrics.items() if key != "versions"])
+        return html_table(title, rows)
 
     def load_model(self) -> keras.Model:
         """Returns the best model: raw inputs to logits, or to the target in its own units."""
@@ -152,10 +158,10 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
     run = RunDirectory.create(config.out, name=dataset.name)
     with keeping(run) as heeding:
         _atomic.write_text(run.config, to_toml(config))
-        _atomic.write_bytes(run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train).to_bytes())
-        run.log(
-            f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {keras.backend.backend()}"
+        _atomic.write_bytes(
+            run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose).to_bytes()
         )
+        run.log(f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
         for note in dataset.notes:
             run.log(note)
         look = _look_through(run, prepared)
@@ -176,7 +182,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             "train_seconds": round(seconds, 3),
             **record.speed(settled(config.batch_size)),
             **score(outputs, dataset.y_test, classes=len(dataset.classes)),
-            "backend": keras.backend.backend(),
+            "backend": BACKEND,
             "versions": _versions(),
             "seed": config.seed,
         }
@@ -228,5 +234,6 @@ def _look_through(run: RunDirectory, prepared: Prepared) -> LookThrough | None:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("keras-residual", "keras", "numpy")} | {
-        "python": platform.python_version()
+        BACKEND: VERSION,
+        "python": platform.python_version(),
     }

@@ -14,6 +14,7 @@ from keras_residual import _atomic
 from keras_residual._errors import printable
 from keras_residual.xray.advice import Advice
 from keras_residual.xray.health import HEALTHY, Health, healths, verdict
+from keras_residual.xray.quantities.stream_gradient import ratio_of_ends
 from keras_residual.xray.rules import advise
 
 COLUMNS = (
@@ -29,6 +30,12 @@ COLUMNS = (
     ("saturated_units", "saturated"),
 )
 """Quantities that the table shows, and how it calls them."""
+
+HEADLINE = (
+    ("gradient_norm", "gradient, first row over last", 1),
+    ("variance", "variance, last row over first", -1),
+)
+"""Columns of which the line above the table has the ratio of the ends, what it calls that, and from which end."""
 
 MOST_ROWS = 40
 MOST_NAME = 60
@@ -139,10 +146,14 @@ def columns_of(report: XrayReport) -> list[tuple[str, str]]:
 
 def title_of(report: XrayReport) -> str:
     """Returns the line that stands above the table."""
-    model = report.model
-    what = "connections" if model.get("connections") else "layers"
-    gradient, signal = (short(model.get(key)) for key in ("gradient_ratio", "signal_ratio"))
-    return f"{len(report.blocks)} {what}; gradient, first over last: {gradient}; signal, last over first: {signal}"
+    count = len(report.blocks)
+    parts = [f"{count} {'connection' if report.model.get('connections') else 'layer'}{'s' * (count != 1)}"]
+    for key, title, step in HEADLINE:
+        # Of the very numbers that the columns show.
+        column = [block[key] for block in report.blocks if block.get(key) is not None][::step]
+        if len(column) > 1:
+            parts.append(f"{title}: {short(ratio_of_ends(column))}")
+    return "; ".join(parts)
 
 
 def odd_in_words(report: XrayReport, health: Sequence[Health]) -> str:

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 
 from keras_residual.xray.quantities.chi import chi
-from keras_residual.xray.quantities.cka import linear_cka
+from keras_residual.xray.quantities.cka import gram
 from keras_residual.xray.quantities.early_exit import probe_accuracy
 from keras_residual.xray.quantities.lesion import lesion_effects
 from keras_residual.xray.quantities.path_lengths import effective_depth, path_lengths
@@ -88,6 +88,9 @@ def test_the_autocorrelation_tells_a_walk_from_noise() -> None:
 
 @pytest.mark.any_backend
 def test_cka_is_blind_to_rotation_and_sees_what_differs() -> None:
+    def linear_cka(one, other):
+        return float((gram(one) * gram(other)).sum())
+
     rotation = np.linalg.qr(RNG.normal(size=(5, 5)))[0]
     assert linear_cka(X, 3 * X @ rotation + 1) == pytest.approx(1)
     y = RNG.normal(size=(64, 3))
