@@ -1,7 +1,7 @@
 # Needs git, make and Python 3.11 or newer; everything is installed into .venv. `make help` lists the targets.
 # Another interpreter: make PYTHON=python3.12 test
 PYTHON ?= python3
-BACKENDS ?= jax torch tensorflow
+BACKENDS ?= torch jax tensorflow
 # Arguments for pytest, for example: make test TESTS="tests/layers -x"
 TESTS ?=
 
@@ -9,29 +9,23 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs wheel bench format clean
+.PHONY: help demo test test-all test-rest lint docs wheel bench format clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target what; do \
-		printf '  make %-8s %s\n' "$$target" "$$what"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target what; do \
+		printf '  make %-9s %s\n' "$$target" "$$what"; done
 
 demo: .venv/demo.stamp ## train a residual network on the digits pictures; prints where the report is
 	KERAS_BACKEND=jax $(BIN)/keras-residual train digits --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
 
-# Two processes at a time, each with one thread: a backend's own threads only wait for one another on two cores. On JAX,
-# which compiles for most of the time, the test files are dealt out to three. What a process says is printed at its end.
-JOBS := $(foreach backend,$(BACKENDS),$(if $(filter jax,$(backend)),jax-1 jax-2 jax-3,$(backend)))
+test: .venv/test.stamp ## run some cases of each test on PyTorch, JAX and TensorFlow
+	$(BIN)/python tools/run_tests.py --backends $(BACKENDS) -- $(TESTS)
 
-test: .venv/test.stamp ## run every test on JAX, PyTorch and TensorFlow, two processes at a time
-	@mkdir -p .venv/logs
-	@$(MAKE) --no-print-directory -j 2 -k $(addprefix tests-on-,$(JOBS))
+test-all: .venv/test.stamp ## run every case of each test on the three backends; takes an hour
+	$(BIN)/python tools/run_tests.py --run all --backends $(BACKENDS) -- $(TESTS)
 
-tests-on-%:
-	@echo "== tests on $*: started"; start=$$(date +%s); status=0; share='$*'; \
-	OMP_NUM_THREADS=1 KERAS_BACKEND=$(firstword $(subst -, ,$*)) KERAS_RESIDUAL_TEST_FILES=$${share#$(firstword $(subst -, ,$*))} \
-		$(BIN)/python -m pytest --durations=25 --durations-min=3 $(TESTS) >.venv/logs/$*.txt 2>&1 || status=$$?; \
-	if [ $$status -eq 5 ]; then status=0; fi; \
-	echo "== tests on $*: $$(($$(date +%s) - start)) s, status $$status"; cat .venv/logs/$*.txt; exit $$status
+test-rest: .venv/test.stamp ## run of what `make test` leaves out a share that follows from the commit
+	$(BIN)/python tools/run_tests.py --run rest:$$(git rev-parse HEAD) --backends $(BACKENDS) -- $(TESTS)
 
 lint: .venv/test.stamp .venv/tools.stamp ## check format, style, types and the direction of imports
 	$(BIN)/ruff format --check

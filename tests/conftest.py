@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import os
+import zlib
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -27,68 +27,56 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EX
 settings.load_profile("ci")
 
 
-# Each run has a share of the tests that are marked as rotated, another one each day; "all" runs them all.
-SHARES = 12
-ROTATION = os.environ.get("KERAS_RESIDUAL_TEST_ROTATION", str(datetime.date.today().toordinal() % SHARES))
+# What is run: "quick", which a person waits for; "all"; or "rest:COMMIT", a share of what "quick" leaves out. Which tests
+# these are follows from their names and that of the commit alone: it is the same every day.
+RUN, _, COMMIT = os.environ.get("KERAS_RESIDUAL_TESTS", "quick").partition(":")
+REST = 12  # one test of so many
+
+# In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time.
+CASES = 3 if keras.backend.backend() == FIRST_BACKEND else 1
 
 
 def pytest_report_header() -> str:
-    share = "all" if ROTATION == "all" else f"share {ROTATION} of {SHARES}"
-    return f"keras {keras.__version__} on {keras.backend.backend()}, rotated tests: {share}"
-
-
-# "-2": of the test files the second of each three, for processes that share the work.
-FILES, SHARERS = os.environ.get("KERAS_RESIDUAL_TEST_FILES", "").lstrip("-"), 3
+    return f"keras {keras.__version__} on {keras.backend.backend()}, tests: {RUN}"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    _share_files(config, items)
-    _take_turns(config, items)
-    if keras.backend.backend() == FIRST_BACKEND:
-        return
-    elsewhere = [item for item in items if item.get_closest_marker("any_backend")]
-    if elsewhere:
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if not item.get_closest_marker("any_backend")]
-
-
-def _share_files(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the files that other processes run."""
-    if not FILES:
-        return
-    paths = sorted({str(item.path) for item in items})
-    mine = set(paths[int(FILES) - 1 :: SHARERS])
-    config.hook.pytest_deselected(items=[item for item in items if str(item.path) not in mine])
-    items[:] = [item for item in items if str(item.path) in mine]
-
-
-def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out the huge tests unless they are asked for, and the rotated ones whose turn it is not.
-
-    Those of one function come to all shares in turn.
-    """
-    huge = [item for item in items if item.get_closest_marker("huge")]
-    if "huge" not in config.option.markexpr:
-        config.hook.pytest_deselected(items=huge)
-        items[:] = [item for item in items if item not in huge]
-    if ROTATION == "all":
-        return
-    seen: dict[str, int] = {}
-    kept, left_out = [], []
-    for item in items:
-        compiles = item.get_closest_marker("compiles") and keras.backend.backend() != FIRST_BACKEND
-        if item.get_closest_marker("rotated") or compiles:
-            function = item.nodeid.partition("[")[0]
-            # Each function starts at a share of its own, so that no share gets the first case of all.
-            start = sum(function.encode())
-            turn = (start + seen.setdefault(function, 0)) % SHARES
-            seen[function] += 1
-            if turn != int(ROTATION):
-                left_out.append(item)
-                continue
-        kept.append(item)
-    config.hook.pytest_deselected(items=left_out)
+    kept = [item for item in items if _belongs_here(config, item)]
+    if RUN != "all":
+        quick = _quick(kept)
+        kept = [item for item in kept if (_in_share(item) and item not in quick if RUN == "rest" else item in quick)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
+
+
+def _belongs_here(config: pytest.Config, item: pytest.Item) -> bool:
+    """Leaves out the huge tests unless they are asked for, and on other backends those that depend on none."""
+    if item.get_closest_marker("huge") and "huge" not in config.option.markexpr:
+        return False
+    return keras.backend.backend() == FIRST_BACKEND or not item.get_closest_marker("any_backend")
+
+
+def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Returns of each test some cases, all where it is marked so, and none where it is slow."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    chosen: set[pytest.Item] = set()
+    for found in cases.values():
+        every = found[0].get_closest_marker("every")
+        if every and (not every.args or keras.backend.backend() in every.args):
+            chosen.update(found)
+        elif not found[0].get_closest_marker("slow"):
+            chosen.update(sorted(found, key=lambda item: _draw(item.nodeid))[:CASES])
+    return chosen
+
+
+def _in_share(item: pytest.Item) -> bool:
+    return _draw(f"{COMMIT} {item.nodeid}") % REST == 0
+
+
+def _draw(text: str) -> int:
+    return zlib.crc32(text.encode())
 
 
 # Here XLA optimises as it does for users, since the tests are about rounding, or time and memory. Elsewhere a program
@@ -99,7 +87,7 @@ OPTIMISED = ("backend", "integration", "parity", "properties", "stacks")  # not 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compilation(request: pytest.FixtureRequest):
     folder = request.path.relative_to(TESTS).parts[:-1]
-    if ROTATION == "all" or folder in [(name,) for name in OPTIMISED]:
+    if RUN == "all" or folder in [(name,) for name in OPTIMISED]:
         yield
         return
     with quick_compilation():

@@ -581,7 +581,7 @@ def test_every_public_layer_is_in_the_table() -> None:
     assert found - elsewhere <= {name.partition(",")[0] for name in CASES}
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CASES)
 def test_every_way_keeps_what_a_layer_is(name: str, tmp_path: Path) -> None:
@@ -667,7 +667,7 @@ def test_a_layer_is_copied_before_it_is_built_and_after(name: str, built: bool) 
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", ["keras", "h5"])
 def test_what_keras_quantises_loads_again(suffix: str, tmp_path: Path) -> None:
@@ -695,7 +695,7 @@ for path in sys.argv[1:]:
 """
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_another_process_loads_without_custom_objects(tmp_path: Path) -> None:
     names = ["every part", "one layer twice", "one layer in two connections", "stack, LoRA", "names"]

@@ -31,6 +31,7 @@ def pair(shape=(3, 5, 4), seed=0):
     return [rng.normal(size=shape).astype("float32") for _ in range(2)]
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("name", VARIANTS)
 def test_contract(name):
     assert_layer_contract(VARIANTS[name], [(2, 3, 4), (2, 3, 4)])

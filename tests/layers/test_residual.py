@@ -54,6 +54,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case: str) -> None:
     make, shape = CASES[case]

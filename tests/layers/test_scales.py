@@ -14,6 +14,7 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES, FixupScale, Laye
 X = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("make", [SkipInit, LayerScale, lambda: Scale(0.5), ScalarBias, FixupScale])
 def test_contract(make):
     assert_layer_contract(make, (2, 3, 4), output_shape=(2, 3, 4))

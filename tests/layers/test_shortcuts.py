@@ -35,6 +35,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case: str) -> None:
     make, shape, masks = CASES[case]

@@ -33,6 +33,7 @@ CASES: dict[str, Any] = {
 }
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("case", CASES)
 def test_contract(case: str) -> None:
     make, shape = CASES[case]

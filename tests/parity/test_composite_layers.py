@@ -16,7 +16,7 @@ from keras_residual.layers.split_attention import SplitAttention2D
 from parity.timm_peer import TOLERANCE, timm, torch
 
 # The layers' own tests compare them with formulas, in each run.
-pytestmark = pytest.mark.rotated
+
 
 RNG = np.random.default_rng(3)
 SIZES = [(8, 8), (7, 9), (6, 5)]

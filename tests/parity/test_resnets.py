@@ -42,7 +42,7 @@ if keras.backend.backend() == "torch":
     LEARNING += ["resnest14d", "skresnet18"]
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_those_of_timm(name: str) -> None:
     theirs = peer(name)
@@ -52,7 +52,7 @@ def test_logits_are_those_of_timm(name: str) -> None:
         assert_agrees(model(x, training=False), answer(theirs, x), answer(theirs, x, double=True))
 
 
-@pytest.mark.rotated
+@pytest.mark.every("torch")
 @pytest.mark.parametrize(
     "name", ["resnet18", "resnet26t", "resnetv2_18d", "resnest14d", "res2net50d", "skresnet18", "legacy_seresnet18"]
 )
@@ -71,7 +71,7 @@ def test_maps_of_stem_and_stages_are_those_of_timm(name: str) -> None:
     assert kr.feature_strides(model) == dict(zip(FEATURES, reductions, strict=True))
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 16])
 @pytest.mark.parametrize("name", ["resnet18", "resnet26d", "resnetv2_50d", "resnetblur18", "senet154", "res2net50d"])
 def test_dilated_networks_are_those_of_timm(name: str, output_stride: int) -> None:
@@ -81,7 +81,7 @@ def test_dilated_networks_are_those_of_timm(name: str, output_stride: int) -> No
     assert_agrees(model(x, training=False), answer(theirs, x), answer(theirs, x, double=True))
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNING)
 def test_loss_and_gradients_of_a_step_are_those_of_timm(name: str) -> None:
     # In double precision: in single, rounding turns a few activations on or off, which timm's own gradients show too.
@@ -111,7 +111,7 @@ def test_loss_and_gradients_of_a_step_are_those_of_timm(name: str) -> None:
         assert np.abs(gradient - expected).max() <= 1e-5 * np.abs(expected).max(), slot.path
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.any_backend
 @pytest.mark.parametrize("name", KINDS)
 def test_timm_takes_our_weights(name: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from keras_residual.layers.standardized_conv import WSConv2D
 from parity.timm_peer import array, assert_agrees, pictures, randomized, timm, torch
 
 # The layers' own tests compare them with formulas, in each run.
-pytestmark = pytest.mark.rotated
+
 
 MAPS = pytest.mark.parametrize(
     ("data_format", "size"),

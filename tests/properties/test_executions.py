@@ -164,7 +164,7 @@ def steps(seed: int, execution: str) -> dict[str, np.ndarray]:
     return found | {"head": model.layers[-1].get_weights()[0], "predicted": model.predict(x, verbose=0)}
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(CASES))
 def test_three_steps_are_the_same(seed: int) -> None:
     if keras.backend.backend() == "tensorflow":

@@ -94,7 +94,7 @@ def test_clipnorm_clips_each_block_by_itself() -> None:
     compared(ALIKE["clipnorm"])
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ALIKE if name != "clipnorm"])
 def test_steps_do_not_depend_on_the_execution(name: str) -> None:
     compared(ALIKE[name])
@@ -194,7 +194,7 @@ STATEFUL = {
 }
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize(("saved", "loaded"), [("scan", "unrolled"), ("unrolled", "scan"), ("unrolled", "unrolled")])
 @pytest.mark.parametrize("name", STATEFUL)
 def test_state_goes_from_one_execution_to_the_other(name: str, saved: str, loaded: str, tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ SCOPES: dict[str, tuple[dict[str, Any], bool]] = {
 }
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("execution", EXECUTIONS)
 def test_keras_remat_scope(execution: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,7 +135,7 @@ def test_the_gradient_of_a_gradient(topology: str) -> None:
     assert_penalty(topology, "scan", False)
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("execution", ["scan", "unrolled"])
 @pytest.mark.parametrize("remat", [False, "full", "sqrt"])
 @pytest.mark.parametrize("topology", ["single", "reversible", "momentum"])

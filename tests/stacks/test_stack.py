@@ -122,6 +122,7 @@ def test_blocks_have_initial_values_of_their_own_and_keep_the_initializer() -> N
     assert np.abs(kernel).max() > 0.9 * limit
 
 
+@pytest.mark.every
 @pytest.mark.parametrize("execution", ["unrolled", "scan"])
 @pytest.mark.parametrize("remat", [False, "sqrt"])
 def test_contract(execution: str, remat: Any) -> None:

@@ -46,7 +46,7 @@ def randomize(layer: keras.layers.Layer) -> None:
         variable.assign(to_numpy(variable.value) + noise)
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_trains_and_comes_back_from_a_file(name: str, tmp_path: Path) -> None:
     inputs = keras.Input((5, 8))
@@ -83,7 +83,7 @@ def _branch_weights(made: ResidualStack) -> list[Any]:
     return [w for cell in made._blocks.cells for connection in cell.connections for w in connection.weights]
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("name", NAMES)
 def test_half_precision(name: str, policy: str) -> None:
@@ -168,7 +168,7 @@ def test_what_grows_with_depth_is_not_scanned(name: str) -> None:
         stack(name, execution="scan")
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("remat", ["full", "sqrt"])
 def test_what_is_computed_anew_is_the_same(name: str, remat: str) -> None:

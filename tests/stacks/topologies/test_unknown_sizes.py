@@ -37,7 +37,7 @@ def compare_sizes(made: ResidualStack, unknown: tuple[int | None, ...], sizes: l
         assert_close(model.predict(x, batch_size=2, verbose=0), to_numpy(made(x)), 1e-5)
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_sequences_of_any_length(name: str) -> None:
     block = [

@@ -10,7 +10,7 @@ from xray.cases import architectures, faults, healthy
 
 # Keras says so itself on TensorFlow, where the last operation is the softmax.
 @pytest.mark.filterwarnings("ignore:.*received `from_logits=True`:UserWarning")
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", faults.FAULTS)
 def test_a_planted_fault_is_named_at_its_block(name: str) -> None:
     fault = faults.FAULTS[name]
@@ -23,7 +23,7 @@ def test_a_planted_fault_is_named_at_its_block(name: str) -> None:
     assert len(report.advice) == 1, "one fault, one advice"
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", healthy.HEALTHY)
 def test_a_healthy_net_draws_no_advice(name: str) -> None:
     model, x = healthy.HEALTHY[name]()
@@ -32,7 +32,7 @@ def test_a_healthy_net_draws_no_advice(name: str) -> None:
     assert report.model["gradient_norm_input"] > 0
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 def test_a_known_architecture_draws_no_advice(name: str) -> None:
     model, x, y = architectures.ARCHITECTURES[name]()

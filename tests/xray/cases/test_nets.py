@@ -8,7 +8,7 @@ from keras_residual.xray import xray
 from xray.cases.nets import NETS
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_what_is_wrong_is_found_and_nothing_else(name: str) -> None:
     net = NETS[name]

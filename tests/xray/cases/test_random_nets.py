@@ -69,7 +69,7 @@ def random_net(rng: np.random.Generator) -> tuple[keras.Model, Any, Any, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:.*received `from_logits=True`:UserWarning")
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_a_random_net_has_a_report_that_does_not_contradict_itself(seed: int) -> None:
     keras.utils.set_random_seed(seed)

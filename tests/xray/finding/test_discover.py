@@ -115,7 +115,7 @@ def test_nets_of_others(name: str) -> None:
     assert kinds == [kind] * count
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OF_OTHERS)
 def test_nets_of_others_run(name: str) -> None:
     report = xray(of_others(name), np.random.default_rng(0).uniform(size=(2, 32, 32, 3)))

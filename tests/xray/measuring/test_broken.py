@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Callable[[], keras.Model], dict[str, Any], tuple[str, str
 }  # fmt: skip
 
 
-@pytest.mark.compiles
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_cause_is_named_and_what_it_breaks_is_not(name: str) -> None:
     make, given, (rule, block, finding) = CASES[name]

@@ -83,7 +83,7 @@ def test_the_numbers_are_those_of_the_streams_block_by_block(name: str) -> None:
     assert min(block["stream_collapse"] for block in found) < 0.95, "streams that have parted"
 
 
-@pytest.mark.rotated
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, "full"])
 def test_both_executions_say_the_same(remat: Any) -> None:
     def numbers(execution: str) -> list[Any]:
