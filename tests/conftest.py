@@ -27,8 +27,8 @@ settings.register_profile("ci", derandomize=True, deadline=None, max_examples=EX
 settings.load_profile("ci")
 
 
-# What is run: "quick", which a person waits for; "all"; or "rest:COMMIT", a share of what "quick" leaves out. Which tests
-# these are follows from their names and that of the commit alone: it is the same every day.
+# What is run: "quick", which a person waits for; "all"; or "rest:COMMIT", a share of what "quick" leaves out. Which
+# tests these are follows from their names and that of the commit alone: it is the same every day.
 RUN, _, COMMIT = os.environ.get("KERAS_RESIDUAL_TESTS", "quick").partition(":")
 REST = 12  # one test of so many
 
