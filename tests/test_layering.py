@@ -23,20 +23,32 @@ def test_import_linter_keeps_its_contracts() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: path.relative_to(SOURCE).as_posix())
-def test_only_the_backend_folder_names_a_framework(path: Path) -> None:
-    source = path.read_text(encoding="utf-8")
-    match path.relative_to(SOURCE).as_posix():
-        case "keras_residual/_backend/__init__.py" | "keras_residual/_backend/choice.py":
-            assert list(framework_names(source, strings=False)) == [], "it imports no framework itself"
-        case name if name.startswith("keras_residual/_backend/"):
-            known = {found.split()[1].partition(".")[0] for found in framework_names(source)}
-            assert len(known) <= 1, "a file knows one framework"
-        case "keras_residual_cli/backend.py":
-            # Quietens them by name before any of them is imported.
-            assert list(framework_names(source, strings=False)) == []
-        case _:
-            assert list(framework_names(source)) == []
+def test_only_the_backend_folder_names_a_framework() -> None:
+    for path in sorted(SOURCE.rglob("*.py")):
+        source, name = path.read_text(encoding="utf-8"), path.relative_to(SOURCE).as_posix()
+        match name:
+            case "keras_residual/_backend/__init__.py" | "keras_residual/_backend/choice.py":
+                assert list(framework_names(source, strings=False)) == [], f"{name} imports no framework itself"
+            case _ if name.startswith("keras_residual/_backend/"):
+                known = {found.split()[1].partition(".")[0] for found in framework_names(source)}
+                assert len(known) <= 1, f"{name} knows one framework"
+            case "keras_residual_cli/backend.py":
+                # Quietens them by name before any of them is imported.
+                assert list(framework_names(source, strings=False)) == []
+            case _:
+                assert list(framework_names(source)) == [], name
+
+
+def test_one_file_takes_private_names_of_keras() -> None:
+    takers = [
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras.src"))
+        or (isinstance(node, ast.Import) and any(alias.name.startswith("keras.src") for alias in node.names))
+        or (isinstance(node, ast.Attribute) and ast.unparse(node) == "keras.src")
+    ]
+    assert set(takers) == {"keras_residual/_keras.py"}
 
 
 @pytest.mark.parametrize(

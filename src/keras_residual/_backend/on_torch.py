@@ -11,10 +11,9 @@ from typing import Any, cast
 import keras
 import torch
 import torch.utils.checkpoint
-from keras.src.api_export import REGISTERED_OBJS_TO_NAMES
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
 from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
+from keras_residual._keras import REGISTERED_OBJS_TO_NAMES, in_stateless_scope
 
 VERSION = torch.__version__
 SCAN_FROM = None

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-from keras.src.backend.common.stateless_scope import in_stateless_scope
 
+from keras_residual._keras import in_stateless_scope
 from keras_residual.layers.serialization import (
     PACKAGE,
     config_of,

@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import get_keras_mask
-from keras.src.backend.common.variables import get_autocast_scope
 
 from keras_residual._backend import maps
+from keras_residual._keras import get_autocast_scope, get_keras_mask
 from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.symmetric_conv import SymmetricConv2D

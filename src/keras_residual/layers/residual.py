@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend.common.masking import get_keras_mask
 
 from keras_residual._errors import bad_argument, shape_mismatch
+from keras_residual._keras import get_keras_mask
 from keras_residual.layers import arguments, chain, direct, recursion, shapes
 from keras_residual.layers._checks import owner_of
 from keras_residual.layers.configured import Configured

@@ -17,16 +17,11 @@ from typing import Any, cast
 import keras
 import numpy as np
 
-# Keras has no public name for the scopes in which equal ids stand for one object. `ObjectSharingScope`, by which it
-# opens them itself, cannot be opened within another.
-from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
-
+from keras_residual._keras import LEGACY_FORMAT, READ, WRITTEN, get_global_attribute, set_global_attribute
 from keras_residual.layers.shapes import sublayers
 
 PACKAGE = "keras_residual"
 
-_WRITTEN, _READ = "shared_objects/id_to_config_map", "shared_objects/id_to_obj_map"
-_LEGACY = "use_legacy_config"
 _ID = "shared_object_id"
 
 
@@ -115,14 +110,14 @@ def copied(layers: Any, argument: str) -> Any:
 @contextmanager
 def writing(*, anew: bool = False) -> Iterator[bool]:
     """Opens a scope in which layers are written with ids, if none is open; tells whether it did."""
-    with _scope(_WRITTEN, anew) as opened:
+    with _scope(WRITTEN, anew) as opened:
         yield opened
 
 
 @contextmanager
 def reading(*, anew: bool = False) -> Iterator[bool]:
     """Opens a scope in which layers of one id are one layer, if none is open; tells whether it did."""
-    with _scope(_READ, anew) as opened:
+    with _scope(READ, anew) as opened:
         yield opened
 
 
@@ -132,15 +127,15 @@ def _scope(kind: str, anew: bool) -> Iterator[bool]:
     if outer is not None and not anew:
         yield False
         return
-    legacy = get_global_attribute(_LEGACY)
+    legacy = get_global_attribute(LEGACY_FORMAT)
     set_global_attribute(kind, {})
     # The older format knows no ids; what is nested in a layer is read by this module, whatever is around it.
-    set_global_attribute(_LEGACY, False)
+    set_global_attribute(LEGACY_FORMAT, False)
     try:
         yield True
     finally:
         set_global_attribute(kind, outer)
-        set_global_attribute(_LEGACY, legacy)
+        set_global_attribute(LEGACY_FORMAT, legacy)
 
 
 def _announce(layer: keras.Layer) -> None:
@@ -149,7 +144,7 @@ def _announce(layer: keras.Layer) -> None:
     By itself it does so when it meets a layer for the second time, and then finds the first place only if it is not in
     another layer's configuration.
     """
-    known = cast(dict[int, Any], get_global_attribute(_WRITTEN))
+    known = cast(dict[int, Any], get_global_attribute(WRITTEN))
     for part in sublayers(layer):
         known.setdefault(id(part), {})
 
@@ -159,7 +154,7 @@ def with_own_ids(config: Any, name: str) -> Any:
 
     Those of Keras are addresses in memory.
     """
-    known = cast(dict[int, Any], get_global_attribute(_WRITTEN))
+    known = cast(dict[int, Any], get_global_attribute(WRITTEN))
     layers = {key for key, written in known.items() if "class_name" not in written}
     counts = Counter(key for key in ids_in(config) if key in layers)
     fresh = itertools.count()

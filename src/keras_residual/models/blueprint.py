@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 import keras
-from keras.src.backend.common import global_state
 
+from keras_residual._keras import UNINITIALIZED, get_global_attribute, set_global_attribute
 from keras_residual.layers.shapes import Shape
 from keras_residual.models.builders import build
 from keras_residual.models.catalog import CATALOG, family_of
@@ -29,7 +29,6 @@ USUAL_INPUTS: MappingProxyType[str, tuple[tuple[int, ...], int]] = MappingProxyT
 """By family or name, the shape of an input with the channels last, and the number of classes, to give costs for."""
 
 _IMAGENET = ((224, 224, 3), 1000)
-_UNINITIALIZED = "uninitialized_variables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,9 @@ def usual_input(architecture: str) -> tuple[tuple[int, ...], int]:
 @contextmanager
 def without_initial_values() -> Iterator[None]:
     """Drops the variables that are made inside, which Keras would else initialise when a scope ends."""
-    before = list(global_state.get_global_attribute(_UNINITIALIZED) or [])
+    before = list(get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
             yield
     finally:
-        global_state.set_global_attribute(_UNINITIALIZED, before)
+        set_global_attribute(UNINITIALIZED, before)

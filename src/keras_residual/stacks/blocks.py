@@ -8,10 +8,10 @@ from typing import Any, cast
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import get_stateless_scope
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._keras import get_stateless_scope
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras.src.backend.common.masking import set_keras_mask
 
+from keras_residual._keras import set_keras_mask
 from keras_residual.layers import chain, direct
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.residual import Residual

@@ -11,11 +11,16 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 from keras import initializers, ops
-from keras.src.backend.common.global_state import get_global_attribute, set_global_attribute
-from keras.src.initializers.random_initializers import RandomInitializer, compute_fans
 
 from keras_residual._backend import as_tensor, register_parameters
 from keras_residual._errors import bad_argument
+from keras_residual._keras import (
+    UNINITIALIZED,
+    RandomInitializer,
+    compute_fans,
+    get_global_attribute,
+    set_global_attribute,
+)
 
 Path = tuple[int, ...]
 """Index of a block in each of the stacks it is in, that of the outermost first."""
@@ -23,7 +28,6 @@ Path = tuple[int, ...]
 Fill = Callable[[np.random.Generator, np.ndarray], None]
 """Writes one draw into an array."""
 
-_WAITING = "uninitialized_variables"  # Keras's list of what a scope draws at its end
 _TRUNCATED_STDDEV = 0.87962566103423978  # of a standard normal cut off at ±2
 
 
@@ -337,12 +341,12 @@ def drawing_later() -> Iterator[None]:
 
     Where an initializer fails, Keras would keep the variables that are left, and fail by them in every later scope.
     """
-    waiting = list(get_global_attribute(_WAITING) or ())
+    waiting = list(get_global_attribute(UNINITIALIZED) or ())
     try:
         with keras.StatelessScope():
             yield
     except BaseException:
-        set_global_attribute(_WAITING, [variable for variable in waiting if variable._value is None])
+        set_global_attribute(UNINITIALIZED, [variable for variable in waiting if variable._value is None])
         raise
 
 

@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 import keras
 import numpy as np
 from keras import ops, optimizers
-from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from keras_residual import _backend
+from keras_residual._keras import BaseOptimizer
 from keras_residual.stacks.state import StackedVariable, in_block, place_of, rank_in_block
 
 _ELEMENTWISE = (

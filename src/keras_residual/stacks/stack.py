@@ -9,10 +9,10 @@ from typing import Any, cast
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.masking import get_keras_mask
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
+from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import chain, direct
 from keras_residual.layers._checks import owner_of, whole_number

@@ -11,10 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend.common.stateless_scope import get_stateless_scope
-from keras.src.backend.common.variables import register_uninitialized_variable
 
 from keras_residual import _backend
+from keras_residual._keras import get_stateless_scope, register_uninitialized_variable
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 

@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, printable
+from keras_residual._keras import print_msg
 from keras_residual.xray.collect import batch_of, make_weights
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.following.cadence import Clock, cadence_of
@@ -281,7 +281,7 @@ class XrayCallback(keras.callbacks.Callback):
         try:
             warnings.warn(message, stacklevel=2)
         except Warning:  # where warnings are errors
-            io_utils.print_msg(message)
+            print_msg(message)
 
     def _write_line(self, report: XrayReport, step: int) -> None:
         if self._lines is not None:
@@ -297,7 +297,7 @@ class XrayCallback(keras.callbacks.Callback):
         advice = [entry for entry in report.advice if entry.rule not in self._spoken]
         self._spoken |= {entry.rule for entry in advice}
         for entry in advice:
-            io_utils.print_msg(f"\nXrayCallback, step {step}: {entry}")
+            print_msg(f"\nXrayCallback, step {step}: {entry}")
 
     def _steps_so_far(self, model: Any, known: bool) -> int:
         """Returns the number of steps at the start of a fit.

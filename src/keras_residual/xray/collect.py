@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.utils import io_utils
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._keras import print_msg
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.measuring.costs import costs_in_words
 from keras_residual.xray.measuring.kept import collection_for, keep
@@ -82,7 +82,7 @@ def xray(
         collection = collection_for(model, x, y, loss, training, sample_weight)
         try:
             if quantities and verbose:
-                io_utils.print_msg(costs_in_words(quantities, len(collection.recorder.places)))
+                print_msg(costs_in_words(quantities, len(collection.recorder.places)))
             report = collection.report()
             if quantities:
                 recorder = copy.copy(collection.recorder)

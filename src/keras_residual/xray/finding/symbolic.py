@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import keras
-from keras.src.backend.common import global_state
 
+from keras_residual._keras import NAME_COUNTS, get_global_attribute
 from keras_residual.layers.shapes import sublayers
 
 _OPERATORS = tuple(f"__{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "pow"))
@@ -24,7 +24,7 @@ def leaving_untouched(layer: keras.Layer) -> Iterator[None]:
     Args:
         layer: The layer.
     """
-    given: Any = global_state.get_global_attribute("object_name_uids")
+    given: Any = get_global_attribute(NAME_COUNTS)
     names = dict(given or {})
     before = [(part, dict(vars(part)), _nodes(part)) for part in sublayers(layer)]
     try:
@@ -38,7 +38,7 @@ def leaving_untouched(layer: keras.Layer) -> Iterator[None]:
             for owned, count in nodes:
                 while len(owned) > count:
                     owned.pop()
-        given = global_state.get_global_attribute("object_name_uids")
+        given = get_global_attribute(NAME_COUNTS)
         if given is not None:
             given.clear()
             given.update(names)

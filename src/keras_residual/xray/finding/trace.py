@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend import get_keras_mask, set_keras_mask
 
+from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.xray.finding.symbolic import leaving_untouched, operators_that_defer
 
 Apply = Callable[[int, Any, Any], Any]

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
-from keras.src.ops.function import Function
 
+from keras_residual._keras import Function
 from keras_residual.layers.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.trainers.compile_utils import CompileLoss
 
 from keras_residual._errors import bad_argument
+from keras_residual._keras import CompileLoss
 
 FIRST_LOSS_SCALE = 2.0**15
 """What Keras's `LossScaleOptimizer` begins with."""

@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.backend import get_keras_mask, set_keras_mask
 
 from keras_residual import _backend
+from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.patched import instead_of

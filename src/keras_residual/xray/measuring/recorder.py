@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend import get_keras_mask, set_keras_mask
 
+from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.layers.residual import Residual
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
