@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -13,6 +14,7 @@ os.environ.setdefault("KERAS_RESIDUAL_COMPILATION_CACHE", "0")
 
 # A backend that was asked for and does not import must fail the run, not shorten it: so this import is not guarded.
 import keras
+import numpy as np
 import pytest
 from hypothesis import settings
 
@@ -102,12 +104,20 @@ def _few_programs():
 
 
 @pytest.fixture(autouse=True)
-def _same_start():
+def _same_start(request: pytest.FixtureRequest):
     """Sets every seed, and undoes what a test changes of Keras's global settings."""
     policy = keras.config.dtype_policy()
     data_format, floatx = keras.config.image_data_format(), keras.config.floatx()
     keras.utils.set_random_seed(0)
+    # A generator of a module goes on where importing left it, whichever tests have drawn from it before.
+    for generator in vars(request.module).values():
+        if isinstance(generator, np.random.Generator):
+            state = _GENERATORS.setdefault(id(generator), generator.bit_generator.state)
+            generator.bit_generator.state = state
     yield
     keras.config.set_dtype_policy(policy)
     keras.config.set_image_data_format(data_format)
     keras.config.set_floatx(floatx)
+
+
+_GENERATORS: dict[int, Any] = {}

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("KERAS_RESIDUAL_TEST_DATA", ROOT.parent / "shared"))
 

@@ -70,6 +70,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_user_without_a_home_trains_and_evaluates(tmp_path):
     variables = os.environ | {"KERAS_HOME": str(tmp_path / "keras"), "KERAS_BACKEND": keras.backend.backend()}

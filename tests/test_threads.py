@@ -53,6 +53,7 @@ def predicted(path, x):
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_is_spawned_loads_the_model_on_the_same_backend(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_an_environment_with_one_backend_that_nobody_has_named(tmp_path):
     backend = keras.backend.backend()
     alone = environment(tmp_path, backend)

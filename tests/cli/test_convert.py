@@ -103,6 +103,7 @@ def test_a_head_that_makes_no_sense_is_refused_before_one_is_made(
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_the_real_checkpoint_is_converted_and_evaluated(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source, test = SHARED / "weights/resnet20-12fca82f.th", SHARED / "data/cifar10-jpeg/test.parquet"

@@ -35,6 +35,7 @@ def chain(tensor: Any, depth: int) -> Any:
     return tensor
 
 
+@pytest.mark.slow
 def test_two_thousand_in_a_row_are_made_called_saved_loaded_and_cloned(tmp_path: Path) -> None:
     inputs = keras.Input((2,))
     x = kr.Residual(layers.Dense(2))(inputs)

@@ -237,6 +237,7 @@ def test_work_that_does_not_notice_is_ended_at_once(number, name):
     assert (process.returncode, errors) == (1, f"keras-residual: Stopped by {name}. Kept when {name} came.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_what_the_caller_has_switched_off_stays_off(tmp_path):
     # As nohup does, and a shell for what runs in the background.

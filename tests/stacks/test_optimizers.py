@@ -253,6 +253,7 @@ print(json.dumps([keras.backend.backend(), stack.execution]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_a_model_goes_on_exactly_on_another_backend_and_back(tmp_path: Path) -> None:
     here, there, after, data = (tmp_path / name for name in ("here.keras", "there.keras", "after.npz", "data.npz"))

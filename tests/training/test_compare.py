@@ -67,6 +67,7 @@ def test_gradient_and_signal_are_those_between_the_blocks(make):
         assert found["signal_by_depth_start"][index] == pytest.approx((stream**2).mean(), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_depth_raises_the_training_loss_of_plain_nets_and_not_of_residual_ones(tmp_path):
     settings = Settings(depths=(6, 40), width=32, epochs=25)
@@ -114,6 +115,7 @@ def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
     assert max(scores) > 0.8 if data == "wine" else max(scores) < 80  # 80 is about the deviation of the target
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_deep_nets_learn_numbers_without_leaving_them(tmp_path):
     settings = Settings(depths=(40,), width=32, epochs=30)
@@ -124,6 +126,7 @@ def test_deep_nets_learn_numbers_without_leaving_them(tmp_path):
     assert done["learning_rate"] == 0.001
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     def numbers(out, seed):

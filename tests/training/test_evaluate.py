@@ -471,7 +471,7 @@ def test_answers_that_are_no_numbers_are_none(noise):
         "Its weights are damaged, or these examples are nothing like those that it was trained on."
     )
     for act in (lambda: predict(saved, x, names), lambda: evaluate(saved, load_test_data(saved))):
-        with pytest.raises(NoAnswerError, match=f"^{re.escape(message)[:40]}"):
+        with pytest.raises(NoAnswerError, match=f"^{re.escape(message[:40])}"):
             act()
 
 

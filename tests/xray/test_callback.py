@@ -432,6 +432,7 @@ def test_reports_in_memory_are_thinned_and_the_ends_stay(monkeypatch) -> None:
     assert all(len(column) == len(steps) for column in callback.history.values())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "torch", reason="the others keep what they compile")
 def test_memory_does_not_grow_with_the_steps(monkeypatch) -> None:
     monkeypatch.setattr(callback_module, "MOST_REPORTS", 4)
