@@ -1,0 +1,125 @@
+"""An exported model, run by the runtime of its format, with one call for every format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_residual._errors import bad_argument
+from keras_residual._optional import require
+from keras_residual.deploy.formats import format_of
+from keras_residual.deploy.formats.base import Program
+from keras_residual.deploy.signature import Port
+
+_OWNER = "load_exported"
+
+
+class Exported:
+    """A model in a file of another runtime. Made by `load_exported`.
+
+    Attributes:
+        path: The file.
+        format: Name of its format.
+        inputs: Name, shape and dtype of each input; the batch is the first axis, None where it may be any.
+        outputs: The same of each output.
+        labels: Names of the classes, or None.
+        note: What `export` wrote about the model; empty for a file that it did not write.
+    """
+
+    def __init__(self, path: Path, format: str, program: Program) -> None:
+        self.path, self.format, self._program = path, format, program
+        self.note: Mapping[str, Any] = program.note
+        self.inputs, self.outputs = self._ports("inputs"), self._ports("outputs")
+        self.labels: list[str] | None = self.note.get("labels")
+
+    def _ports(self, kind: str) -> list[Port]:
+        found = list(getattr(self._program, kind))
+        noted = [Port(port["name"], tuple(port["shape"]), port["dtype"]) for port in self.note.get(kind, ())]
+        # A format without names of its own has them in the note, in the order of the model.
+        return noted if len(noted) == len(found) and {p.name for p in noted} != {p.name for p in found} else found
+
+    def predict(self, x: Any, batch_size: int = 32) -> Any:
+        """Returns the outputs for any number of rows.
+
+        Args:
+            x: One array; or for several inputs a dictionary by name, or a list in the order of `inputs`.
+            batch_size: Number of rows that run at once, where the file does not fix it.
+
+        Returns:
+            One array, or a dictionary by name where there are several outputs.
+
+        Raises:
+            ValueError: If the inputs are not those of the model.
+        """
+        arrays = self._arrays(x)
+        size, rows = self.inputs[0].shape[0] or batch_size, len(arrays[0])
+        found = []
+        for start in range(0, max(rows, 1), size):
+            part = [array[start : start + size] for array in arrays]
+            missing = size - len(part[0]) if self.inputs[0].shape[0] else 0
+            if missing:
+                part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
+            outputs = self._program.run(part)
+            found.append([output[: size - missing] if missing else output for output in outputs])
+        joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return joined[0] if len(joined) == 1 else dict(zip((port.name for port in self.outputs), joined, strict=True))
+
+    def _arrays(self, x: Any) -> list[np.ndarray]:
+        names = [port.name for port in self.inputs]
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise bad_argument(_OWNER, "x", f"a dictionary with {', '.join(names)}", sorted(map(str, x)))
+            given: Sequence[Any] = [x[name] for name in names]
+        elif isinstance(x, (list, tuple)) and len(names) > 1:
+            given = x
+        else:
+            given = [x]
+        if len(given) != len(names):
+            raise bad_argument(_OWNER, "x", f"{len(names)} arrays, for {', '.join(names)}", f"{len(given)}")
+        arrays = [np.ascontiguousarray(array, port.dtype) for array, port in zip(given, self.inputs, strict=True)]
+        for array, port in zip(arrays, self.inputs, strict=True):
+            fits = array.ndim == len(port.shape) and all(
+                size in (None, found) for size, found in zip(port.shape[1:], array.shape[1:], strict=False)
+            )
+            if not fits:
+                raise bad_argument(_OWNER, "x", f"for {port.name} of shape {port.shape}", array.shape, "It is shown.")
+            if len(array) != len(arrays[0]):
+                raise bad_argument(_OWNER, "x", "as many rows of each input", [len(a) for a in arrays])
+        return arrays
+
+    def __repr__(self) -> str:
+        return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def load_exported(path: str | os.PathLike[str], format: str | None = None, *, threads: int | None = None) -> Exported:
+    """Loads what `export` wrote, or another model in one of its formats.
+
+    Args:
+        path: The file, or the folder of a SavedModel.
+        format: Name of the format; None to go by the suffix.
+        threads: Number of threads; None for the runtime's own choice.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the runtime is not installed; says how to install it.
+        ValueError: If it is no file of that format.
+
+    Example:
+        >>> load_exported("model.onnx").predict(pictures)  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    made = format_of(_OWNER, path, format)
+    for module in made.runs_with:
+        require(module, extra="export")
+    try:
+        program = made.load(path, threads)
+    except Exception as error:
+        rule = f"a file that {made.name} can run"
+        raise bad_argument(_OWNER, "path", rule, str(path), f"{type(error).__name__}: {error}") from error
+    return Exported(path, made.name, program)
