@@ -63,6 +63,7 @@ from keras_residual.weights.save import save_weights
 from keras_residual.xray import XrayCallback, XrayReport, xray
 
 if TYPE_CHECKING:
+    from keras_residual.deploy import export, load_exported
     from keras_residual.training.config import TrainConfig
     from keras_residual.training.train import TrainResult, train
 
@@ -119,10 +120,12 @@ __all__ = [
     "depth_rules",
     "disable_compilation_cache",
     "enable_compilation_cache",
+    "export",
     "feature_strides",
     "freeze",
     "layers",
     "list_models",
+    "load_exported",
     "load_weights",
     "observe",
     "preact_basic_block",
@@ -138,8 +141,10 @@ __all__ = [
     "xray",
 ]
 
-# Training needs its extra, so its names are imported when they are first asked for.
+# What needs an extra is imported when it is first asked for.
 _LAZY = {
+    "export": "keras_residual.deploy",
+    "load_exported": "keras_residual.deploy",
     "TrainConfig": "keras_residual.training.config",
     "TrainResult": "keras_residual.training.train",
     "train": "keras_residual.training.train",

@@ -22,7 +22,7 @@ if CHOICE is not None:
 import keras  # noqa: E402 - reads the variable
 
 from keras_residual._backend.loops import Body, Reversible, unroll  # noqa: E402
-from keras_residual._errors import missing_package  # noqa: E402
+from keras_residual._optional import check_installed  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
@@ -89,12 +89,8 @@ def exporter(kind: str) -> ModuleType:
         ImportError: If its framework is not installed; says how to install it.
     """
     module, (framework, *_) = EXPORTERS[kind]
-    try:
-        return importlib.import_module(f"{__name__}.{module}")
-    except ModuleNotFoundError as error:
-        if error.name != framework:
-            raise
-        raise missing_package(framework, extra=framework) from None
+    check_installed(framework, extra=framework)
+    return importlib.import_module(f"{__name__}.{module}")
 
 
 SCAN_FROM: int | None = _on.SCAN_FROM

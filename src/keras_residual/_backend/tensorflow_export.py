@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +24,9 @@ def write_saved_model(model: Any, path: Path, signature: Any) -> None:
     """
     import keras
 
-    archive = keras.export.ExportArchive()
+    if keras.backend.backend() == "tensorflow":
+        _name_plainly(model)
+    archive: Any = keras.export.ExportArchive()
     archive.track(model)
 
     def serve(*tensors: Any) -> dict[str, Any]:
@@ -33,6 +36,24 @@ def write_saved_model(model: Any, path: Path, signature: Any) -> None:
     specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in signature.inputs]
     archive.add_endpoint(SIGNATURE, serve, input_signature=specs)
     archive.write_out(path, verbose=False)
+
+
+def _name_plainly(model: Any) -> None:
+    """Takes what TensorFlow does not have in its names, such as blanks and umlauts, from those of layers and variables.
+
+    A model with such names comes from another backend: TensorFlow would not have called it.
+    """
+    for layer in model._flatten_layers():
+        layer.name = _plain(layer.name)
+    for variable in model.variables:
+        value = getattr(variable, "_value", None)
+        if isinstance(value, tf.Variable):
+            value._handle_name = _plain(value.name)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9_.:>/-]", "_", name)
+    return plain if plain[:1].isalnum() else f"layer{plain}"
 
 
 def write_litert(model: Any, path: Path, signature: Any) -> None:

@@ -13,6 +13,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -31,6 +33,8 @@ _MODEL, _JOB, _FAILURE, _OUTPUT = "model.keras", "job.json", "failure.json", "ou
 
 class ExportError(RuntimeError):
     """A model that could not be exported; what was at the path before is still there."""
+
+    explained = True
 
 
 def write_in_child(
@@ -81,7 +85,7 @@ def write_in_child(
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,
-        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
         "CUDA_VISIBLE_DEVICES": "",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
@@ -140,24 +144,47 @@ def _foreign_modules(config: Any) -> Iterator[str]:
             yield from _foreign_modules(value)
 
 
+def _watch_parent() -> None:
+    """Ends this process when the one that has started it has ended, which may have been killed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        raise ExportError(
+            f"a class or function of the model is in the module {printable(module)!r}, which the process that writes "
+            f"the file cannot import ({printable(error)}). Put its folder on PYTHONPATH, or export on this backend."
+        ) from error
+
+
 def _main(folder: Path) -> int:
     job = json.loads((folder / _JOB).read_text(encoding="utf-8"))
     try:
+        _watch_parent()
         for module in job["modules"]:
-            importlib.import_module(module)
+            _import(module)
         keras.config.set_floatx(job["floatx"])
         keras.config.set_image_data_format(job["image_data_format"])
         # Written by the process that started this one.
-        model = keras.saving.load_model(folder / _MODEL, compile=False, safe_mode=False)
-        ports = [
+        model: Any = keras.saving.load_model(folder / _MODEL, compile=False, safe_mode=False)
+        inputs, outputs = (
             tuple(Port(**{**port, "shape": tuple(port["shape"])}) for port in job[kind])
             for kind in ("inputs", "outputs")
-        ]
-        signature = Signature(*ports, job["structure"])
+        )
+        signature = Signature(inputs, outputs, job["structure"])
         FORMATS[job["format"]].write(model, signature, Path(job["path"]), Options(**job["options"]))
     except Exception as error:
         traceback.print_exc()
-        text = printable(f"{type(error).__name__}: {error}", 2000)
+        text = printable(error if isinstance(error, ExportError) else f"{type(error).__name__}: {error}", 2000)
         (folder / _FAILURE).write_text(json.dumps(text), encoding="utf-8")
         return 1
     return 0

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_residual import _backend
-from keras_residual._atomic import write_text
-from keras_residual._backend.processor import has_vnni
-from keras_residual._errors import bad_argument, shown
-from keras_residual._optional import require
-from keras_residual.deploy import verify
+from keras_residual._atomic import folder_beside, is_disk_full
+from keras_residual._errors import bad_argument, printable, shown, wrong_type
+from keras_residual._optional import check_installed
+from keras_residual.deploy import place, verify
 from keras_residual.deploy.child import ExportError, write_in_child
 from keras_residual.deploy.formats import format_of
 from keras_residual.deploy.formats.base import Format, Options
+from keras_residual.deploy.int8 import quantized, rows_of
 from keras_residual.deploy.pictures import as_layer, takes_pictures
 from keras_residual.deploy.signature import OWNER, Signature, signature_of
 from keras_residual.deploy.verify import BATCH_SIZES, BOUNDS, Check
-from keras_residual.models.preprocessing import Preprocessing
+from keras_residual.models.outputs import declared_ending
 
-LEAST_ROWS = 16
-"""Rows that int8 needs: some to calibrate on, some to measure on."""
+_NO_ROOM = 4096
+"""Bytes of a disk that is full; some writers do not say why they failed."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ def export(
     vnni: bool | None = None,
     opset: int = 18,
     batch_size: int | None = None,
-    preprocessing: Preprocessing | str | None = None,
+    preprocessing: Any = None,
     labels: Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
     samples: Any = None,
     bound: float | None = None,
     overwrite: bool = False,
@@ -105,6 +106,7 @@ def export(
             `keras_residual.preprocessing` takes it. The file then takes pictures 0..255 of the model's size, and
             scales them itself; resizing and cropping stay outside, and are noted.
         labels: Names of the classes.
+        features: Names of the columns, of a model of table rows.
         samples: One batch of inputs that the file is tried with; needed where the model's class has a `call` of its
             own, or an input has sizes that are not known. None for random ones.
         bound: Largest difference over the deviation of the output; None for 2e-4 in float32.
@@ -128,12 +130,12 @@ def export(
     """
     start, target = time.monotonic(), Path(path)
     made = format_of(OWNER, target, format)
-    _check_call(model, made, target, overwrite, int8, agreement)
-    for module in (*made.writes_with, *made.runs_with):
-        require(module, extra="export")
+    _check_call(model, made, int8, agreement)
+    place.check_free(made, target, overwrite=overwrite)
     whole = model if preprocessing is None else takes_pictures(model, preprocessing)
     signature = signature_of(whole, samples, batch_size)
     batches = _batches(signature, samples, batch_size)
+    rows = None if int8 is None else rows_of(int8, signature)
     expected = [verify.answers(whole, signature, batch) for batch in batches]
     limit = BOUNDS.get(keras.backend.standardize_dtype(model.compute_dtype), 2e-4) if bound is None else bound
     note: dict[str, Any] = {
@@ -142,10 +144,12 @@ def export(
         "inputs": [asdict(port) for port in signature.inputs],
         "outputs": [asdict(port) for port in signature.outputs],
         "labels": None if labels is None else list(labels),
+        "features": None if features is None else list(features),
+        "ending": declared_ending(model),
         "preprocessing": _described(preprocessing),
         "versions": _versions(made),
     }
-    with _beside(target) as folder:
+    with _explained(made, target), folder_beside(target) as folder:
         written = folder / target.name
         _write(whole, signature, made, written, Options(opset, batch_size), folder, timeout)
         check = verify.compare(made.load(written), signature, batches, expected, limit)
@@ -154,8 +158,8 @@ def export(
             raise ExportError(f"The {made.name} file answers otherwise than the model: {check}. {where}It is not kept.")
         note["check"] = asdict(check)
         share = None
-        if int8 is not None:
-            written, share = _quantized(whole, signature, made, written, int8, vnni)
+        if rows is not None:
+            written, share = quantized(whole, signature, made, written, rows, vnni)
             if share < agreement:
                 raise ExportError(
                     f"The int8 {made.name} agrees with the model in {share:.1%}, under the bound of {agreement:.1%}. "
@@ -164,14 +168,14 @@ def export(
             note["int8"] = {"agreement": share}
         made.annotate(written, note)
         made.load(written)  # once more: the note is in it now
-        _move(made, written, target, note)
-    size = sum(file.stat().st_size for file in _files(made, target))
+        place.move(made, written, target, note)
+    size = sum(file.stat().st_size for file in place.files_of(made, target))
     return ExportReport(target, made.name, size, check, share, time.monotonic() - start)
 
 
-def _check_call(model: Any, made: Format, target: Path, overwrite: bool, int8: Any, agreement: float) -> None:
+def _check_call(model: Any, made: Format, int8: Any, agreement: float) -> None:
     if not isinstance(model, keras.Model):
-        raise bad_argument(OWNER, "model", "a keras.Model", shown(model))
+        raise wrong_type(OWNER, "model", "a keras.Model", model)
     if not model.built:
         raise bad_argument(OWNER, "model", "built", model.name, "Call it on a batch first.")
     if int8 is not None and not made.takes_int8:
@@ -179,11 +183,31 @@ def _check_call(model: Any, made: Format, target: Path, overwrite: bool, int8: A
         raise bad_argument(OWNER, "int8", rule, made.name, "Export to one of these, or leave int8 out.")
     if not 0 <= agreement <= 1:
         raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"{OWNER}: there is no folder {str(target.parent)!r}. Make it first.")
-    taken = next((file for file in (target, _note_path(target)) if os.path.lexists(file)), None)
-    if taken is not None and not overwrite:
-        raise FileExistsError(f"{OWNER}: {str(taken)!r} exists. Pass overwrite=True, or choose another path.")
+    check_installed(_backend.EXPORTERS[made.writer][1][0], extra=_backend.EXPORTERS[made.writer][1][0])
+    for module in (*made.writes_with, *made.runs_with, *(made.quantizes_with if int8 is not None else ())):
+        check_installed(module, extra=made.extra)
+
+
+@contextmanager
+def _explained(made: Format, target: Path) -> Iterator[None]:
+    """Around the work: whatever goes wrong becomes an ExportError in plain words."""
+    try:
+        yield
+    except ExportError:
+        raise
+    except Exception as error:
+        if is_disk_full(error) or disk_usage(target.parent).free < _NO_ROOM:
+            raise ExportError(
+                f"The disk of {shown(str(target.parent))} is full, so the {made.name} model was not written. "
+                "Free space, or choose another path."
+            ) from error
+        if isinstance(error, OSError):
+            where = printable(error.filename or target)
+            raise ExportError(
+                f"The {made.name} model cannot be written: {error.strerror or error} ({where}). Choose another path."
+            ) from error
+        text = printable(f"{type(error).__name__}: {error}", 1000)
+        raise ExportError(f"Exporting to {made.name} failed: {text}") from error
 
 
 def _batches(signature: Signature, samples: Any, batch_size: int | None) -> list[list[np.ndarray]]:
@@ -199,49 +223,18 @@ def _write(
     model: keras.Model, signature: Signature, made: Format, path: Path, options: Options, folder: Path, timeout: float
 ) -> None:
     backends = _backend.EXPORTERS[made.writer][1]
-    _backend.exporter(made.writer)
     if _backend.BACKEND in backends:
         try:
             made.write(model, signature, path, options)
         except Exception as error:
-            text = shown(str(error))
-            raise ExportError(f"Writing {made.name} failed: {type(error).__name__}: {text}") from error
+            if isinstance(error, OSError) or is_disk_full(error):
+                raise
+            text = printable(f"{type(error).__name__}: {error}", 1000)
+            raise ExportError(f"Writing {made.name} by {_backend.BACKEND} failed: {text}") from error
     else:
         talk = Path(tempfile.mkdtemp(dir=folder))
         write_in_child(model, signature, made, path, options, backend=backends[0], folder=talk, timeout=timeout)
         shutil.rmtree(talk)
-
-
-def _quantized(
-    model: keras.Model, signature: Signature, made: Format, path: Path, rows: Any, vnni: bool | None
-) -> tuple[Path, float]:
-    """Returns the int8 file, and how far it agrees with the model on rows that it was not calibrated on."""
-    arrays = [np.asarray(array) for array in keras.tree.flatten(rows)]
-    count = len(arrays[0])
-    if count < LEAST_ROWS or any(len(array) != count for array in arrays):
-        rule = f"at least {LEAST_ROWS} rows, as many of each input"
-        raise bad_argument(OWNER, "int8", rule, [array.shape for array in arrays], "The shapes are shown.")
-    order = np.random.default_rng(0).permutation(count)  # rows often come class by class
-    held_out, size = order[: count // 3], signature.inputs[0].shape[0] or 8
-    typed = [array.astype(port.dtype) for array, port in zip(arrays, signature.inputs, strict=True)]
-    calibrated = _in_batches(typed, order[count // 3 :], size)
-    out = path.parent / "int8" / path.name
-    out.parent.mkdir()
-    made.quantize(path, out, calibrated, vnni=has_vnni() if vnni is None else vnni)
-    program, pairs = made.load(out), []
-    for batch in _in_batches(typed, held_out, size):
-        pairs.append((verify.answers(model, signature, batch), verify.run(program, signature, batch)))
-    shares = [
-        verify.agreement(*(np.concatenate([pair[side][index] for pair in pairs]) for side in (0, 1)))
-        for index in range(len(signature.outputs))
-    ]
-    return out, min(shares)
-
-
-def _in_batches(arrays: Sequence[np.ndarray], rows: np.ndarray, size: int) -> list[list[np.ndarray]]:
-    """Returns the rows in whole batches; the last one is filled up with rows from the start."""
-    filled = np.resize(rows, -(-len(rows) // size) * size)
-    return [[array[part] for array in arrays] for part in filled.reshape(-1, size)]
 
 
 def _first_difference(
@@ -273,7 +266,7 @@ def _first_difference(
     return "No layer differs by itself. "
 
 
-def _described(preprocessing: Preprocessing | str | None) -> dict[str, Any] | None:
+def _described(preprocessing: Any) -> dict[str, Any] | None:
     if preprocessing is None:
         return None
     layer = as_layer(preprocessing)
@@ -291,46 +284,3 @@ def _versions(made: Format) -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-# --- Files -----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Yields an empty folder on the file system of the target, which is gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix=".keras-residual-export-", dir=target.parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _note_path(target: Path) -> Path:
-    return target.with_name(f"{target.name}.json")
-
-
-def _files(made: Format, path: Path) -> list[Path]:
-    """Returns all files that belong to an exported model."""
-    if path.is_dir():
-        return [file for file in path.rglob("*") if file.is_file()]
-    beside = [path.with_suffix(suffix) for suffix in made.companions]
-    return [file for file in (*beside, path) if file.is_file()]
-
-
-def _move(made: Format, written: Path, target: Path, note: Mapping[str, Any]) -> None:
-    """Puts a good file in its place, the note last."""
-    if written.is_dir():
-        former = written.with_name("former")
-        if os.path.lexists(target):
-            target.rename(former)
-        try:
-            written.rename(target)
-        except OSError:
-            if former.exists():
-                former.rename(target)
-            raise
-    else:
-        for file in _files(made, written):
-            file.replace(target.with_name(file.name))
-    write_text(_note_path(target), json.dumps(note, indent=2, ensure_ascii=False) + "\n")

@@ -116,7 +116,7 @@ def load_exported(path: str | os.PathLike[str], format: str | None = None, *, th
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     made = format_of(_OWNER, path, format)
     for module in made.runs_with:
-        require(module, extra="export")
+        require(module, extra=made.extra)
     try:
         program = made.load(path, threads)
     except Exception as error:

@@ -1,12 +1,12 @@
 """What running a model costs, measured in a process of its own.
 
-    python -m keras_residual.deploy.measure JOB.json
+python -m keras_residual.deploy.measure JOB.json
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +20,11 @@ import keras
 import numpy as np
 
 from keras_residual.deploy.formats import FORMATS
+
+try:
+    import resource
+except ModuleNotFoundError:  # on Windows
+    resource = None
 
 LEAST_RUNS = 3
 
@@ -45,17 +50,23 @@ class Cost:
 
     Args:
         load_seconds: Time to load it, without importing its runtime.
-        megabytes: Peak memory of the process beyond what it had before it loaded the model.
+        megabytes: Peak memory of the process beyond what it had before it loaded the model; None on Windows.
         speeds: How quickly batches are answered.
     """
 
     load_seconds: float
-    megabytes: float
+    megabytes: float | None
     speeds: tuple[Speed, ...]
 
 
 def measure(
-    path: Path, format: str | None, batches: Sequence[Sequence[np.ndarray]], *, threads: int, seconds: float, folder: Path
+    path: Path,
+    format: str | None,
+    batches: Sequence[Sequence[np.ndarray]],
+    *,
+    threads: int,
+    seconds: float,
+    folder: Path,
 ) -> Cost:
     """Returns what a model costs, from a new process.
 
@@ -70,7 +81,7 @@ def measure(
     Raises:
         RuntimeError: If it fails.
     """
-    arrays = {f"{i}_{k}": array for i, batch in enumerate(batches) for k, array in enumerate(batch)}
+    arrays: Any = {f"{i}_{k}": array for i, batch in enumerate(batches) for k, array in enumerate(batch)}
     np.savez(folder / "batches.npz", **arrays)
     job = {
         "path": str(path.resolve()),
@@ -96,11 +107,9 @@ def measure(
 
 
 def _environment(threads: int) -> dict[str, str]:
-    import os
-
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -125,17 +134,19 @@ def _main(job: Mapping[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter() - start)
         median = statistics.median(times)
         speeds.append(Speed(len(batch[0]), 1000 * median, len(batch[0]) / median))
-    return asdict(Cost(loaded, (_peak() - before) / 1e6, tuple(speeds)))
+    return asdict(Cost(loaded, None if resource is None else (_peak() - before) / 1e6, tuple(speeds)))
 
 
 def _loaded(path: Path, format: str | None, threads: int) -> Callable[[Sequence[np.ndarray]], Any]:
     if format is not None:
         return FORMATS[format].load(path, threads).run
-    model = keras.saving.load_model(path, compile=False, safe_mode=False)
+    model: Any = keras.saving.load_model(path, compile=False, safe_mode=False)
     return lambda batch: model.predict_on_batch(keras.tree.pack_sequence_as(model.input, list(batch)))
 
 
 def _peak() -> int:
+    if resource is None:
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 

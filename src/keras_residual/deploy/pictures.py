@@ -8,15 +8,15 @@ import keras
 
 from keras_residual._errors import bad_argument
 from keras_residual.deploy.signature import OWNER
-from keras_residual.models.preprocessing import Preprocessing, preprocessing
+from keras_residual.models.preprocessing import preprocessing
 
 
-def as_layer(given: Preprocessing | str) -> Preprocessing:
+def as_layer(given: Any) -> Any:
     """Returns the layer of a name of weights, or the layer itself."""
     return preprocessing(given) if isinstance(given, str) else given
 
 
-def takes_pictures(model: keras.Model, given: Preprocessing | str) -> keras.Model:
+def takes_pictures(model: keras.Model, given: Any) -> keras.Model:
     """Returns a model from pictures of the input's size, with values 0..255 and the channels last, to the outputs.
 
     Args:
@@ -37,7 +37,7 @@ def takes_pictures(model: keras.Model, given: Preprocessing | str) -> keras.Mode
         raise bad_argument(OWNER, "preprocessing", rule, f"for {len(layer.mean)}")
     pictures = keras.Input((height, width, channels), dtype="uint8", name="pictures")
     scale = [1 / (255 * std) for std in layer.std]
-    offset = [-mean / std for mean, std in zip(layer.mean, layer.std, strict=True)]
+    offset: Any = [-mean / std for mean, std in zip(layer.mean, layer.std, strict=True)]
     x: Any = keras.layers.Rescaling(scale, offset, name="standardised")(pictures)
     if first:
         x = keras.layers.Permute((3, 1, 2), name="channels_first")(x)

@@ -114,8 +114,8 @@ def _ports(tensors: Sequence[Any], names: Sequence[str]) -> tuple[Port, ...]:
 
 
 def _drawn(rng: np.random.Generator, port: Port, batch_size: int) -> np.ndarray:
-    shape = (batch_size, *port.shape[1:])
-    if None in shape:
+    shape = (batch_size, *(size for size in port.shape[1:] if size is not None))
+    if len(shape) < len(port.shape):
         rule = "given where an input has sizes that are not known"
         way_out = "Pass one batch of inputs, such as `samples=x[:4]`, or make the model for one size."
         raise bad_argument(OWNER, "samples", rule, f"{port.name} of shape {port.shape}", way_out)

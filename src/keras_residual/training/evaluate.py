@@ -9,9 +9,9 @@ import numpy as np
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, load_dataset
 from keras_residual.data.fingerprint import without
+from keras_residual.models.outputs import as_logits, ending
 from keras_residual.training.assemble import Standardised, moments, take_apart
 from keras_residual.training.config import DataConfig
-from keras_residual.training.outputs import as_logits, ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import score
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_residual._errors import printable
 from keras_residual.data import load_inputs
-from keras_residual.training.outputs import ending
+from keras_residual.models.outputs import ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import log_probabilities
 

@@ -50,16 +50,24 @@ class Format(ABC):
     """What `format=` calls it."""
     suffix: ClassVar[str]
     """The suffix of its files; empty for a folder."""
+    extra: ClassVar[str] = "export"
+    """The extra that brings what it needs beside a framework."""
     writer: ClassVar[str]
     """What it is made from, a key of `_backend.EXPORTERS`."""
     writes_with: ClassVar[tuple[str, ...]] = ()
     """Modules that writing imports beside the backend."""
     runs_with: ClassVar[tuple[str, ...]] = ()
     """Modules that running imports."""
+    quantizes_with: ClassVar[tuple[str, ...]] = ()
+    """Modules that `quantize` imports beside those."""
     companions: ClassVar[tuple[str, ...]] = ()
     """Suffixes of files that lie beside the main one and belong to it."""
     takes_int8: ClassVar[bool] = False
     """Whether `quantize` makes an int8 model of it."""
+
+    def is_made(self, path: Path) -> bool:
+        """Returns whether what is at a path can be replaced by a model of this format."""
+        return path.is_file()
 
     @abstractmethod
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:

@@ -22,6 +22,7 @@ class LiteRt(Format):
 
     name = "litert"
     suffix = ".tflite"
+    extra = "litert"
     writer = "graph"
     runs_with = ("ai_edge_litert",)
 
@@ -41,7 +42,7 @@ class LiteRt(Format):
 
 class _Interpreter(Program):
     def __init__(self, path: Path, threads: int | None) -> None:
-        tools = require("ai_edge_litert.interpreter", extra="export")
+        tools = require("ai_edge_litert.interpreter", extra="litert")
         self._interpreter = tools.Interpreter(str(path), num_threads=threads)
         (name,) = self._interpreter.get_signature_list()
         self._runner = self._interpreter.get_signature_runner(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ class OpenVino(Format):
 
     name = "openvino"
     suffix = ".xml"
+    extra = "openvino"
     writer = Onnx.writer
     writes_with = ("openvino", *Onnx.writes_with)
     runs_with = ("openvino",)
+    quantizes_with = ("nncf",)
     companions = (".bin",)
     takes_int8 = True
 
@@ -34,7 +37,7 @@ class OpenVino(Format):
         """Writes both files, with the weights in the precision that they have."""
         onnx = path.with_name("for-openvino.onnx")
         Onnx().write(model, signature, onnx, options)
-        openvino = require("openvino", extra="export")
+        openvino = require("openvino", extra="openvino")
         # Not `convert_model`, which sends the user's system and its errors to OpenVINO's makers.
         openvino.save_model(openvino.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
         for left in path.parent.glob(f"{onnx.name}*"):
@@ -46,7 +49,7 @@ class OpenVino(Format):
 
     def annotate(self, path: Path, note: Mapping[str, Any]) -> None:
         """Puts the note into the `rt_info` of the graph."""
-        openvino = require("openvino", extra="export")
+        openvino = require("openvino", extra="openvino")
         made = openvino.Core().read_model(str(path))
         made.set_rt_info(json.dumps(note), NOTE)
         beside = path.with_name("annotated.xml")
@@ -58,7 +61,8 @@ class OpenVino(Format):
     def quantize(self, path: Path, out: Path, batches: Sequence[Sequence[np.ndarray]], *, vnni: bool) -> None:
         """Writes the int8 model by NNCF; OpenVINO fits it to the processor when it loads it."""
         del vnni
-        nncf, openvino = require("nncf", extra="export"), require("openvino", extra="export")
+        os.environ["NNCF_CI"] = "1"  # it would tell its makers; this is what it looks at when it is imported
+        nncf, openvino = require("nncf", extra="openvino"), require("openvino", extra="openvino")
         nncf.set_log_level(40)
         made = openvino.Core().read_model(str(path))
         given = nncf.Dataset(list(batches), lambda batch: list(batch))
@@ -68,7 +72,7 @@ class OpenVino(Format):
 
 class _Compiled(Program):
     def __init__(self, path: Path, threads: int | None) -> None:
-        openvino = require("openvino", extra="export")
+        openvino = require("openvino", extra="openvino")
         core = openvino.Core()
         made = core.read_model(str(path))
         # Half precision, which it would take where the processor has it, is another model.

@@ -24,6 +24,10 @@ class SavedModel(Format):
     suffix = ""
     writer = "saved_model"
 
+    def is_made(self, path: Path) -> bool:
+        """Returns whether the folder is a SavedModel."""
+        return (path / "saved_model.pb").is_file()
+
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
         """Writes the folder."""
         exporter(self.writer).write_saved_model(model, path, signature)
