@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.layers import Dense
+from keras.layers import Activation, BatchNormalization, Conv2D, Dense, GlobalAveragePooling2D
 
 import keras_residual as kr
 
@@ -26,8 +26,19 @@ def _stack(execution: str, **how: Any) -> keras.Model:
     return keras.Model(inputs, Dense(3)(outputs))
 
 
-def zoo(name: str, shape: tuple[int, ...], **how: Any) -> keras.Model:
-    return kr.create_model(name, input_shape=shape, num_classes=5, **how)
+def convolutions() -> keras.Model:
+    x = inputs = keras.Input((8, 8, 3))
+    for filters, strides in ((8, 1), (12, 2)):
+        branch = [
+            Conv2D(filters, 3, strides, padding="same", use_bias=False), BatchNormalization(), Activation("relu"),
+            Conv2D(filters, 3, padding="same", use_bias=False), BatchNormalization(),
+        ]  # fmt: skip
+        x = kr.Residual(branch, activation="relu")(x)
+    return keras.Model(inputs, Dense(5)(GlobalAveragePooling2D()(x)))
+
+
+def _zoo(name: str, shape: tuple[int, ...]) -> keras.Model:
+    return kr.create_model(name, input_shape=shape, num_classes=5)
 
 
 def two_of_each() -> keras.Model:
@@ -37,23 +48,26 @@ def two_of_each() -> keras.Model:
     x = keras.layers.Embedding(4, 4, name="表")(words)
     x = kr.Residual(Dense(4, name="枝 1"))(keras.ops.mean(x, axis=1))
     x = keras.layers.Concatenate()([x, size])
-    return keras.Model([words, size], [Dense(3, name="Klasse A")(x), Dense(1, name="γ / 2")(x)], name="zwei Köpfe")
+    return keras.Model([words, size], [Dense(3, name="Klasse A")(x), Dense(1, name="γ 2")(x)], name="zwei Köpfe")
 
 
+QUICK = ("residual", "convolutions", "scanned stack", "two of each")
 NETS: dict[str, Callable[[], keras.Model]] = {
     "residual": residual,
+    "convolutions": convolutions,
+    "two of each": two_of_each,
     "scanned stack": lambda: _stack("scan"),
     "unrolled stack": lambda: _stack("unrolled"),
     "momentum": lambda: _stack("auto", topology="momentum"),
-    "cifar_resnet20": lambda: zoo("cifar_resnet20", (8, 8, 3)),
-    "tabular_resnet": lambda: zoo("tabular_resnet", (7,)),
-    "series_resnet": lambda: zoo("series_resnet", (16, 2)),
-    "two of each": two_of_each,
+    "cifar_resnet20": lambda: _zoo("cifar_resnet20", (8, 8, 3)),
+    "tabular_resnet": lambda: _zoo("tabular_resnet", (7,)),
+    "series_resnet": lambda: _zoo("series_resnet", (16, 2)),
 }
 
 
 def made(name: str) -> keras.Model:
     """Returns a net with weights and statistics drawn by a seed."""
+    keras.utils.set_random_seed(5)
     return randomised(NETS[name]())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,7 +73,10 @@ def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:
     """Writes the program as a `.pt2` file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.export.save(program, path)
+        # Into memory first: PyTorch's own writer ends the process where the disk is full.
+        content = io.BytesIO()
+        torch.export.save(program, content)
+        path.write_bytes(content.getvalue())
 
 
 class LoadedPt2:

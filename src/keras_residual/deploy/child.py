@@ -78,6 +78,7 @@ def write_in_child(
         "outputs": [asdict(port) for port in signature.outputs],
         "structure": keras.tree.pack_sequence_as(signature.structure, list(range(len(signature.inputs)))),
         "modules": modules,
+        "parent": os.getpid(),
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
     }
@@ -144,16 +145,16 @@ def _foreign_modules(config: Any) -> Iterator[str]:
             yield from _foreign_modules(value)
 
 
-def _watch_parent() -> None:
+def _watch(parent: int) -> None:
     """Ends this process when the one that has started it has ended, which may have been killed."""
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True).start()
+    if os.name == "posix":  # elsewhere a process keeps the number of a parent that is gone
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _import(module: str) -> None:
@@ -169,7 +170,7 @@ def _import(module: str) -> None:
 def _main(folder: Path) -> int:
     job = json.loads((folder / _JOB).read_text(encoding="utf-8"))
     try:
-        _watch_parent()
+        _watch(job["parent"])
         for module in job["modules"]:
             _import(module)
         keras.config.set_floatx(job["floatx"])

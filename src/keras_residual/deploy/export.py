@@ -149,7 +149,8 @@ def export(
         "preprocessing": _described(preprocessing),
         "versions": _versions(made),
     }
-    with _explained(made, target), folder_beside(target) as folder:
+    # The inner one looks at the disk before the folder is gone.
+    with _explained(made, target), folder_beside(target) as folder, _explained(made, target):
         written = folder / target.name
         _write(whole, signature, made, written, Options(opset, batch_size), folder, timeout)
         check = verify.compare(made.load(written), signature, batches, expected, limit)
@@ -193,14 +194,14 @@ def _explained(made: Format, target: Path) -> Iterator[None]:
     """Around the work: whatever goes wrong becomes an ExportError in plain words."""
     try:
         yield
-    except ExportError:
-        raise
     except Exception as error:
         if is_disk_full(error) or disk_usage(target.parent).free < _NO_ROOM:
             raise ExportError(
                 f"The disk of {shown(str(target.parent))} is full, so the {made.name} model was not written. "
                 "Free space, or choose another path."
             ) from error
+        if isinstance(error, ExportError):
+            raise
         if isinstance(error, OSError):
             where = printable(error.filename or target)
             raise ExportError(

@@ -33,20 +33,25 @@ class Exported:
     def __init__(self, path: Path, format: str, program: Program) -> None:
         self.path, self.format, self._program = path, format, program
         self.note: Mapping[str, Any] = program.note
-        self.inputs, self.outputs = self._ports("inputs"), self._ports("outputs")
+        self.inputs, self._given = self._ports("inputs")
+        self.outputs, self._made = self._ports("outputs")
         self.labels: list[str] | None = self.note.get("labels")
 
-    def _ports(self, kind: str) -> list[Port]:
+    def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
+        """Returns the ports as the model has them, and where in the file each of them is."""
         found = list(getattr(self._program, kind))
         noted = [Port(port["name"], tuple(port["shape"]), port["dtype"]) for port in self.note.get(kind, ())]
-        # A format without names of its own has them in the note, in the order of the model.
-        return noted if len(noted) == len(found) and {p.name for p in noted} != {p.name for p in found} else found
+        if len(noted) != len(found):
+            return found, list(range(len(found)))
+        places = {port.name: place for place, port in enumerate(found)}
+        # Some formats sort them; one without names of its own has them in the order of the model.
+        return noted, [places.get(port.name, place) for place, port in enumerate(noted)]
 
     def predict(self, x: Any, batch_size: int = 32) -> Any:
         """Returns the outputs for any number of rows.
 
         Args:
-            x: One array; or for several inputs a dictionary by name, or a list in the order of `inputs`.
+            x: One array; for several inputs a dictionary by name, or a list in the order of `inputs`, the model's.
             batch_size: Number of rows that run at once, where the file does not fix it.
 
         Returns:
@@ -63,7 +68,9 @@ class Exported:
             missing = size - len(part[0]) if self.inputs[0].shape[0] else 0
             if missing:
                 part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
-            outputs = self._program.run(part)
+            given = [part[self._given.index(place)] for place in range(len(part))]
+            outputs = self._program.run(given)
+            outputs = [outputs[place] for place in self._made]
             found.append([output[: size - missing] if missing else output for output in outputs])
         joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
         return joined[0] if len(joined) == 1 else dict(zip((port.name for port in self.outputs), joined, strict=True))

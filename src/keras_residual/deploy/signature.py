@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,12 +75,18 @@ def signature_of(model: keras.Model, samples: Any = None, batch_size: int | None
     spec = keras.tree.map_structure(
         lambda tensor: keras.KerasTensor((batch_size, *tensor.shape[1:]), tensor.dtype, name=tensor.name), structure
     )
-    outputs = keras.tree.flatten(keras.Operation.compute_output_spec(model, spec, training=False))
+    how = {"training": False} if _takes_training(model) else {}
+    outputs = keras.tree.flatten(keras.Operation.compute_output_spec(model, spec, **how))
     inputs = keras.tree.flatten(spec)
     names = list(getattr(model, "output_names", None) or [])
     if len(names) != len(outputs):
         names = [f"output_{index}" for index in range(len(outputs))]
     return Signature(_ports(inputs, [tensor.name for tensor in inputs]), _ports(outputs, names), structure)
+
+
+def _takes_training(model: keras.Model) -> bool:
+    known = inspect.signature(model.call).parameters
+    return "training" in known or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
 
 
 def _structure(model: keras.Model, samples: Any) -> Any:
@@ -105,7 +112,8 @@ def _names_of(samples: Any) -> list[str]:
 
 def _ports(tensors: Sequence[Any], names: Sequence[str]) -> tuple[Port, ...]:
     names = [re.sub(r"keras_tensor(_\d+)?", "input", name) for name in names]
-    plain = [re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") or "tensor" for name in names]
+    plain = [re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") for name in names]
+    plain = [name if name[:1].isalpha() else f"tensor_{name}".rstrip("_") for name in plain]
     distinct = [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain)]
     return tuple(
         Port(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
