@@ -25,7 +25,9 @@ _WORDS = {
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory, a .keras file or an exported one.")
+    ],
     data: Annotated[
         str | None,
         typer.Argument(
@@ -46,7 +48,7 @@ def evaluate(
             from keras_residual.training import evaluate as evaluation
             from keras_residual.training.saved import load_saved
 
-            saved = load_saved(run)
+            saved = load_saved(run, exported=True)
             dataset = evaluation.load_test_data(saved, data, target=target)
         for note in dataset.notes:
             console.print(note, markup=False, soft_wrap=True)

@@ -167,7 +167,10 @@ class TestPlaces:
             with pytest.raises(FileExistsError) as caught:
                 kr.export(model, out / "net.onnx")
             taken = out / name
-            assert str(caught.value) == f"export: '{taken}' exists. Pass overwrite=True, or choose another path."
+            assert str(caught.value) == (
+                f"export: '{taken}' exists. Choose another path, or replace it with overwrite=True (on the command line "
+                "--overwrite)."
+            )
             assert taken.read_text() == "mine"
             taken.unlink()
         (out / "net.bin").write_text("mine")

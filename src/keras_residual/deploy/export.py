@@ -20,7 +20,6 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual._atomic import folder_beside, is_disk_full
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
-from keras_residual._optional import check_installed
 from keras_residual.deploy import place, verify
 from keras_residual.deploy.child import ExportError, write_in_child
 from keras_residual.deploy.formats import format_of
@@ -129,9 +128,13 @@ def export(
         >>> export(model, "model.onnx")  # doctest: +SKIP
     """
     start, target = time.monotonic(), Path(path)
-    made = format_of(OWNER, target, format)
-    _check_call(model, made, int8, agreement)
-    place.check_free(made, target, overwrite=overwrite)
+    if not isinstance(model, keras.Model):
+        raise wrong_type(OWNER, "model", "a keras.Model", model)
+    if not model.built:
+        raise bad_argument(OWNER, "model", "built", model.name, "Call it on a batch first.")
+    if not 0 <= agreement <= 1:
+        raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
+    made = check_call(target, format, int8=int8 is not None, overwrite=overwrite)
     whole = model if preprocessing is None else takes_pictures(model, preprocessing)
     signature = signature_of(whole, samples, batch_size)
     batches = _batches(signature, samples, batch_size)
@@ -174,19 +177,27 @@ def export(
     return ExportReport(target, made.name, size, check, share, time.monotonic() - start)
 
 
-def _check_call(model: Any, made: Format, int8: Any, agreement: float) -> None:
-    if not isinstance(model, keras.Model):
-        raise wrong_type(OWNER, "model", "a keras.Model", model)
-    if not model.built:
-        raise bad_argument(OWNER, "model", "built", model.name, "Call it on a batch first.")
-    if int8 is not None and not made.takes_int8:
+def check_call(path: Path, format: str | None, *, int8: bool, overwrite: bool) -> Format:
+    """Returns the format, once all is there that the export needs beside the model.
+
+    Args:
+        path: As `export` takes it.
+        format: As `export` takes it.
+        int8: Whether an int8 model is asked for.
+        overwrite: As `export` takes it.
+
+    Raises:
+        ValueError: For a bad path or format.
+        OSError: If the place is not free.
+        ImportError: If a package or a framework is missing.
+    """
+    made = format_of(OWNER, path, format)
+    if int8 and not made.takes_int8:
         rule = "None where the format is neither 'onnx' nor 'openvino'"
         raise bad_argument(OWNER, "int8", rule, made.name, "Export to one of these, or leave int8 out.")
-    if not 0 <= agreement <= 1:
-        raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
-    check_installed(_backend.EXPORTERS[made.writer][1][0], extra=_backend.EXPORTERS[made.writer][1][0])
-    for module in (*made.writes_with, *made.runs_with, *(made.quantizes_with if int8 is not None else ())):
-        check_installed(module, extra=made.extra)
+    made.check_installed(int8=int8)
+    place.check_free(made, path, overwrite=overwrite)
+    return made
 
 
 @contextmanager

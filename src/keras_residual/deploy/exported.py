@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual._optional import require
-from keras_residual.deploy.formats import format_of
+from keras_residual.deploy.formats import FORMATS, format_of
 from keras_residual.deploy.formats.base import Program
 from keras_residual.deploy.signature import Port
 
@@ -27,6 +27,8 @@ class Exported:
         inputs: Name, shape and dtype of each input; the batch is the first axis, None where it may be any.
         outputs: The same of each output.
         labels: Names of the classes, or None.
+        features: Names of the columns, or None.
+        ending: What the output of a classifier is, `"logits"`, `"softmax"` or `"sigmoid"`; None where nobody knows.
         note: What `export` wrote about the model; empty for a file that it did not write.
     """
 
@@ -36,6 +38,20 @@ class Exported:
         self.inputs, self._given = self._ports("inputs")
         self.outputs, self._made = self._ports("outputs")
         self.labels: list[str] | None = self.note.get("labels")
+        self.features: list[str] | None = self.note.get("features")
+        self.ending: str | None = self.note.get("ending")
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input, as a Keras model has it; a list where there are several."""
+        shapes = [port.shape for port in self.inputs]
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output, as a Keras model has it; a list where there are several."""
+        shapes = [port.shape for port in self.outputs]
+        return shapes[0] if len(shapes) == 1 else shapes
 
     def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
         """Returns the ports as the model has them, and where in the file each of them is."""
@@ -100,6 +116,13 @@ class Exported:
 
     def __repr__(self) -> str:
         return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def is_exported(path: Path) -> bool:
+    """Returns whether a path looks like an exported model, by its suffix or as a SavedModel."""
+    return any(
+        made.is_made(path) and (path.suffix == made.suffix if made.suffix else True) for made in FORMATS.values()
+    )
 
 
 def load_exported(path: str | os.PathLike[str], format: str | None = None, *, threads: int | None = None) -> Exported:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -27,6 +28,7 @@ except ModuleNotFoundError:  # on Windows
     resource = None
 
 LEAST_RUNS = 3
+_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Cost:
 
     Args:
         load_seconds: Time to load it, without importing its runtime.
-        megabytes: Peak memory of the process beyond what it had before it loaded the model; None on Windows.
+        megabytes: Peak memory of the process beyond what it had before it loaded the model; None where the
+            system does not say.
         speeds: How quickly batches are answered.
     """
 
@@ -109,6 +112,7 @@ def measure(
 def _environment(threads: int) -> dict[str, str]:
     return {
         **os.environ,
+        "KERAS_BACKEND": keras.backend.backend(),
         "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
         "OMP_NUM_THREADS": str(threads),
         "TF_NUM_INTRAOP_THREADS": str(threads),
@@ -134,21 +138,23 @@ def _main(job: Mapping[str, Any]) -> dict[str, Any]:
             times.append(time.perf_counter() - start)
         median = statistics.median(times)
         speeds.append(Speed(len(batch[0]), 1000 * median, len(batch[0]) / median))
-    return asdict(Cost(loaded, None if resource is None else (_peak() - before) / 1e6, tuple(speeds)))
+    after = _peak()
+    return asdict(Cost(loaded, None if before is None or after is None else (after - before) / 1e6, tuple(speeds)))
 
 
 def _loaded(path: Path, format: str | None, threads: int) -> Callable[[Sequence[np.ndarray]], Any]:
     if format is not None:
         return FORMATS[format].load(path, threads).run
-    model: Any = keras.saving.load_model(path, compile=False, safe_mode=False)
+    model: Any = keras.saving.load_model(path, compile=False, safe_mode=True)
     return lambda batch: model.predict_on_batch(keras.tree.pack_sequence_as(model.input, list(batch)))
 
 
-def _peak() -> int:
-    if resource is None:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+def _peak() -> int | None:
+    """Returns the most bytes that this process has had in memory; None where the system does not say."""
+    if _STATUS.is_file():  # the other count begins with what the parent had
+        found = re.search(r"^VmHWM:\s*(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+        return 1024 * int(found[1]) if found else None
+    return None if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -26,7 +26,10 @@ def check_free(made: Format, target: Path, *, overwrite: bool) -> None:
         raise FileNotFoundError(f"{OWNER}: there is no folder {shown(str(target.parent))}. Make it first.")
     taken = next((path for path in _places(made, target) if os.path.lexists(path)), None)
     if taken is not None and not overwrite:
-        raise FileExistsError(f"{OWNER}: {shown(str(taken))} exists. Pass overwrite=True, or choose another path.")
+        raise FileExistsError(
+            f"{OWNER}: {shown(str(taken))} exists. Choose another path, or replace it with overwrite=True (on the "
+            "command line --overwrite)."
+        )
     if os.path.lexists(target) and not made.is_made(target):
         what = "a folder that holds something else" if target.is_dir() else "a file"
         raise FileExistsError(
@@ -43,7 +46,7 @@ def files_of(made: Format, path: Path) -> list[Path]:
     """Returns all files that belong to an exported model, the main one last."""
     if path.is_dir():
         return [file for file in path.rglob("*") if file.is_file()]
-    return [file for file in _places(made, path)[1:] if file.is_file()]
+    return [file for file in reversed(_places(made, path)[:-1]) if file.is_file()]
 
 
 def move(made: Format, written: Path, target: Path, note: Mapping[str, Any]) -> None:
@@ -65,4 +68,4 @@ def move(made: Format, written: Path, target: Path, note: Mapping[str, Any]) -> 
 
 
 def _places(made: Format, target: Path) -> list[Path]:
-    return [note_path(target), *(target.with_suffix(suffix) for suffix in made.companions), target]
+    return [target, *(target.with_suffix(suffix) for suffix in made.companions), note_path(target)]

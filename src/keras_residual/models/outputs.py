@@ -49,7 +49,9 @@ def as_logits(outputs: np.ndarray, kind: Ending, *, classes: int) -> np.ndarray:
 
 def declared_ending(model: Any) -> Ending | None:
     """Returns what the last layer of a graph does; None where nobody can tell."""
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+    if not isinstance(model, keras.Model):
+        return getattr(model, "ending", None)  # an exported model, which was asked when it was written
+    if not getattr(model, "outputs", None):
         return None
     operation = model.outputs[0]._keras_history.operation
     if isinstance(operation, keras.Model):

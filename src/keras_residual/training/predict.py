@@ -38,11 +38,11 @@ def load_prediction_inputs(saved: Saved, paths: Sequence[str]) -> tuple[np.ndarr
     if len(saved.shape) == 3:
         height, width, channels = saved.shape
         return load_inputs(paths, kind="pictures", image_shape=(height, width, channels))
-    if saved.config is None:
+    if not saved.data.features:
         raise ValueError(
             f"{printable(saved.path)} does not say which columns it takes. Name its run directory instead."
         )
-    return load_inputs(paths, kind="table", features=saved.config.data.features)
+    return load_inputs(paths, kind="table", features=saved.data.features)
 
 
 def predict(saved: Saved, x: np.ndarray, names: Sequence[str]) -> list[Prediction]:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
+from keras_residual._backend import EXPORTERS
+from keras_residual._optional import check_installed
 from keras_residual.deploy.signature import Port, Signature
 
 NOTE = "keras_residual.json"
@@ -68,6 +70,13 @@ class Format(ABC):
     def is_made(self, path: Path) -> bool:
         """Returns whether what is at a path can be replaced by a model of this format."""
         return path.is_file()
+
+    def check_installed(self, *, int8: bool = False) -> None:
+        """Raises an ImportError where something is missing that writing and running need, with how to install it."""
+        framework = EXPORTERS[self.writer][1][0]
+        check_installed(framework, extra=framework)
+        for module in (*self.writes_with, *self.runs_with, *(self.quantizes_with if int8 else ())):
+            check_installed(module, extra=self.extra)
 
     @abstractmethod
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
