@@ -63,7 +63,8 @@ from keras_residual.weights.save import save_weights
 from keras_residual.xray import XrayCallback, XrayReport, xray
 
 if TYPE_CHECKING:
-    from keras_residual.deploy import export, load_exported
+    from keras_residual.deploy.export import export
+    from keras_residual.deploy.exported import load_exported
     from keras_residual.training.config import TrainConfig
     from keras_residual.training.train import TrainResult, train
 
@@ -143,8 +144,8 @@ __all__ = [
 
 # What needs an extra is imported when it is first asked for.
 _LAZY = {
-    "export": "keras_residual.deploy",
-    "load_exported": "keras_residual.deploy",
+    "export": "keras_residual.deploy.export",
+    "load_exported": "keras_residual.deploy.exported",
     "TrainConfig": "keras_residual.training.config",
     "TrainResult": "keras_residual.training.train",
     "train": "keras_residual.training.train",

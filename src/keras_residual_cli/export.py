@@ -53,8 +53,8 @@ def export(
             if calibrate is not None and not int8:
                 raise CallError("--calibrate is for --int8. Add --int8, or leave it out.")
             start_keras()
-            from keras_residual.deploy import export as write
             from keras_residual.deploy.export import check_call
+            from keras_residual.deploy.export import export as write
             from keras_residual.training.calibration import calibration_rows
             from keras_residual.training.saved import load_saved
 

@@ -11,7 +11,8 @@ from keras.layers import Dense
 
 import keras_residual as kr
 from deploy.nets import NETS, QUICK, close, made, rows
-from keras_residual.deploy import ExportError, verify
+from keras_residual.deploy import verify
+from keras_residual.deploy.child import ExportError
 from keras_residual.deploy.formats import FORMATS
 
 FILES = {"onnx": "net.onnx", "openvino": "net.xml", "litert": "net.tflite", "saved_model": "net", "pt2": "net.pt2"}

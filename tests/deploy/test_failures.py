@@ -19,7 +19,7 @@ import keras_residual as kr
 from cli.command import fingerprint
 from deploy.nets import made, rows
 from keras_residual import _atomic
-from keras_residual.deploy import ExportError
+from keras_residual.deploy.child import ExportError
 from memory_disk import mounted
 
 __all__ = ["mounted"]
@@ -168,8 +168,8 @@ class TestPlaces:
                 kr.export(model, out / "net.onnx")
             taken = out / name
             assert str(caught.value) == (
-                f"export: '{taken}' exists. Choose another path, or replace it with overwrite=True (on the command line "
-                "--overwrite)."
+                f"export: '{taken}' exists. Choose another path, or replace it with overwrite=True (on the command "
+                "line --overwrite)."
             )
             assert taken.read_text() == "mine"
             taken.unlink()

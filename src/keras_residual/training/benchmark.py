@@ -12,7 +12,8 @@ import keras
 import numpy as np
 
 from keras_residual.data import Dataset
-from keras_residual.deploy import export, load_exported
+from keras_residual.deploy.export import export
+from keras_residual.deploy.exported import load_exported
 from keras_residual.deploy.formats import FORMATS, format_of
 from keras_residual.deploy.measure import Cost, measure
 from keras_residual.deploy.signature import Signature, signature_of
