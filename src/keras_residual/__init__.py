@@ -55,6 +55,7 @@ from keras_residual.models.resnet_v2 import ResNetV2Config
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan
 from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
@@ -123,6 +124,7 @@ __all__ = [
     "enable_compilation_cache",
     "export",
     "feature_strides",
+    "fold_batch_norm",
     "freeze",
     "layers",
     "list_models",
