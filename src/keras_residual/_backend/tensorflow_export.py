@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ def write_saved_model(model: Any, path: Path, signature: Any) -> None:
         return {port.name: output for port, output in zip(signature.outputs, outputs, strict=True)}
 
     specs = [tf.TensorSpec(port.shape, port.dtype, name=port.name) for port in signature.inputs]
-    archive.add_endpoint(SIGNATURE, serve, input_signature=specs)
-    archive.write_out(path, verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.add_endpoint(SIGNATURE, serve, input_signature=specs)
+        archive.write_out(path, verbose=False)
 
 
 def _name_plainly(model: Any) -> None:
@@ -66,10 +69,16 @@ def write_litert(model: Any, path: Path, signature: Any) -> None:
     """
     folder = path.with_name("for-litert")
     write_saved_model(model, folder, signature)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path.write_bytes(_converted(folder))
+    shutil.rmtree(folder)
+
+
+def _converted(folder: Path) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder), signature_keys=[SIGNATURE])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    path.write_bytes(converter.convert())
-    shutil.rmtree(folder)
+    return converter.convert()
 
 
 class LoadedSavedModel:

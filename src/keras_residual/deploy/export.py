@@ -124,8 +124,9 @@ def export(
             what was at `path` is still there.
 
     Example:
-        >>> model = keras.Sequential([keras.Input((4,)), Residual(keras.layers.Dense(4))])
-        >>> export(model, "model.onnx")  # doctest: +SKIP
+        >>> model = keras.Sequential([keras.Input((4,)), kr.Residual(keras.layers.Dense(4))])
+        >>> kr.export(model, "model.onnx").format  # doctest: +SKIP
+        'onnx'
     """
     start, target = time.monotonic(), Path(path)
     if not isinstance(model, keras.Model):

@@ -139,7 +139,7 @@ def load_exported(path: str | os.PathLike[str], format: str | None = None, *, th
         ValueError: If it is no file of that format.
 
     Example:
-        >>> load_exported("model.onnx").predict(pictures)  # doctest: +SKIP
+        >>> kr.load_exported("model.onnx").predict(pictures)  # doctest: +SKIP
     """
     path = Path(path)
     if not path.exists():
