@@ -41,7 +41,8 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
 
     so that one layer does the work of two. The answers are the same to rounding. It is done in Sequential and
     Functional models, those inside them, and in the branch and the projecting shortcut of `Residual`, also in a stack
-    of like blocks, scanned or not. A norm that follows something else stays, as the first of a pre-activation block
+    of like blocks, scanned or not. A norm that makes an output of the model stays, and one that
+    follows something else, as the first of a pre-activation block
     does, and so do those in layers of other kinds, and in stacks with a depth rule or several streams.
 
     The model that is passed stays as it is. The copy is not compiled; it is not for training, in which a batch norm
@@ -58,7 +59,7 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
         ValueError: For a model that is no graph of layers, or layers that cannot be copied.
 
     Example:
-        >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization()]
+        >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization(), keras.layers.ReLU()]
         >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
         >>> folded = kr.fold_batch_norm(model)
         1 of 1 batch norms folded.
