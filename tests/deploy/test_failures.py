@@ -106,6 +106,7 @@ class TestOwnLayers:
         x = rows(model, 3)
         np.testing.assert_allclose(kr.load_exported(out / "net.tflite").predict(x), model.predict(x, verbose=0), 1e-4)
 
+    @pytest.mark.rotated
     def test_one_that_the_other_process_cannot_import(self, strange, out, monkeypatch):
         model = strange("plain")
         monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("code")])
@@ -135,6 +136,7 @@ class TestOtherProcess:
         said = failing(strange("slow"), out / "net.tflite", timeout=0.5)
         assert said == "Writing litert was not done after 0.5 s. Pass a longer `timeout=`, or a smaller model."
 
+    @pytest.mark.rotated
     def test_it_answers_otherwise(self, strange, out):
         said = failing(strange("other"), out / "net.tflite", find_difference=True)
         assert said.startswith("The litert file answers otherwise than the model: largest difference ")
@@ -212,6 +214,7 @@ class TestPlaces:
             "another path."
         )
 
+    @pytest.mark.rotated
     def test_a_disk_that_is_full_for_the_other_process(self, mounted):
         disk = mounted("size=1m")
         (disk / "thesis.txt").write_bytes(os.urandom(930 * 1024))

@@ -41,9 +41,9 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
 
     so that one layer does the work of two. The answers are the same to rounding. It is done in Sequential and
     Functional models, those inside them, and in the branch and the projecting shortcut of `Residual`, also in a stack
-    of like blocks, scanned or not. A norm that makes an output of the model stays, and one that
-    follows something else, as the first of a pre-activation block
-    does, and so do those in layers of other kinds, and in stacks with a depth rule or several streams.
+    of like blocks, scanned or not. A norm that makes an output of the model stays, and one that follows something
+    else, as the first of a pre-activation block does, and so do those in layers of other kinds, and in stacks with a
+    depth rule or several streams.
 
     The model that is passed stays as it is. The copy is not compiled; it is not for training, in which a batch norm
     does something else. `kr.export` needs no folding before it: the runtimes fold by themselves.
