@@ -29,7 +29,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     # A Figure of its own needs no pyplot, hence no display.
     figure = require("matplotlib.figure", extra="plot").Figure(figsize=(12, 1 + 0.4 * len(known)), layout="constrained")
     for axes, (title, values) in zip(figure.subplots(1, 3, sharey=True), parts, strict=True):
-        axes.bar_label(axes.barh(names, values, color="#2a78d6"), fmt="%.3g", padding=3, fontsize="small")
+        axes.bar_label(axes.barh(names, values, color="#2a78d6"), fmt=_short, padding=3, fontsize="small")
         axes.set_title(title, fontsize="medium")
         axes.margins(x=0.2)
         axes.spines[["top", "right"]].set_visible(False)
@@ -37,3 +37,7 @@ def draw(rows: Sequence[Row]) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=140)
     return file.getvalue()
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
