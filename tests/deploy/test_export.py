@@ -20,8 +20,10 @@ HERE = {"torch": ("onnx", "openvino", "pt2"), "tensorflow": ("litert", "saved_mo
 """Formats that are written in the process; the others take seconds in one of their own."""
 
 
+QUICK_CELLS = {("residual", name) for name in HERE[keras.backend.backend()]}
+QUICK_CELLS |= {(net, HERE[keras.backend.backend()][0]) for net in QUICK}
 CELLS = [
-    pytest.param(net, name, marks=() if net in QUICK and name in HERE[keras.backend.backend()] else pytest.mark.rotated)
+    pytest.param(net, name, marks=() if (net, name) in QUICK_CELLS else pytest.mark.rotated)
     for net in NETS
     for name in FILES
 ]
@@ -78,6 +80,7 @@ class TestNote:
         assert str(report).startswith(f"{tmp_path / 'net.onnx'}: onnx, 0.0 MB; largest difference ")
         assert repr(loaded).startswith("<Exported onnx 'net.onnx': ")
 
+    @pytest.mark.rotated
     @pytest.mark.parametrize("name", ["openvino", "pt2"])
     def test_every_format_holds_it(self, name, tmp_path):
         kr.export(made("residual"), tmp_path / FILES[name], labels=["x", "y", "z"])

@@ -100,6 +100,7 @@ def failing(model, path, **how):
 
 
 class TestOwnLayers:
+    @pytest.mark.rotated
     def test_one_whose_module_the_other_process_imports(self, strange, out):
         model = strange("plain")
         kr.export(model, out / "net.tflite")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -66,7 +68,8 @@ class OpenVino(Format):
         nncf.set_log_level(40)
         made = openvino.Core().read_model(str(path))
         given = nncf.Dataset(list(batches), lambda batch: list(batch))
-        quantized = nncf.quantize(made, given, subset_size=len(batches))
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars of its own
+            quantized = nncf.quantize(made, given, subset_size=len(batches))
         openvino.save_model(quantized, str(out), compress_to_fp16=False)
 
 
