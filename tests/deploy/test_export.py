@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras_residual.deploy import verify
 from keras_residual.deploy.child import ExportError
 from keras_residual.deploy.formats import FORMATS
 
+ROOT = Path(__file__).parents[2]
 FILES = {"onnx": "net.onnx", "openvino": "net.xml", "litert": "net.tflite", "saved_model": "net", "pt2": "net.pt2"}
 HERE = {"torch": ("onnx", "openvino", "pt2"), "tensorflow": ("litert", "saved_model"), "jax": ("saved_model",)}
 """Formats that are written in the process; the others take seconds in one of their own."""
@@ -265,3 +267,16 @@ def test_agreement_is_of_classes_or_of_numbers():
 
 def test_every_format_is_tried_here():
     assert set(FILES) == set(FORMATS)
+
+
+@pytest.mark.any_backend
+def test_the_table_of_the_documentation_is_that_of_the_benchmark():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "export.json").read_text(encoding="utf-8"))["rows"]
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    header, _, *lines = page.partition("## Measured")[2].partition("| net")[2].partition("\n\n")[0].splitlines()
+    formats = header.strip(" |").split(" | ")
+    shown = {}
+    for line in lines:
+        net, *cells = line.strip("| ").split(" | ")
+        shown |= {(net, name): value for name, value in zip(formats, cells, strict=True)}
+    assert shown == {(row["net"], row["format"]): f"{row['difference']:.1e}" for row in rows}
