@@ -67,7 +67,7 @@ clean: ## delete what was built; keeps runs/ and .venv
 
 .venv/test.stamp: .venv/pip.stamp pyproject.toml
 	@echo "Installing the three backends and the test tools; some minutes on a slow network"
-	@$(PIP) install --quiet --editable '.[train,plot,tensorboard]' --group backends --group test
+	@$(PIP) install --quiet --editable '.[train,plot,tensorboard,openvino,litert]' --group backends --group test
 	@touch $@
 
 .venv/tools.stamp: .venv/pip.stamp pyproject.toml

@@ -68,8 +68,9 @@ def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
         every = found[0].get_closest_marker("every")
         if every and (not every.args or keras.backend.backend() in every.args):
             chosen.update(found)
-        elif not found[0].get_closest_marker("slow"):
-            chosen.update(sorted(found, key=lambda item: _draw(item.nodeid))[:CASES])
+        else:
+            quick = [item for item in found if not item.get_closest_marker("slow")]
+            chosen.update(sorted(quick, key=lambda item: _draw(item.nodeid))[:CASES])
     return chosen
 
 

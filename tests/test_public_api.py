@@ -22,14 +22,18 @@ from keras_residual.layers.scales import NAMED_FACTORS, SCALES
 from keras_residual.layers.shortcuts import SHORTCUTS
 
 ROOT = Path(__file__).parents[1]
-SCREEN = 160  # lines
+SCREEN = 170  # lines
 OPTIONAL = {
     *("sklearn", "pyarrow", "PIL", "matplotlib", "pydantic", "jinja2", "typer", "tomli_w", "onnx", "pandas"),
     *("safetensors", "huggingface_hub", "tensorboardX"),
+    *("onnxruntime", "onnxscript", "openvino", "nncf", "ai_edge_litert"),
 }
 FRAMEWORKS = {"jax", "torch", "tensorflow"}
 # The names of the contract that belong to the layer, the models and training.
-PROMISED = ["DropPath", "LayerScale", "Residual", "ResidualStack", "SkipInit", "create_model", "list_models", "train"]
+PROMISED = [
+    *("DropPath", "LayerScale", "Residual", "ResidualStack", "SkipInit", "create_model", "list_models", "train"),
+    *("export", "load_exported"),
+]
 NAMES = [name for name in kr.__all__ if not name.startswith("_")]
 
 

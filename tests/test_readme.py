@@ -123,7 +123,7 @@ def options(*subcommand: str) -> set[str]:
         check=False,
     )
     assert helped.returncode == 0, helped.stdout + helped.stderr
-    return set(re.findall(r"--[a-z][a-z-]*", helped.stdout))
+    return set(re.findall(r"--[a-z][a-z0-9-]*", helped.stdout))
 
 
 @pytest.mark.any_backend
@@ -132,7 +132,7 @@ def test_the_page_of_the_command_line_has_every_option(subcommand: str) -> None:
     text = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
     section = re.search(rf"^## {subcommand}$(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
     assert section, f"docs/command_line.md has no section {subcommand!r}"
-    assert options(subcommand) - {"--help"} <= set(re.findall(r"`(--[a-z-]+)", section[1]))
+    assert options(subcommand) - {"--help"} <= set(re.findall(r"`(--[a-z0-9-]+)", section[1]))
 
 
 @pytest.mark.any_backend

@@ -55,6 +55,7 @@ from keras_residual.models.resnet_v2 import ResNetV2Config
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan
 from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
@@ -63,6 +64,8 @@ from keras_residual.weights.save import save_weights
 from keras_residual.xray import XrayCallback, XrayReport, xray
 
 if TYPE_CHECKING:
+    from keras_residual.deploy.export import export
+    from keras_residual.deploy.exported import load_exported
     from keras_residual.training.config import TrainConfig
     from keras_residual.training.train import TrainResult, train
 
@@ -119,10 +122,13 @@ __all__ = [
     "depth_rules",
     "disable_compilation_cache",
     "enable_compilation_cache",
+    "export",
     "feature_strides",
+    "fold_batch_norm",
     "freeze",
     "layers",
     "list_models",
+    "load_exported",
     "load_weights",
     "observe",
     "preact_basic_block",
@@ -138,8 +144,10 @@ __all__ = [
     "xray",
 ]
 
-# Training needs its extra, so its names are imported when they are first asked for.
+# What needs an extra is imported when it is first asked for.
 _LAZY = {
+    "export": "keras_residual.deploy.export",
+    "load_exported": "keras_residual.deploy.exported",
     "TrainConfig": "keras_residual.training.config",
     "TrainResult": "keras_residual.training.train",
     "train": "keras_residual.training.train",

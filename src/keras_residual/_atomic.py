@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, flushed to the disk, renamed."""
+"""Files and folders that are whole or not there: written beside, flushed to the disk, renamed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ _LEFTOVER = re.compile(rf"{re.escape(_PREFIX)}[0-9a-f]{{16}}(\..*)?", re.DOTALL)
 _DAY = 24 * 60 * 60
 # A name of the writing may be longer than the file system takes; what decides on a format is short.
 _LONGEST_SUFFIX = 40
+
+_folders: set[Path] = set()
+"""The folders that `folder_beside` has made and not removed yet."""
 
 
 @contextmanager
@@ -58,6 +62,51 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink()
 
 
+@contextmanager
+def folder_beside(path: Path) -> Iterator[Path]:
+    """Yields an empty folder on the file system of `path`, for what is renamed to `path` when it is whole.
+
+    The folder is removed when the block ends, however it does; what a killed process of ours left, after a day.
+
+    Raises:
+        OSError: If no folder can be made there.
+    """
+    _remove_leftovers(path.parent)
+    folder = path.parent / f"{_PREFIX}{secrets.token_hex(8)}"
+    folder.mkdir()
+    _folders.add(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        _folders.discard(folder)
+
+
+def leave() -> None:
+    """Removes the folders that are still being written to.
+
+    For a process that is about to end, from another thread than that of the work.
+    """
+    for folder in tuple(_folders):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether the error, or one that it came from, says that no space is left.
+
+    HDF5 reports a failed write by exceptions of its own, of several types, with the system's number in the text; ONNX
+    Runtime and TensorFlow have the system's words.
+    """
+    while error is not None:
+        text = str(error)
+        if getattr(error, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}" in text:
+            return True
+        if os.strerror(errno.ENOSPC) in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replaces the file at `path` by `content`; see `replacing`."""
     with replacing(path) as beside:
@@ -89,11 +138,11 @@ def _mode(target: Path) -> int | None:
 def _remove_leftovers(folder: Path) -> None:
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if _LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            if _LEFTOVER.fullmatch(entry.name) and not entry.is_symlink():
                 # Another process may be at the same, or the file be somebody else's.
                 with suppress(OSError):
                     if time.time() - entry.stat(follow_symlinks=False).st_mtime > _DAY:
-                        Path(entry.path).unlink()
+                        shutil.rmtree(entry.path) if entry.is_dir() else Path(entry.path).unlink()
 
 
 def _flush(path: Path) -> None:

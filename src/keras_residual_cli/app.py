@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from keras_residual_cli import (
+    benchmark,
     compare,
     convert,
     evaluate,
+    export,
     failure,
     models,
     predict,
@@ -34,6 +36,8 @@ COMMANDS = (
     xray.xray,
     convert.convert,
     residualize.residualize,
+    export.export,
+    benchmark.benchmark,
 )
 
 # Typer brings its own copy of click or uses click itself, by version; the base of its error is right in both.

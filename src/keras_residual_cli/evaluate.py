@@ -31,7 +31,9 @@ _UNITS = {
 
 
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory, a .keras file or an exported one.")
+    ],
     data: Annotated[
         str | None,
         typer.Argument(
@@ -53,7 +55,7 @@ def evaluate(
             from keras_residual.training.saved import load_saved
             from keras_residual.training.scores import SHARES, percent
 
-            saved = load_saved(run)
+            saved = load_saved(run, exported=True)
             dataset = evaluation.load_test_data(saved, data, target=target)
         for note in dataset.notes:
             console.print(note, markup=False, soft_wrap=True)

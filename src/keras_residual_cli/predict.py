@@ -19,7 +19,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory or a .keras file.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run directory, a .keras file or an exported one.")
+    ],
     paths: Annotated[
         list[str], typer.Argument(metavar="PATHS…", help="Pictures or folders of pictures; for a table model tables.")
     ],
@@ -36,7 +38,7 @@ def predict(
             from keras_residual.training import predict as prediction
             from keras_residual.training.saved import load_saved
 
-            saved = load_saved(run)
+            saved = load_saved(run, exported=True)
             x, names = prediction.load_prediction_inputs(saved, paths)
         rows = [_row(answer) for answer in prediction.predict(saved, x, names)]
         titles = {key: key for key in rows[0]}

@@ -54,6 +54,8 @@ def _end_at_once(by: str, words: int) -> None:
     # Only what is loaded: the end may come while the library is.
     training = sys.modules.get("keras_residual.training.stopped")
     kept = "" if training is None else " ".join(training.leave(by))
+    if (atomic := sys.modules.get("keras_residual._atomic")) is not None:
+        atomic.leave()
     from keras_residual_cli.output import printable
 
     # A progress bar has hidden the cursor.

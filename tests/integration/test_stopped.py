@@ -18,23 +18,9 @@ from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.saved import load_saved
 from keras_residual.training.stopped import keeping
 from keras_residual_cli import app
+from memory_disk import mounted
 
-
-@pytest.fixture
-def mounted(tmp_path):
-    """Mounts a memory disk; skips, with the system's reason, where that is not permitted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-
-    def mount(options):
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, text=True)
-        if done.returncode:
-            pytest.skip(f"no memory disk can be mounted: {done.stderr.strip()}")
-        return disk
-
-    yield mount
-    if os.path.ismount(disk):
-        subprocess.run(["umount", disk], check=True)
+__all__ = ["mounted"]
 
 
 def epochs_in(history):

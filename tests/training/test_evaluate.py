@@ -16,10 +16,10 @@ from keras import layers
 from PIL import Image
 
 from keras_residual.data import load_dataset
+from keras_residual.models.outputs import as_logits, ending
 from keras_residual.training import train as training
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.evaluate import evaluate, load_test_data
-from keras_residual.training.outputs import as_logits, ending
 from keras_residual.training.predict import load_prediction_inputs, predict
 from keras_residual.training.saved import NoAnswerError, load_saved
 from keras_residual.training.scores import log_probabilities

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_residual._atomic import is_disk_full
 from keras_residual.training import train as training
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
@@ -18,7 +19,7 @@ from keras_residual.training.fit import Record
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.saved import load_saved, raw_outputs
 from keras_residual.training.scores import score
-from keras_residual.training.stopped import TrainingStopped, is_disk_full
+from keras_residual.training.stopped import TrainingStopped
 
 KEYS = [
     "data",

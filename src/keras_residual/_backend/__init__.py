@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_residual._backend.choice import Choice, choose
@@ -20,6 +22,7 @@ if CHOICE is not None:
 import keras  # noqa: E402 - reads the variable
 
 from keras_residual._backend.loops import Body, Reversible, unroll  # noqa: E402
+from keras_residual._optional import check_installed  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
@@ -39,12 +42,14 @@ else:
 __all__ = [
     "BACKEND",
     "CHOICE",
+    "EXPORTERS",
     "SCAN_FROM",
     "VERSION",
     "Body",
     "Reversible",
     "as_tensor",
     "checkpoint",
+    "exporter",
     "input_gradient",
     "keeping_random_state",
     "map_slices",
@@ -68,6 +73,26 @@ DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
 
 outside_of_programs = _on.outside_of_programs
 """Returns a scope in which variables have values, also where a program is traced that TensorFlow keeps."""
+EXPORTERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "program": ("torch_export", ("torch",)),
+        "graph": ("tensorflow_export", ("tensorflow",)),
+        "saved_model": ("tensorflow_export", ("tensorflow", "jax")),
+    }
+)
+"""What exported files are made from: the module here that makes it, and the backends of models that it takes."""
+
+
+def exporter(kind: str) -> ModuleType:
+    """Returns the module of this folder that makes exported files of a kind of `EXPORTERS`, and runs them.
+
+    Raises:
+        ImportError: If its framework is not installed; says how to install it.
+    """
+    module, (framework, *_) = EXPORTERS[kind]
+    check_installed(framework, extra=framework)
+    return importlib.import_module(f"{__name__}.{module}")
+
 
 VERSION: str = str(_on.VERSION)
 """That of the framework, as it says itself: TensorFlow comes in packages of several names."""

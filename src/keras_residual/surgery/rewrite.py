@@ -71,7 +71,7 @@ class _Surgery:
         """Returns the model as a row of layers."""
         copied = [self.copy(layer) for layer in self._model.layers]
         kept = [self._connections.get(id(layer), layer) for layer in copied if id(layer) not in self._passed]
-        return keras.Sequential([_input_like(self._model.inputs[0]), *kept], name=self._model.name)
+        return keras.Sequential([input_like(self._model.inputs[0]), *kept], name=self._model.name)
 
     def functional(self) -> keras.Model:
         """Returns the model as a graph."""
@@ -85,11 +85,12 @@ class _Surgery:
 
         # A model that is not compiled on the same graph: Keras would compile the clone before it has its weights.
         graph = keras.Model(self._model.input, self._model.output, name=self._model.name)
-        inputs = keras.tree.map_structure(_input_like, self._model.input)
+        inputs = keras.tree.map_structure(input_like, self._model.input)
         return keras.models.clone_model(graph, input_tensors=inputs, clone_function=self.copy, call_function=call)
 
 
-def _input_like(tensor: Any) -> Any:
+def input_like(tensor: Any) -> Any:
+    """Returns an input of its own like that of a model."""
     layer = tensor._keras_history.operation
     return keras.Input(
         batch_shape=layer.batch_shape,

@@ -115,6 +115,8 @@ def take_apart(model: keras.Model) -> Standardised:
 
     A model that `assemble` has not made is all network.
     """
+    if not isinstance(model, keras.Model):  # one that was exported
+        return Standardised(network=model)
     layers = {layer.name: layer for layer in model.layers}
     standardise, units = layers.get(_STANDARDISE), layers.get(_TARGET_UNITS)
     table = len(model.inputs) == 1 and len(model.inputs[0].shape) == 2

@@ -10,9 +10,8 @@ from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, load_dataset
 from keras_residual.data.fingerprint import without
 from keras_residual.data.sources import takes_target
+from keras_residual.models.outputs import as_logits, ending
 from keras_residual.training.assemble import Standardised, moments, take_apart
-from keras_residual.training.config import DataConfig
-from keras_residual.training.outputs import as_logits, ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import score
 
@@ -37,7 +36,7 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
         ValueError: If no data is named and the model is not that of a run, the data does not fit the model, or the
             model was trained on all of it.
     """
-    settings = saved.config.data if saved.config else DataConfig()
+    settings = saved.data
     if source is None and saved.config is None:
         raise ValueError(
             f"{printable(saved.path)} does not say what it was trained on. Name the data: evaluate MODEL DATA."
@@ -89,7 +88,7 @@ def _doubts(saved: Saved, dataset: Dataset) -> list[str]:
     doubts = []
     if saved.trained_on is None:
         doubts.append("Nothing tells what the model was trained on, so there may be training examples in the test.")
-    if saved.config is None and dataset.classes:
+    if not saved.data.classes and dataset.classes:
         doubts.append(
             f"The model does not name its classes; they are taken in the order of the data: {listed(dataset.classes)}."
         )

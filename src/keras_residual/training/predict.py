@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_residual._errors import printable
 from keras_residual.data import load_inputs
-from keras_residual.training.outputs import ending
+from keras_residual.models.outputs import ending
 from keras_residual.training.saved import Saved, raw_outputs
 from keras_residual.training.scores import log_probabilities
 
@@ -38,11 +38,11 @@ def load_prediction_inputs(saved: Saved, paths: Sequence[str]) -> tuple[np.ndarr
     if len(saved.shape) == 3:
         height, width, channels = saved.shape
         return load_inputs(paths, kind="pictures", image_shape=(height, width, channels))
-    if saved.config is None:
+    if not saved.data.features:
         raise ValueError(
             f"{printable(saved.path)} does not say which columns it takes. Name its run directory instead."
         )
-    return load_inputs(paths, kind="table", features=saved.config.data.features)
+    return load_inputs(paths, kind="table", features=saved.data.features)
 
 
 def predict(saved: Saved, x: np.ndarray, names: Sequence[str]) -> list[Prediction]:

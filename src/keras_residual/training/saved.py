@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Batches, Fingerprint
+from keras_residual.deploy.exported import Exported, is_exported, load_exported
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import take_apart
-from keras_residual.training.config import TrainConfig
+from keras_residual.training.config import DataConfig, TrainConfig
 from keras_residual.training.config_file import read_config
 from keras_residual.training.run_directory import RunDirectory
 
@@ -30,13 +30,13 @@ class Saved:
 
     Args:
         path: The model's file.
-        model: From raw inputs to logits or probabilities, or to a number.
+        model: From raw inputs to logits or probabilities, or to a number: of Keras, or an `Exported` one.
         config: None for a model that lies somewhere else.
         trained_on: The examples of its training and those that chose its best epoch; None where they are not known.
     """
 
     path: Path
-    model: keras.Model
+    model: Any
     config: TrainConfig | None
     trained_on: Fingerprint | None = None
 
@@ -55,33 +55,50 @@ class Saved:
         """Class names in the order of the outputs; numbers where nobody knows them, `()` for one output."""
         if self.config is not None:
             return self.config.data.classes
-        return tuple(str(index) for index in range(self.outputs)) if self.outputs > 1 else ()
+        return self.data.classes or tuple(str(index) for index in range(self.outputs)) if self.outputs > 1 else ()
+
+    @property
+    def data(self) -> DataConfig:
+        """What is known of the data: what the run was trained on, or the names that an exported model holds."""
+        if self.config is not None:
+            return self.config.data
+        if not isinstance(self.model, Exported):
+            return DataConfig()
+        return DataConfig(classes=tuple(self.model.labels or ()), features=tuple(self.model.features or ()))
 
 
-def load_saved(path: str | Path) -> Saved:
-    """Reads a run directory, or a `.keras` file with the configuration beside it if there is one.
+def load_saved(path: str | Path, *, exported: bool = False, any_kind: bool = False) -> Saved:
+    """Reads a run directory, or a model's file with the configuration beside it if there is one.
+
+    Args:
+        path: The run directory, or a `.keras` file.
+        exported: Whether it may be an exported model too.
+        any_kind: Whether the model may take and give something else than pictures, table rows and a row of outputs.
 
     Raises:
         FileNotFoundError: If there is no such thing.
+        ImportError: If the runtime of an exported model is not installed.
         ValueError: If it is no model of pictures or of table rows, or not the one that the configuration speaks of.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no run directory or model {shown(str(path))}.")
-    run = RunDirectory(path if path.is_dir() else path.parent)
-    file = run.model if path.is_dir() else path
-    if not file.is_file():
+    is_export = exported and is_exported(path)
+    run = RunDirectory(path if path.is_dir() and not is_export else path.parent)
+    file = run.model if path.is_dir() and not is_export else path
+    if not is_export and not file.is_file():
         raise FileNotFoundError(
             f"{shown(str(path))} holds no model.keras, so it is no run directory or its first epoch was not finished."
         )
     config = read_config(run.config) if run.config.is_file() else None
     trained_on = Fingerprint.read(run.trained_on) if config is not None and run.trained_on.is_file() else None
-    saved = Saved(file, load_keras_model(file), config, trained_on)
-    _check(saved)
+    saved = Saved(file, load_exported(file) if is_export else load_keras_model(file), config, trained_on)
+    if not any_kind:
+        _check(saved)
     return saved
 
 
-def raw_outputs(model: keras.Model, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256) -> np.ndarray:
+def raw_outputs(model: Any, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256) -> np.ndarray:
     """Returns logits or probabilities `(examples, classes)` as float32, or numbers `(examples, 1)` as float64.
 
     Args:
@@ -94,9 +111,12 @@ def raw_outputs(model: keras.Model, x: np.ndarray, *, path: Path | None = None, 
         NoAnswerError: If there are outputs that are no finite numbers.
     """
     parts = take_apart(model)
-    batches = Batches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)), training=False)
-    quiet: Any = 0  # annotated as text, documented as a number
-    outputs = np.asarray(parts.network.predict(batches, verbose=quiet), np.float32)[: len(x)]
+    if isinstance(model, Exported):
+        outputs = np.asarray(model.predict(x, min(batch_size, len(x))), np.float32)
+    else:
+        batches = Batches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)), training=False)
+        quiet: Any = 0  # annotated as text, documented as a number
+        outputs = np.asarray(parts.network.predict(batches, verbose=quiet), np.float32)[: len(x)]
     wrong = np.flatnonzero(~np.isfinite(outputs).all(axis=-1))
     if len(wrong):
         raise NoAnswerError(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.training.outputs import ending
+from keras_residual.models.outputs import ending
 from keras_residual.training.saved import Saved
 from keras_residual.xray.measuring.loss import loss_takes
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 import traceback
@@ -12,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_residual._atomic import is_disk_full
 from keras_residual._errors import printable
 from keras_residual.training.run_directory import RunDirectory
 
@@ -132,19 +132,6 @@ def leave(by: str) -> list[str]:
     for run, _ in _runs:
         _log(run, f"Stopped by {by}.")
     return [kept() for _, kept in _runs]
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether the error, or one that it came from, says that no space is left.
-
-    HDF5 reports a failed write by exceptions of its own, of several types, with the system's number in the text.
-    """
-    while error is not None:
-        text = str(error)
-        if getattr(error, "errno", None) == errno.ENOSPC or f"errno = {errno.ENOSPC}" in text:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -22,7 +22,7 @@ def ending(model: keras.Model, outputs: np.ndarray) -> Ending:
         model: The model.
         outputs: What it gives for some examples, shape `(examples, outputs)`.
     """
-    known = _last_activation(model)
+    known = declared_ending(model)
     if known is not None:
         return known
     sums = outputs.sum(axis=-1, dtype=np.float64)
@@ -47,13 +47,15 @@ def as_logits(outputs: np.ndarray, kind: Ending, *, classes: int) -> np.ndarray:
     return outputs if kind == "logits" else np.log(np.maximum(outputs, least))
 
 
-def _last_activation(model: Any) -> Ending | None:
+def declared_ending(model: Any) -> Ending | None:
     """Returns what the last layer of a graph does; None where nobody can tell."""
-    if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
+    if not isinstance(model, keras.Model):
+        return getattr(model, "ending", None)  # an exported model, which was asked when it was written
+    if not getattr(model, "outputs", None):
         return None
     operation = model.outputs[0]._keras_history.operation
     if isinstance(operation, keras.Model):
-        return _last_activation(operation)
+        return declared_ending(operation)
     if isinstance(operation, keras.layers.Softmax) or type(operation).__name__ in ("Softmax", "Sigmoid"):
         return "sigmoid" if type(operation).__name__ == "Sigmoid" else "softmax"
     if not isinstance(operation, (keras.layers.Dense, keras.layers.Activation)):

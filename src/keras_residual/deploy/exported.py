@@ -1,0 +1,155 @@
+"""An exported model, run by the runtime of its format, with one call for every format."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_residual._errors import bad_argument
+from keras_residual._optional import require
+from keras_residual.deploy.formats import FORMATS, format_of
+from keras_residual.deploy.formats.base import Program
+from keras_residual.deploy.signature import Port
+
+_OWNER = "load_exported"
+
+
+class Exported:
+    """A model in a file of another runtime. Made by `load_exported`.
+
+    Attributes:
+        path: The file.
+        format: Name of its format.
+        inputs: Name, shape and dtype of each input; the batch is the first axis, None where it may be any.
+        outputs: The same of each output.
+        labels: Names of the classes, or None.
+        features: Names of the columns, or None.
+        ending: What the output of a classifier is, `"logits"`, `"softmax"` or `"sigmoid"`; None where nobody knows.
+        note: What `export` wrote about the model; empty for a file that it did not write.
+    """
+
+    def __init__(self, path: Path, format: str, program: Program) -> None:
+        self.path, self.format, self._program = path, format, program
+        self.note: Mapping[str, Any] = program.note
+        self.inputs, self._given = self._ports("inputs")
+        self.outputs, self._made = self._ports("outputs")
+        self.labels: list[str] | None = self.note.get("labels")
+        self.features: list[str] | None = self.note.get("features")
+        self.ending: str | None = self.note.get("ending")
+
+    @property
+    def input_shape(self) -> Any:
+        """The shape of the input, as a Keras model has it; a list where there are several."""
+        shapes = [port.shape for port in self.inputs]
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    @property
+    def output_shape(self) -> Any:
+        """The shape of the output, as a Keras model has it; a list where there are several."""
+        shapes = [port.shape for port in self.outputs]
+        return shapes[0] if len(shapes) == 1 else shapes
+
+    def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
+        """Returns the ports as the model has them, and where in the file each of them is."""
+        found = list(getattr(self._program, kind))
+        noted = [Port(port["name"], tuple(port["shape"]), port["dtype"]) for port in self.note.get(kind, ())]
+        if len(noted) != len(found):
+            return found, list(range(len(found)))
+        places = {port.name: place for place, port in enumerate(found)}
+        # Some formats sort them; one without names of its own has them in the order of the model.
+        return noted, [places.get(port.name, place) for place, port in enumerate(noted)]
+
+    def predict(self, x: Any, batch_size: int = 32) -> Any:
+        """Returns the outputs for any number of rows.
+
+        Args:
+            x: One array; for several inputs a dictionary by name, or a list in the order of `inputs`, the model's.
+            batch_size: Number of rows that run at once, where the file does not fix it.
+
+        Returns:
+            One array, or a dictionary by name where there are several outputs.
+
+        Raises:
+            ValueError: If the inputs are not those of the model.
+        """
+        arrays = self._arrays(x)
+        size, rows = self.inputs[0].shape[0] or batch_size, len(arrays[0])
+        found = []
+        for start in range(0, max(rows, 1), size):
+            part = [array[start : start + size] for array in arrays]
+            missing = size - len(part[0]) if self.inputs[0].shape[0] else 0
+            if missing:
+                part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
+            given = [part[self._given.index(place)] for place in range(len(part))]
+            outputs = self._program.run(given)
+            outputs = [outputs[place] for place in self._made]
+            found.append([output[: size - missing] if missing else output for output in outputs])
+        joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        return joined[0] if len(joined) == 1 else dict(zip((port.name for port in self.outputs), joined, strict=True))
+
+    def _arrays(self, x: Any) -> list[np.ndarray]:
+        names = [port.name for port in self.inputs]
+        if isinstance(x, Mapping):
+            if set(x) != set(names):
+                raise bad_argument(_OWNER, "x", f"a dictionary with {', '.join(names)}", sorted(map(str, x)))
+            given: Sequence[Any] = [x[name] for name in names]
+        elif isinstance(x, (list, tuple)) and len(names) > 1:
+            given = x
+        else:
+            given = [x]
+        if len(given) != len(names):
+            raise bad_argument(_OWNER, "x", f"{len(names)} arrays, for {', '.join(names)}", f"{len(given)}")
+        arrays = [np.ascontiguousarray(array, port.dtype) for array, port in zip(given, self.inputs, strict=True)]
+        for array, port in zip(arrays, self.inputs, strict=True):
+            fits = array.ndim == len(port.shape) and all(
+                size in (None, found) for size, found in zip(port.shape[1:], array.shape[1:], strict=False)
+            )
+            if not fits:
+                raise bad_argument(_OWNER, "x", f"for {port.name} of shape {port.shape}", array.shape, "It is shown.")
+            if len(array) != len(arrays[0]):
+                raise bad_argument(_OWNER, "x", "as many rows of each input", [len(a) for a in arrays])
+        return arrays
+
+    def __repr__(self) -> str:
+        return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def is_exported(path: Path) -> bool:
+    """Returns whether a path looks like an exported model, by its suffix or as a SavedModel."""
+    return any(
+        made.is_made(path) and (path.suffix == made.suffix if made.suffix else True) for made in FORMATS.values()
+    )
+
+
+def load_exported(path: str | os.PathLike[str], format: str | None = None, *, threads: int | None = None) -> Exported:
+    """Loads what `export` wrote, or another model in one of its formats.
+
+    Args:
+        path: The file, or the folder of a SavedModel.
+        format: Name of the format; None to go by the suffix.
+        threads: Number of threads; None for the runtime's own choice.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If the runtime is not installed; says how to install it.
+        ValueError: If it is no file of that format.
+
+    Example:
+        >>> kr.load_exported("model.onnx").predict(pictures)  # doctest: +SKIP
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    made = format_of(_OWNER, path, format)
+    for module in made.runs_with:
+        require(module, extra=made.extra)
+    try:
+        program = made.load(path, threads)
+    except Exception as error:
+        rule = f"a file that {made.name} can run"
+        raise bad_argument(_OWNER, "path", rule, str(path), f"{type(error).__name__}: {error}") from error
+    return Exported(path, made.name, program)

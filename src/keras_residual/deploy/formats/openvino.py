@@ -1,0 +1,97 @@
+"""OpenVINO's intermediate representation: made from an ONNX file, run by OpenVINO."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual._optional import require
+from keras_residual.deploy.formats.base import NOTE, Format, Options, Port, Program
+from keras_residual.deploy.formats.onnx import Onnx
+from keras_residual.deploy.signature import Signature
+
+_DTYPES = {"f32": "float32", "f64": "float64", "f16": "float16", "i64": "int64", "i32": "int32", "boolean": "bool"}
+_DTYPES |= {"u8": "uint8", "i8": "int8", "bf16": "bfloat16"}
+
+
+class OpenVino(Format):
+    """The fastest way on Intel processors; a `.xml` with the graph, and a `.bin` with the weights beside it."""
+
+    name = "openvino"
+    suffix = ".xml"
+    extra = "openvino"
+    writer = Onnx.writer
+    writes_with = ("openvino", *Onnx.writes_with)
+    runs_with = ("openvino",)
+    quantizes_with = ("nncf",)
+    companions = (".bin",)
+    takes_int8 = True
+
+    def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
+        """Writes both files, with the weights in the precision that they have."""
+        onnx = path.with_name("for-openvino.onnx")
+        Onnx().write(model, signature, onnx, options)
+        openvino = require("openvino", extra="openvino")
+        # Not `convert_model`, which sends the user's system and its errors to OpenVINO's makers.
+        openvino.save_model(openvino.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
+        for left in path.parent.glob(f"{onnx.name}*"):
+            left.unlink()
+
+    def load(self, path: Path, threads: int | None = None) -> Program:
+        """Returns the model, compiled for the processor."""
+        return _Compiled(path, threads)
+
+    def annotate(self, path: Path, note: Mapping[str, Any]) -> None:
+        """Puts the note into the `rt_info` of the graph."""
+        openvino = require("openvino", extra="openvino")
+        made = openvino.Core().read_model(str(path))
+        made.set_rt_info(json.dumps(note), NOTE)
+        beside = path.with_name("annotated.xml")
+        openvino.save_model(made, str(beside), compress_to_fp16=False)
+        del made  # it reads its weights from the file that is replaced now
+        beside.replace(path)
+        beside.with_suffix(".bin").replace(path.with_suffix(".bin"))
+
+    def quantize(self, path: Path, out: Path, batches: Sequence[Sequence[np.ndarray]], *, vnni: bool) -> None:
+        """Writes the int8 model by NNCF; OpenVINO fits it to the processor when it loads it."""
+        del vnni
+        os.environ["NNCF_CI"] = "1"  # it would tell its makers; this is what it looks at when it is imported
+        nncf, openvino = require("nncf", extra="openvino"), require("openvino", extra="openvino")
+        nncf.set_log_level(40)
+        made = openvino.Core().read_model(str(path))
+        given = nncf.Dataset(list(batches), lambda batch: list(batch))
+        with contextlib.redirect_stdout(io.StringIO()):  # progress bars of its own
+            quantized = nncf.quantize(made, given, subset_size=len(batches))
+        openvino.save_model(quantized, str(out), compress_to_fp16=False)
+
+
+class _Compiled(Program):
+    def __init__(self, path: Path, threads: int | None) -> None:
+        openvino = require("openvino", extra="openvino")
+        core = openvino.Core()
+        made = core.read_model(str(path))
+        # Half precision, which it would take where the processor has it, is another model.
+        settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._compiled = core.compile_model(made, "CPU", settings)
+        self.inputs = [_port(port) for port in made.inputs]
+        self.outputs = [_port(port) for port in made.outputs]
+        self.note = json.loads(made.get_rt_info(NOTE).value) if made.has_rt_info(NOTE) else {}
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        found = self._compiled(list(arrays))
+        return [np.array(found[index]) for index in range(len(self.outputs))]
+
+
+def _port(port: Any) -> Port:
+    shape = tuple(size.get_length() if size.is_static else None for size in port.get_partial_shape())
+    return Port(port.get_any_name(), shape, _DTYPES.get(port.get_element_type().to_string(), "float32"))

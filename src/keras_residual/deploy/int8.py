@@ -1,0 +1,79 @@
+"""An exported model made int8: which rows it is calibrated on, and how far it agrees with the model on others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual._backend.processor import has_vnni
+from keras_residual._errors import bad_argument
+from keras_residual.deploy import verify
+from keras_residual.deploy.formats.base import Format
+from keras_residual.deploy.signature import OWNER, Signature
+
+LEAST_ROWS = 16
+"""Rows that int8 needs: some to calibrate on, some to measure on."""
+
+
+def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
+    """Returns the rows of each input in its dtype.
+
+    Raises:
+        ValueError: If they are too few, or not those of the model.
+    """
+    arrays = [np.asarray(array) for array in keras.tree.flatten(given)]
+    shapes = [array.shape for array in arrays]
+    expected = [port.shape[1:] for port in signature.inputs]
+    fits = [len(shape) == len(known) + 1 for shape, known in zip(shapes, expected, strict=False)]
+    fits += [
+        size in (None, found)
+        for shape, known in zip(shapes, expected, strict=False)
+        for size, found in zip(known, shape[1:], strict=False)
+    ]
+    if len(shapes) != len(expected) or not all(fits):
+        raise bad_argument(OWNER, "int8", f"rows of shape {expected}, as the model takes them", shapes)
+    count = len(arrays[0])
+    if count < LEAST_ROWS or any(len(array) != count for array in arrays):
+        rule = f"at least {LEAST_ROWS} rows, as many of each input"
+        raise bad_argument(OWNER, "int8", rule, shapes, "The shapes are shown.")
+    return [array.astype(port.dtype) for array, port in zip(arrays, signature.inputs, strict=True)]
+
+
+def quantized(
+    model: keras.Model, signature: Signature, made: Format, path: Path, rows: list[np.ndarray], vnni: bool | None
+) -> tuple[Path, float]:
+    """Returns the int8 file, and how far it agrees with the model on rows that it was not calibrated on.
+
+    Args:
+        model: The model.
+        signature: Its signature.
+        made: The format.
+        path: The float file.
+        rows: What `rows_of` returns.
+        vnni: As `export` takes it.
+    """
+    count = len(rows[0])
+    order = np.random.default_rng(0).permutation(count)  # rows often come class by class
+    size = signature.inputs[0].shape[0] or 8
+    out = path.parent / "int8" / path.name
+    out.parent.mkdir()
+    batches = _in_batches(rows, order[count // 3 :], size)
+    made.quantize(path, out, batches, vnni=has_vnni() if vnni is None else vnni)
+    program, pairs = made.load(out), []
+    for batch in _in_batches(rows, order[: count // 3], size):
+        pairs.append((verify.answers(model, signature, batch), verify.run(program, signature, batch)))
+    shares = [
+        verify.agreement(*(np.concatenate([pair[side][index] for pair in pairs]) for side in (0, 1)))
+        for index in range(len(signature.outputs))
+    ]
+    return out, min(shares)
+
+
+def _in_batches(arrays: Sequence[np.ndarray], rows: np.ndarray, size: int) -> list[list[np.ndarray]]:
+    """Returns the rows in whole batches; the last one is filled up with rows from the start."""
+    filled = np.resize(rows, -(-len(rows) // size) * size)
+    return [[array[part] for array in arrays] for part in filled.reshape(-1, size)]

@@ -1,0 +1,134 @@
+"""What a model takes and gives: names, shapes and dtypes, and inputs to try it with."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual._errors import bad_argument
+
+OWNER = "export"
+
+
+@dataclass(frozen=True)
+class Port:
+    """One input or output of an exported model.
+
+    Args:
+        name: Its name in the file.
+        shape: Its shape, with None for what may differ from call to call; the batch is first.
+        dtype: Name of its dtype.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives.
+
+    Args:
+        inputs: Its inputs in order.
+        outputs: Its outputs in order.
+        structure: The structure that it is called with; the leaves do not matter.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    structure: Any
+
+    def call(self, model: keras.Model, tensors: Sequence[Any]) -> list[Any]:
+        """Returns the outputs of the model in inference for one tensor of each input."""
+        packed = keras.tree.pack_sequence_as(self.structure, list(tensors))
+        return keras.tree.flatten(model(packed, training=False))
+
+    def samples(self, batch_size: int, seed: int = 0) -> list[np.ndarray]:
+        """Returns a batch of each input: standard normal numbers, or 0 to 3 where an input takes whole ones.
+
+        Raises:
+            ValueError: If an input has an axis of unknown size beside the batch.
+        """
+        rng = np.random.default_rng((seed, batch_size))
+        return [_drawn(rng, port, batch_size) for port in self.inputs]
+
+
+def signature_of(model: keras.Model, samples: Any = None, batch_size: int | None = None) -> Signature:
+    """Returns the signature of a model.
+
+    Args:
+        model: A built model.
+        samples: One batch of inputs, as the model is called; needed where the model's class has a `call` of its own.
+        batch_size: The one batch size that is asked for; None for any.
+
+    Raises:
+        ValueError: If nothing says what the model takes.
+    """
+    structure = _structure(model, samples)
+    spec = keras.tree.map_structure(
+        lambda tensor: keras.KerasTensor((batch_size, *tensor.shape[1:]), tensor.dtype, name=tensor.name), structure
+    )
+    how = {"training": False} if _takes_training(model) else {}
+    outputs = keras.tree.flatten(keras.Operation.compute_output_spec(model, spec, **how))
+    inputs = keras.tree.flatten(spec)
+    names = list(getattr(model, "output_names", None) or [])
+    if len(names) != len(outputs):
+        names = [f"output_{index}" for index in range(len(outputs))]
+    return Signature(_ports(inputs, [tensor.name for tensor in inputs]), _ports(outputs, names), structure)
+
+
+def _takes_training(model: keras.Model) -> bool:
+    known = inspect.signature(model.call).parameters
+    return "training" in known or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+
+
+def _structure(model: keras.Model, samples: Any) -> Any:
+    if isinstance(model, keras.Sequential) and model.inputs:
+        return model.inputs[0]
+    if getattr(model, "inputs", None):
+        return model.input
+    if samples is None:
+        rule = "given for a model whose class has a `call` of its own, since nothing else says what it takes"
+        raise bad_argument(OWNER, "samples", rule, None, "Pass one batch of inputs, such as `samples=x[:4]`.")
+    arrays = keras.tree.map_structure(np.asarray, samples)
+    names = iter(_names_of(samples))
+    return keras.tree.map_structure(
+        lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name, name=next(names)), arrays
+    )
+
+
+def _names_of(samples: Any) -> list[str]:
+    if isinstance(samples, dict):
+        return sorted(samples)
+    return [f"input_{index}" for index in range(len(keras.tree.flatten(samples)))]
+
+
+def _ports(tensors: Sequence[Any], names: Sequence[str]) -> tuple[Port, ...]:
+    names = [re.sub(r"keras_tensor(_\d+)?", "input", name) for name in names]
+    plain = [re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") for name in names]
+    plain = [name if name[:1].isalpha() else f"tensor_{name}".rstrip("_") for name in plain]
+    distinct = [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain)]
+    return tuple(
+        Port(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
+        for name, tensor in zip(distinct, tensors, strict=True)
+    )
+
+
+def _drawn(rng: np.random.Generator, port: Port, batch_size: int) -> np.ndarray:
+    shape = (batch_size, *(size for size in port.shape[1:] if size is not None))
+    if len(shape) < len(port.shape):
+        rule = "given where an input has sizes that are not known"
+        way_out = "Pass one batch of inputs, such as `samples=x[:4]`, or make the model for one size."
+        raise bad_argument(OWNER, "samples", rule, f"{port.name} of shape {port.shape}", way_out)
+    if port.dtype == "uint8":
+        return rng.integers(0, 256, shape, "uint8")
+    if keras.backend.is_float_dtype(port.dtype):
+        return rng.standard_normal(shape).astype("float32" if port.dtype == "bfloat16" else port.dtype)
+    return rng.integers(0, 2 if port.dtype == "bool" else 4, shape).astype(port.dtype)

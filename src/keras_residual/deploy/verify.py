@@ -1,0 +1,139 @@
+"""Whether an exported model answers as the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_residual.deploy.formats.base import Program
+from keras_residual.deploy.signature import Signature
+
+BATCH_SIZES = (1, 5)
+"""Sizes at which files are tried. Programs are traced at 2."""
+
+BOUNDS = {"float64": 2e-4, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Largest difference that is taken for rounding, over the deviation of the output, by the dtype of the computation."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How far an exported model is from the model.
+
+    Args:
+        output: Name of the output that is farthest off.
+        difference: Largest difference in that output.
+        deviation: Standard deviation of that output over all samples.
+        bound: Largest `difference / deviation` that is taken for rounding.
+        batch_sizes: The sizes of the batches that were tried.
+    """
+
+    output: str
+    difference: float
+    deviation: float
+    bound: float
+    batch_sizes: tuple[int, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within the bound."""
+        return bool(self.difference <= self.bound * self.deviation)
+
+    def __str__(self) -> str:
+        share = self.difference / self.deviation if self.deviation else float("inf")
+        return (
+            f"largest difference {self.difference:.1e}, {share:.1e} of the deviation of {self.output!r} "
+            f"(bound {self.bound:.0e}), at batch sizes {' and '.join(map(str, self.batch_sizes))}"
+        )
+
+
+def answers(model: keras.Model, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the outputs of a model for one array of each input, as float64 where they are floats."""
+    packed = keras.tree.pack_sequence_as(signature.structure, list(arrays))
+    return [_wide(output) for output in keras.tree.flatten(model.predict_on_batch(packed))]
+
+
+def run(program: Program, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Returns the outputs of an exported model in the order of the signature, as `answers` does."""
+    by_name = dict(zip((port.name for port in signature.inputs), arrays, strict=True))
+    named = {port.name for port in program.inputs} == set(by_name)
+    given = [by_name[port.name] for port in program.inputs] if named else list(arrays)
+    found = [_wide(output) for output in program.run(given)]
+    made = dict(zip((port.name for port in program.outputs), found, strict=True))
+    names = [port.name for port in signature.outputs]
+    return [made[name] for name in names] if set(names) == set(made) else found
+
+
+def compare(
+    program: Program,
+    signature: Signature,
+    batches: Sequence[Sequence[np.ndarray]],
+    expected: Sequence[Sequence[np.ndarray]],
+    bound: float,
+) -> Check:
+    """Returns how far an exported model is off, at the output where it is farthest.
+
+    Args:
+        program: The exported model.
+        signature: The model's signature.
+        batches: Inputs.
+        expected: The model's outputs for them.
+        bound: As `Check` takes it.
+    """
+    found = [run(program, signature, batch) for batch in batches]
+    return max(checks(signature, expected, found, bound), key=lambda check: check.difference / check.deviation)
+
+
+def checks(
+    signature: Signature,
+    expected: Sequence[Sequence[np.ndarray]],
+    found: Sequence[Sequence[np.ndarray]],
+    bound: float,
+) -> list[Check]:
+    """Returns for each output how far it is off; arguments as in `compare`, and the outputs that were found."""
+    made = []
+    for index, port in enumerate(signature.outputs):
+        ours, theirs = ([outputs[index] for outputs in each] for each in (expected, found))
+        if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+            difference = float("inf")
+        else:
+            difference = max(_difference(a, b) for a, b in zip(ours, theirs, strict=True))
+        values = np.concatenate([output.ravel() for output in ours])
+        finite = values[np.isfinite(values)]
+        # An output that hardly varies is held to the rounding of its size.
+        deviation = max(float(finite.std()) if finite.size else 0.0, 1e-2 * float(np.abs(finite).max(initial=0)), 1e-30)
+        sizes = tuple(len(output) if output.ndim else 1 for output in ours)
+        made.append(Check(port.name, difference, deviation, bound, sizes))
+    return made
+
+
+def agreement(expected: np.ndarray, found: np.ndarray) -> float:
+    """Returns how far two outputs agree, up to 1: the share of rows with the same class, or `1 - RMS / deviation`.
+
+    Args:
+        expected: `(rows, classes)`, or an output of another shape.
+        found: Of the same shape.
+    """
+    if expected.ndim == 2 and expected.shape[-1] > 1:
+        return float((expected.argmax(-1) == found.argmax(-1)).mean())
+    spread = float(expected.std())
+    return (
+        1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread
+        if spread
+        else float(np.array_equal(expected, found))
+    )
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
+    same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(ours - theirs))
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0))
+
+
+def _wide(output: Any) -> np.ndarray:
+    array = np.asarray(keras.ops.convert_to_numpy(output))
+    return array.astype("float64")

@@ -1,0 +1,239 @@
+"""Batch normalisation taken into the layer before it, for a net that is only to answer."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_residual.layers.batch_norm import BatchNormalization
+from keras_residual.layers.residual import Residual
+from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
+from keras_residual.layers.symmetric_conv import SymmetricConv2D
+from keras_residual.stacks.pattern import GivenBlocks
+from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.topologies.single import Single
+from keras_residual.surgery.graph import Graph, is_graph
+from keras_residual.surgery.models import check_model, nested_models
+from keras_residual.surgery.rewrite import input_like
+
+OWNER = "fold_batch_norm"
+_NORMS = (keras.layers.BatchNormalization, BatchNormalization)
+_PLAIN = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, SymmetricConv2D)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+
+Pairs = dict[int, tuple[Any, Any]]
+"""By the id of each layer that takes a norm in: the layer and the norm."""
+
+
+def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
+    """Returns a copy of a model for inference, with its batch norms taken into the layers before them.
+
+    Where a batch norm with moving statistics `m`, `v` directly follows a Dense or a convolution without an activation,
+
+        gamma (W x + b - m) / sqrt(v + epsilon) + beta = W' x + b',   W' = s W,   b' = s (b - m) + beta,
+        s = gamma / sqrt(v + epsilon)
+
+    so that one layer does the work of two. The answers are the same to rounding. It is done in Sequential and
+    Functional models, those inside them, and in the branch and the projecting shortcut of `Residual`, also in a stack
+    of like blocks, scanned or not. A norm that makes an output of the model stays, and one that follows something
+    else, as the first of a pre-activation block does, and so do those in layers of other kinds, and in stacks with a
+    depth rule or several streams.
+
+    The model that is passed stays as it is. The copy is not compiled; it is not for training, in which a batch norm
+    does something else. `kr.export` needs no folding before it: the runtimes fold by themselves.
+
+    Args:
+        model: A built Sequential or Functional model.
+        verbose: Whether to print how many were folded.
+
+    Returns:
+        The new model.
+
+    Raises:
+        ValueError: For a model that is no graph of layers, or layers that cannot be copied.
+
+    Example:
+        >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> folded = kr.fold_batch_norm(model)
+        1 of 1 batch norms folded.
+        >>> x = np.ones((2, 8, 8, 3))
+        >>> bool(np.allclose(model.predict(x, verbose=0), folded.predict(x, verbose=0), atol=1e-6))
+        True
+
+    Reference:
+        Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
+        2018. https://arxiv.org/abs/1712.05877, eq. 14
+    """
+    check_model(OWNER, model)
+    pairs: Pairs = {}
+    for _, inner in nested_models(model):
+        _find(inner, pairs)
+    copies: list[tuple[Any, Any]] = []
+    renewed = _copied(model, pairs, copies)
+    norms = {id(norm) for _, norm in pairs.values()}
+    for original, copied in copies:
+        _bring_over(original, copied, pairs, norms)
+    if verbose:
+        count = len({id(part) for part in sublayers(model) if isinstance(part, keras.layers.BatchNormalization)})
+        print(f"{len(pairs)} of {count} batch norms folded.")
+    return renewed
+
+
+# --- Which norms ---------------------------------------------------------------------------------------------------
+
+
+def _find(model: Any, pairs: Pairs) -> None:
+    graph = Graph(model)
+    for call in graph.calls:
+        following = graph.following(call)
+        if following is None or not (call.plain and following.plain) or graph.is_returned(following):
+            _find_in_block(call.operation, pairs)
+        elif graph.is_shared(call) or graph.is_shared(following):
+            continue
+        elif _fits(call.operation, following.operation):
+            pairs[id(call.operation)] = (call.operation, following.operation)
+        else:
+            _find_in_block(call.operation, pairs)
+
+
+def _find_in_block(block: Any, pairs: Pairs) -> None:
+    # What was changed in the parts of a block is written down by their places, which folding moves.
+    if type(block) not in (Residual, ResidualStack) or "changed_parts" in block.get_config():
+        return
+    for connection in _connections(block):
+        _find_in_connection(connection, pairs)
+
+
+def _connections(block: Any) -> list[Any]:
+    """Returns the connection itself, or all those of a stack of like blocks."""
+    if type(block) is Residual:
+        return [block]
+    like = not isinstance(block.pattern, GivenBlocks) and isinstance(block.topology, Single)
+    found = [connection for cell in block._blocks.cells for connection in cell.connections] if like else []
+    # What depth rules make of a block is in no configuration of it.
+    return found if block.depth_rule is None and all(type(one) is Residual for one in found) else []
+
+
+def _find_in_connection(block: Any, pairs: Pairs) -> None:
+    branch = list(block.branch)
+    for layer, norm in itertools.pairwise(branch):
+        if branch.count(layer) == branch.count(norm) == 1 and _fits(layer, norm):
+            pairs[id(layer)] = (layer, norm)
+    shortcut: Any = block.shortcut_layer
+    projects = shortcut is block.shortcut and type(shortcut) in (ProjectionShortcut, AvgPoolShortcut)
+    if projects and _fits(shortcut.projection, shortcut.projection_norm):
+        pairs[id(shortcut.projection)] = (shortcut.projection, shortcut.projection_norm)
+
+
+def _fits(layer: Any, norm: Any) -> bool:
+    if type(layer) not in (*_PLAIN, *_DEPTHWISE) or type(norm) not in _NORMS:
+        return False
+    first = getattr(layer, "data_format", None) == "channels_first"
+    rank = norm.input_spec.ndim  # which the norm has noted when it was built
+    return norm.axis % rank == (1 if first else rank - 1) and layer.activation is keras.activations.linear
+
+
+# --- The copy --------------------------------------------------------------------------------------------------------
+
+
+def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
+    made: dict[int, Any] = {}
+    passed: set[int] = set()
+    norms = {id(norm) for _, norm in pairs.values()}
+
+    def copy(operation: Any) -> Any:
+        if id(operation) not in made:
+            if is_graph(operation):
+                copied = _copied(operation, pairs, copies)
+            else:
+                copied = type(operation).from_config(_config(operation, pairs, norms))
+                if isinstance(operation, keras.Layer):
+                    copies.append((operation, copied))
+            made[id(operation)] = copied
+            if id(operation) in norms:
+                passed.add(id(copied))
+        return made[id(operation)]
+
+    if isinstance(model, keras.Sequential):
+        layers = [copy(layer) for layer in model.layers if id(layer) not in norms]
+        renewed: Any = keras.Sequential([input_like(model.inputs[0]), *layers], name=model.name)
+    else:
+
+        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+            return args[0] if id(operation) in passed else operation(*args, **kwargs)
+
+        graph = keras.Model(model.input, model.output, name=model.name)
+        inputs = keras.tree.map_structure(input_like, model.input)
+        renewed = keras.models.clone_model(graph, input_tensors=inputs, clone_function=copy, call_function=call)
+    return renewed
+
+
+def _config(operation: Any, pairs: Pairs, norms: set[int]) -> dict[str, Any]:
+    config = operation.get_config()
+    if id(operation) in pairs:
+        return {**config, "use_bias": True}
+    if type(operation) is Residual:
+        _edit(config, operation, pairs, norms)
+    elif type(operation) is ResidualStack and not isinstance(operation.pattern, GivenBlocks):
+        for written, connection in zip(config["block"], operation._blocks.cells[0].connections, strict=True):
+            if type(connection) is Residual:
+                _edit(written["config"], connection, pairs, norms)
+    return config
+
+
+def _edit(config: dict[str, Any], connection: Any, pairs: Pairs, norms: set[int]) -> None:
+    """Takes the norms out of the configuration of a connection, and gives what takes them in a bias."""
+    branch = []
+    for layer, written in zip(connection.branch, config["branch"], strict=True):
+        if id(layer) in pairs:
+            written["config"]["use_bias"] = True
+            written.pop("build_config", None)
+        if id(layer) not in norms:
+            branch.append(written)
+    config["branch"] = branch
+    if id(getattr(connection.shortcut_layer, "projection", None)) in pairs:
+        config["shortcut"]["config"] |= {"use_bias": True, "norm": None}
+        config["shortcut"].pop("build_config", None)
+
+
+# --- The weights -----------------------------------------------------------------------------------------------------
+
+
+def _bring_over(original: Any, copied: Any, pairs: Pairs, norms: set[int]) -> None:
+    if id(original) in norms:
+        return
+    before = [part for part in sublayers(original) if id(part) not in norms]
+    for source, target in zip(before, sublayers(copied), strict=True):
+        if id(source) in pairs:
+            for variable, value in zip((target.kernel, target.bias), _folded(*pairs[id(source)]), strict=True):
+                variable.assign(value)
+            continue
+        for ours, theirs in zip(_own(source), _own(target), strict=True):
+            theirs.assign(ops.copy(ours.value))
+
+
+def _own(layer: Any) -> Iterator[Any]:
+    yield from layer._trainable_variables
+    yield from layer._non_trainable_variables
+
+
+def _folded(layer: Any, norm: Any) -> tuple[np.ndarray, np.ndarray]:
+    def value(variable: Any, otherwise: float) -> np.ndarray:
+        found = otherwise if variable is None else ops.convert_to_numpy(ops.cast(variable, "float32"))
+        return np.asarray(found, np.float64)
+
+    scale = value(norm.gamma, 1.0) / np.sqrt(value(norm.moving_variance, 1.0) + norm.epsilon)
+    bias = value(layer.bias if layer.use_bias else None, 0.0)
+    kernel = value(layer.kernel, 0.0)
+    # In a scanned stack all of them have the blocks as their first axis.
+    blocks, own = scale.shape[:-1], kernel.shape[-2:] if isinstance(layer, _DEPTHWISE) else scale.shape[-1:]
+    ones = (1,) * (kernel.ndim - len(blocks) - len(own))
+    folded = kernel * scale.reshape(*blocks, *ones, *own)
+    return folded, (bias - value(norm.moving_mean, 0.0)) * scale + value(norm.beta, 0.0)

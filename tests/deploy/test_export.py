@@ -1,0 +1,282 @@
+"""A model leaves Keras as a file that answers as the model does, and says what it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras.layers import Dense
+
+import keras_residual as kr
+from deploy.nets import NETS, QUICK, close, made, rows
+from keras_residual.deploy import verify
+from keras_residual.deploy.child import ExportError
+from keras_residual.deploy.formats import FORMATS
+
+ROOT = Path(__file__).parents[2]
+FILES = {"onnx": "net.onnx", "openvino": "net.xml", "litert": "net.tflite", "saved_model": "net", "pt2": "net.pt2"}
+HERE = {"torch": ("onnx", "openvino", "pt2"), "tensorflow": ("litert", "saved_model"), "jax": ("saved_model",)}
+"""Formats that are written in the process; the others take seconds in one of their own."""
+
+
+QUICK_CELLS = {("residual", name) for name in HERE[keras.backend.backend()]}
+QUICK_CELLS |= {(net, HERE[keras.backend.backend()][0]) for net in QUICK}
+CELLS = [
+    pytest.param(net, name, marks=() if (net, name) in QUICK_CELLS else pytest.mark.slow)
+    for net in NETS
+    for name in FILES
+]
+
+
+def predicted(model, x):
+    return model.predict(x, verbose=0)
+
+
+@pytest.mark.parametrize(("net", "name"), CELLS)
+def test_a_file_answers_as_the_model_does(net, name, tmp_path):
+    model = made(net)
+    report = kr.export(model, tmp_path / FILES[name])
+    assert report.check.batch_sizes == (1, 5)
+    assert report.format == name
+    loaded = kr.load_exported(tmp_path / FILES[name])
+    x = rows(model, 7)
+    expected = predicted(model, x)
+    found = loaded.predict(x, batch_size=3)  # two whole batches and the rest
+    close(list(found.values()) if isinstance(found, dict) else found, expected)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        {FILES[name], f"{FILES[name]}.json", *({"net.bin"} if name == "openvino" else ())}
+    )
+    assert report.bytes > 4 * model.count_params()
+
+
+@pytest.mark.any_backend
+def test_one_file_of_another_backend(tmp_path):
+    """The rotated ones are more thorough; this one is run each time."""
+    model = made("two of each")
+    kr.export(model, tmp_path / "net.tflite")
+    found = kr.load_exported(tmp_path / "net.tflite").predict(rows(model, 4))
+    assert list(found) == ["Klasse_A", "tensor_2"]
+    close(list(found.values()), predicted(model, rows(model, 4)))
+
+
+@pytest.mark.any_backend
+class TestNote:
+    def test_it_lies_beside_the_file_and_in_it(self, tmp_path):
+        labels = ["Katze", "犬", "a b"]
+        model = keras.Sequential([keras.Input((4,)), Dense(3, activation="softmax")], name="tiere")
+        report = kr.export(model, tmp_path / "net.onnx", labels=labels, features=["a", "b", "c", "d"])
+        beside = json.loads((tmp_path / "net.onnx.json").read_text(encoding="utf-8"))
+        loaded = kr.load_exported(tmp_path / "net.onnx")
+        assert loaded.note == beside
+        assert loaded.labels == labels
+        assert beside["model"] == "tiere"
+        assert beside["ending"] == "softmax"
+        assert beside["features"] == ["a", "b", "c", "d"]
+        assert beside["check"]["difference"] == report.check.difference
+        assert beside["versions"]["keras"] == keras.__version__
+        assert "onnxruntime" in beside["versions"]
+        assert report.to_dict()["path"] == str(tmp_path / "net.onnx")
+        assert str(report).startswith(f"{tmp_path / 'net.onnx'}: onnx, 0.0 MB; largest difference ")
+        assert repr(loaded).startswith("<Exported onnx 'net.onnx': ")
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["openvino", "pt2"])
+    def test_every_format_holds_it(self, name, tmp_path):
+        kr.export(made("residual"), tmp_path / FILES[name], labels=["x", "y", "z"])
+        (tmp_path / f"{FILES[name]}.json").unlink()
+        assert kr.load_exported(tmp_path / FILES[name]).labels == ["x", "y", "z"]
+
+    def test_a_file_of_another_program_has_none(self, tmp_path):
+        onnx = pytest.importorskip("onnx")
+        tensor = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Neg", ["x"], ["y"])], "g", [tensor("x", 1, ["n", 2])], [tensor("y", 1, ["n", 2])]
+        )
+        made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+        onnx.save(made, tmp_path / "other.onnx")
+        loaded = kr.load_exported(tmp_path / "other.onnx")
+        assert (loaded.note, loaded.labels) == ({}, None)
+        np.testing.assert_array_equal(loaded.predict([[1, 2]]), [[-1, -2]])
+
+
+@pytest.mark.any_backend
+class TestPredict:
+    @pytest.fixture
+    def loaded(self, tmp_path):
+        kr.export(made("two of each"), tmp_path / "net.onnx")
+        return kr.load_exported(tmp_path / "net.onnx")
+
+    def test_inputs_by_name_and_in_order(self, loaded):
+        model = made("two of each")
+        words, size = rows(model, 6)
+        names = [port.name for port in loaded.inputs]
+        by_name = loaded.predict(dict(zip(names, (words, size), strict=True)))
+        in_order = loaded.predict([words, size])
+        for name, expected in zip(by_name, predicted(model, [words, size]), strict=True):
+            np.testing.assert_array_equal(by_name[name], in_order[name])
+            close(by_name[name], expected)
+
+    def test_what_is_refused(self, loaded):
+        words, size = np.zeros((2, 5), "int32"), np.zeros((2, 4), "float32")
+        names = [port.name for port in loaded.inputs]
+        for wrong, rule in [
+            ({"x": words}, f"must be a dictionary with {', '.join(names)}, but received \\['x'\\]"),
+            (words, f"must be 2 arrays, for {', '.join(names)}, but received '1'"),
+            ([words, size[:1]], r"must be as many rows of each input, but received \[2, 1\]"),
+            ([words, size[:, :3]], rf"must be for {names[1]} of shape \(None, 4\), but received \(2, 3\)"),
+        ]:
+            with pytest.raises(ValueError, match=rule):
+                loaded.predict(wrong)
+
+    def test_no_rows_give_no_rows(self, tmp_path):
+        kr.export(made("residual"), tmp_path / "net.onnx")
+        assert kr.load_exported(tmp_path / "net.onnx").predict(np.zeros((0, 6), "float32")).shape == (0, 3)
+
+    def test_a_batch_size_that_the_file_fixes(self, tmp_path):
+        model = made("residual")
+        kr.export(model, tmp_path / "net.onnx", batch_size=4)
+        loaded = kr.load_exported(tmp_path / "net.onnx")
+        assert loaded.inputs[0].shape == (4, 6)
+        close(loaded.predict(rows(model, 7)), predicted(model, rows(model, 7)))
+
+
+@pytest.mark.any_backend
+def test_pictures_in_where_the_file_standardises_them(tmp_path):
+    model = made("convolutions")
+    layer = kr.Preprocessing(size=(8, 8), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    kr.export(model, tmp_path / "net.onnx", preprocessing=layer)
+    loaded = kr.load_exported(tmp_path / "net.onnx")
+    assert [(port.shape, port.dtype) for port in loaded.inputs] == [((None, 8, 8, 3), "uint8")]
+    assert loaded.note["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
+    pictures = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), "uint8")
+    standardised = (pictures / 255 - layer.mean) / np.array(layer.std)
+    close(loaded.predict(pictures), predicted(model, standardised.astype("float32")), part=1e-3)
+
+
+class Own(keras.Model):
+    """A model whose class has a call of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = kr.Residual(Dense(4)), Dense(2)
+
+    def call(self, inputs):
+        return self.second(self.first(inputs["a"]) + inputs["b"])
+
+
+@pytest.mark.any_backend
+def test_a_model_of_a_class_of_the_users_own(tmp_path):
+    model, x = Own(), {name: np.ones((3, 4), "float32") for name in "ab"}
+    with pytest.raises(ValueError, match=r"`model` must be built, but received 'own'.* Call it on a batch first"):
+        kr.export(model, tmp_path / "net.onnx")
+    model(x)
+    with pytest.raises(ValueError, match="`samples` must be given for a model whose class has a `call` of its own"):
+        kr.export(model, tmp_path / "net.onnx")
+    kr.export(model, tmp_path / "net.onnx", samples=x)
+    loaded = kr.load_exported(tmp_path / "net.onnx")
+    assert [port.name for port in loaded.inputs] == ["a", "b"]
+    close(loaded.predict(x), predicted(model, x))
+
+
+@pytest.mark.any_backend
+class TestInt8:
+    @pytest.fixture
+    def model(self):
+        return made("convolutions")
+
+    @pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+    def test_it_agrees_on_rows_that_it_was_not_calibrated_on(self, model, name, tmp_path):
+        report = kr.export(model, tmp_path / FILES[name], int8=rows(model, 120), agreement=0.8)
+        assert 0.8 <= report.agreement <= 1
+        assert (b"DequantizeLinear" if name == "onnx" else b"FakeQuantize") in (tmp_path / FILES[name]).read_bytes()
+        loaded = kr.load_exported(tmp_path / FILES[name])
+        assert loaded.note["int8"]["agreement"] == report.agreement
+        x = rows(model, 100, seed=11)
+        assert verify.agreement(predicted(model, x), loaded.predict(x)) > 0.8
+
+    def test_too_little_agreement_leaves_nothing(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(verify, "agreement", lambda ours, theirs: 0.5)
+        with pytest.raises(
+            ExportError, match=r"The int8 onnx agrees with the model in 50.0%, under the bound of 97.0%\."
+        ):
+            kr.export(model, tmp_path / "net.onnx", int8=rows(model, 32))
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("name", "given", "rule"),
+        [
+            ("onnx", np.zeros((15, 8, 8, 3)), "`int8` must be at least 16 rows"),
+            ("onnx", np.zeros((30, 8, 8, 1)), "`int8` must be rows of shape"),
+            ("onnx", [np.zeros((30, 8, 8, 3))] * 2, "`int8` must be rows of shape"),
+            ("pt2", np.zeros((30, 8, 8, 3)), "`int8` must be None where the format is neither 'onnx' nor 'openvino'"),
+        ],
+    )
+    def test_what_is_refused(self, model, name, given, rule, tmp_path):
+        with pytest.raises(ValueError, match=rule):
+            kr.export(model, tmp_path / FILES[name], int8=given)
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("path", "how", "rule"),
+    [
+        ("net.h5", {}, "`path` must be a path that ends in .onnx .onnx., .xml"),
+        ("net.onnx", {"format": "onx"}, "unknown name for `format`: 'onx'. Did you mean 'onnx'?"),
+        ("net.onnx", {"format": "openvino"}, "`path` must be a path that ends in .xml, as format='openvino' has it"),
+        ("net.onnx", {"agreement": 2}, "`agreement` must be a share in"),
+        ("net.onnx", {"preprocessing": kr.Preprocessing(size=(8, 8))}, "`preprocessing` must be None for a model that"),
+    ],
+)
+def test_calls_that_are_refused(path, how, rule, tmp_path):
+    with pytest.raises(ValueError, match=rule):
+        kr.export(made("residual"), tmp_path / path, **how)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.any_backend
+def test_what_is_no_model(tmp_path):
+    with pytest.raises(TypeError, match=r"export: `model` must be a keras\.Model, but received 'model\.keras'"):
+        kr.export("model.keras", tmp_path / "net.onnx")
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", list(FILES))
+def test_files_that_are_none_of_the_format(name, tmp_path):
+    path = tmp_path / FILES[name]
+    path.mkdir() if name == "saved_model" else path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=f"load_exported: `path` must be a file that {name} can run, but received"):
+        kr.load_exported(path)
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        kr.load_exported(tmp_path / f"missing-{FILES[name]}")
+
+
+@pytest.mark.any_backend
+def test_agreement_is_of_classes_or_of_numbers():
+    ours = np.array([[1.0, 2.0], [3.0, 1.0], [0.0, 1.0], [5.0, 0.0]])
+    theirs = ours[:, ::-1].copy()
+    theirs[0] = ours[0]
+    assert verify.agreement(ours, theirs) == 0.25
+    numbers = np.arange(10.0)[:, None]
+    assert verify.agreement(numbers, numbers + 0.1) == pytest.approx(1 - 0.1 / numbers.std())
+    assert verify.agreement(np.ones((3, 1)), np.ones((3, 1))) == 1
+
+
+def test_every_format_is_tried_here():
+    assert set(FILES) == set(FORMATS)
+
+
+@pytest.mark.any_backend
+def test_the_table_of_the_documentation_is_that_of_the_benchmark():
+    rows = json.loads((ROOT / "benchmarks" / "results" / "export.json").read_text(encoding="utf-8"))["rows"]
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    header, _, *lines = page.partition("## Measured")[2].partition("| net")[2].partition("\n\n")[0].splitlines()
+    formats = header.strip(" |").split(" | ")
+    shown = {}
+    for line in lines:
+        net, *cells = line.strip("| ").split(" | ")
+        shown |= {(net, name): value for name, value in zip(formats, cells, strict=True)}
+    assert shown == {(row["net"], row["format"]): f"{row['difference']:.1e}" for row in rows}

@@ -1,0 +1,334 @@
+"""Exports that fail: what the user sees, and that nothing is left behind and nothing lost."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras.layers import Dense
+
+import keras_residual as kr
+from cli.command import fingerprint
+from deploy.nets import made, rows
+from keras_residual import _atomic
+from keras_residual.deploy.child import ExportError
+from memory_disk import mounted
+
+__all__ = ["mounted"]
+
+pytestmark = pytest.mark.any_backend
+
+OWN_LAYER = """
+import os, keras
+from keras import ops
+
+@keras.saving.register_keras_serializable("own")
+class Strange(keras.layers.Layer):
+    def __init__(self, what, **kwargs):
+        super().__init__(**kwargs)
+        self.what = what
+
+    def get_config(self):
+        return {**super().get_config(), "what": self.what}
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, x):
+        elsewhere = keras.backend.backend() == "tensorflow"
+        if self.what == "killed" and elsewhere:
+            os.kill(os.getpid(), 9)
+        if self.what == "slow" and elsewhere:
+            import time
+            time.sleep(60)
+        if self.what == "outside":
+            return ops.convert_to_tensor(ops.convert_to_numpy(x) * 2)
+        if self.what == "batch":
+            return x - ops.mean(x, axis=0, keepdims=True)
+        if self.what == "fixed batch":
+            return ops.reshape(x, (int(x.shape[0]) if x.shape[0] is not None else -1, 4))
+        return x * 3 if elsewhere and self.what == "other" else x
+"""
+
+
+@pytest.fixture
+def strange(tmp_path, monkeypatch):
+    """Makes a net around a layer of the user's own, of a module that another process can import."""
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "own_layers.py").write_text(OWN_LAYER)
+    monkeypatch.syspath_prepend(code)
+    monkeypatch.delitem(sys.modules, "own_layers", raising=False)
+    import own_layers  # pyright: ignore[reportMissingImports]
+
+    def make(what):
+        inputs = keras.Input((4,))
+        x = own_layers.Strange(what, name="odd")(Dense(4, name="before")(inputs))
+        return keras.Model(inputs, Dense(2, name="after")(x))
+
+    yield make
+    sys.modules.pop("own_layers")
+
+
+@pytest.fixture
+def out(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    return folder
+
+
+def left(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def failing(model, path, **how):
+    """Returns what the export says that it failed of; nothing new lies beside the path then."""
+    before = fingerprint(path.parent)
+    with pytest.raises(ExportError) as caught:
+        kr.export(model, path, **how)
+    assert fingerprint(path.parent) == before
+    assert left(path.parent) == sorted({name.partition(os.sep)[0] for name in before})
+    return str(caught.value)
+
+
+class TestOwnLayers:
+    @pytest.mark.slow
+    def test_one_whose_module_the_other_process_imports(self, strange, out):
+        model = strange("plain")
+        kr.export(model, out / "net.tflite")
+        x = rows(model, 3)
+        np.testing.assert_allclose(kr.load_exported(out / "net.tflite").predict(x), model.predict(x, verbose=0), 1e-4)
+
+    @pytest.mark.slow
+    def test_one_that_the_other_process_cannot_import(self, strange, out, monkeypatch):
+        model = strange("plain")
+        monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("code")])
+        assert failing(model, out / "net.tflite") == (
+            "Writing litert by tensorflow failed: a class or function of the model is in the module 'own_layers', "
+            "which the process that writes the file cannot import (No module named 'own_layers'). Put its folder on "
+            "PYTHONPATH, or export on this backend."
+        )
+
+    def test_one_of_the_program_itself(self, strange, out, monkeypatch):
+        model = strange("plain")
+        monkeypatch.setattr(type(model.get_layer("odd")), "__module__", "__main__")
+        assert failing(model, out / "net.tflite") == (
+            "The model has a class or function of the program that runs, which the process that writes litert cannot "
+            "import. Move it to a module of its own, or export on the tensorflow backend."
+        )
+
+
+class TestOtherProcess:
+    def test_it_is_killed(self, strange, out):
+        assert failing(strange("killed"), out / "net.tflite") == (
+            "Writing litert by tensorflow failed: its process was killed by SIGKILL, as a system does that runs out of "
+            "memory."
+        )
+
+    def test_it_takes_too_long(self, strange, out):
+        said = failing(strange("slow"), out / "net.tflite", timeout=0.5)
+        assert said == "Writing litert was not done after 0.5 s. Pass a longer `timeout=`, or a smaller model."
+
+    @pytest.mark.slow
+    def test_it_answers_otherwise(self, strange, out):
+        said = failing(strange("other"), out / "net.tflite", find_difference=True)
+        assert said.startswith("The litert file answers otherwise than the model: largest difference ")
+        assert "The first layer that differs is 'odd': largest difference " in said
+        assert said.endswith("It is not kept.")
+
+
+class TestModels:
+    def test_what_cannot_be_traced(self, strange, out):
+        said = failing(strange("outside"), out / "net.pt2")
+        assert said.startswith("Writing pt2 by torch failed: ")
+
+    def test_an_output_that_depends_on_the_batch(self, strange, out):
+        model = strange("batch")
+        kr.export(model, out / "net.onnx")
+        x = rows(model, 9)
+        found = kr.load_exported(out / "net.onnx").predict(x)
+        np.testing.assert_allclose(found, model.predict_on_batch(x), rtol=1e-4, atol=1e-5)
+
+    def test_a_batch_that_the_program_fixes(self, strange, out):
+        said = failing(strange("fixed batch"), out / "net.onnx")
+        assert said.startswith("Writing onnx by torch failed: ")
+
+
+class TestPlaces:
+    def test_what_is_there_is_not_replaced(self, out):
+        model = made("residual")
+        for name in ("net.onnx", "net.onnx.json"):
+            (out / name).write_text("mine")
+            with pytest.raises(FileExistsError) as caught:
+                kr.export(model, out / "net.onnx")
+            taken = out / name
+            assert str(caught.value) == (
+                f"export: '{taken}' exists. Choose another path, or replace it with overwrite=True (on the command "
+                "line --overwrite)."
+            )
+            assert taken.read_text() == "mine"
+            taken.unlink()
+        (out / "net.bin").write_text("mine")
+        with pytest.raises(FileExistsError, match=r"net\.bin' exists"):
+            kr.export(model, out / "net.xml")
+        assert left(out) == ["net.bin"]
+
+    def test_it_is_replaced_by_a_good_one_only(self, out):
+        model, path = made("residual"), out / "net.onnx"
+        path.write_text("mine")
+        assert "answers otherwise" in failing(model, path, overwrite=True, bound=0.0)
+        kr.export(model, path, overwrite=True)
+        assert kr.load_exported(path).format == "onnx"
+        assert left(out) == ["net.onnx", "net.onnx.json"]
+
+    @pytest.mark.parametrize("name", ["mine", "mine.onnx"])
+    def test_a_folder_of_something_else_is_not_replaced(self, name, out):
+        (out / name).mkdir()
+        (out / name / "thesis.txt").write_text("mine")
+        with pytest.raises(FileExistsError) as caught:
+            kr.export(made("residual"), out / name, overwrite=True)
+        kind = "onnx" if name.endswith("onnx") else "saved_model"
+        assert str(caught.value) == (
+            f"export: '{out / name}' is a folder that holds something else and not replaced by a {kind} model. Choose "
+            "another path."
+        )
+        assert (out / name / "thesis.txt").read_text() == "mine"
+
+    def test_no_folder(self, out):
+        with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'\. Make it first"):
+            kr.export(made("residual"), out / "nowhere" / "net.onnx")
+
+    @pytest.mark.parametrize("name", ["net.onnx", "net.pt2", "net.xml"])
+    def test_a_disk_that_is_full(self, name, mounted):
+        disk = mounted("size=1m")
+        (disk / "thesis.txt").write_bytes(os.urandom(1000 * 1024))
+        assert failing(made("convolutions"), disk / name) == (
+            f"The disk of '{disk}' is full, so the {name_of(name)} model was not written. Free space, or choose "
+            "another path."
+        )
+
+    @pytest.mark.slow
+    def test_a_disk_that_is_full_for_the_other_process(self, mounted):
+        disk = mounted("size=1m")
+        (disk / "thesis.txt").write_bytes(os.urandom(930 * 1024))
+        said = failing(made("convolutions"), disk / "net.tflite")
+        assert said.startswith(f"The disk of '{disk}' is full, so the litert model was not written.")
+
+    def test_a_place_that_is_read_only(self, mounted):
+        disk = mounted("ro,size=1m")
+        said = failing(made("residual"), disk / "net.onnx")
+        assert said.startswith(f"The onnx model cannot be written: {os.strerror(errno.EROFS)} ({disk}")
+
+    def test_what_a_killed_process_left_goes_after_a_day(self, out):
+        with _atomic.folder_beside(out / "net.onnx") as folder:
+            name = folder.name
+        stale = out / name
+        stale.mkdir()
+        (stale / "half").write_text("of a net")
+        with _atomic.folder_beside(out / "net.onnx"):
+            assert stale.exists()
+        os.utime(stale, (time.time() - 2 * 86400,) * 2)
+        with _atomic.folder_beside(out / "net.onnx"):
+            assert not stale.exists()
+
+
+def name_of(file):
+    return {"net.onnx": "onnx", "net.pt2": "pt2", "net.xml": "openvino"}[file]
+
+
+class TestPackages:
+    @pytest.mark.parametrize(
+        ("file", "missing", "extra"),
+        [
+            ("net.onnx", "onnxscript", "export"),
+            ("net.onnx", "onnxruntime", "export"),
+            ("net.xml", "openvino", "openvino"),
+            ("net.tflite", "ai_edge_litert", "litert"),
+            ("net.tflite", "tensorflow", "tensorflow"),
+            ("net", "tensorflow", "tensorflow"),
+        ],
+    )
+    def test_one_is_missing(self, file, missing, extra, out, monkeypatch):
+        monkeypatch.setitem(sys.modules, missing, None)
+        with pytest.raises(ImportError) as caught:
+            kr.export(made("residual"), out / file)
+        assert str(caught.value) == (
+            f"'{missing}' is not installed. This feature of keras-residual needs it: pip install "
+            f"'keras-residual[{extra}]'"
+        )
+        assert left(out) == []
+
+    def test_int8_of_openvino_needs_one_more(self, out, monkeypatch):
+        monkeypatch.setitem(sys.modules, "nncf", None)
+        model = made("residual")
+        with pytest.raises(ImportError, match="'nncf' is not installed"):
+            kr.export(model, out / "net.xml", int8=rows(model, 32))
+
+
+SLOW = """
+import sys
+import keras_residual as kr, keras
+sys.path.insert(0, sys.argv[1])
+import own_layers
+inputs = keras.Input((4,))
+model = keras.Model(inputs, own_layers.Strange("slow")(inputs))
+print("exporting", flush=True)
+kr.export(model, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_the_process_that_exports_is_ended(number, tmp_path, out):
+    (tmp_path / "own_layers.py").write_text(OWN_LAYER)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SLOW), tmp_path, out / "net.tflite"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        end_and_look(process, number, out)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end_and_look(process, number, out):
+    assert process.stdout.readline() == "exporting\n"
+    until(lambda: any("output.txt" in name for name in fingerprint(out)))
+    children = children_of(process.pid)
+    assert len(children) == 1
+    process.send_signal(number)
+    process.wait(timeout=60)
+    until(lambda: not any(map(alive, children)))
+    if number == signal.SIGINT:
+        assert left(out) == []
+
+
+def until(holds, seconds=60):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:  # noqa: PTH123 - no file of ours
+        return [int(child) for child in file.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
