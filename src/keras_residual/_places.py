@@ -9,7 +9,7 @@ import platformdirs
 
 
 def cache_folder() -> Path | None:
-    """Returns the folder in which the library keeps what can be made anew; None for a user without a home."""
+    """Returns the folder in which the library keeps what can be made again; None for a user without a home."""
     try:
         folder = platformdirs.user_cache_path("keras-residual", appauthor=False)
     except RuntimeError:  # no HOME, and no entry in the list of users

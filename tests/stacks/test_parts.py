@@ -254,7 +254,7 @@ def test_all_is_computed_anew_in_a_full_remat_scope(execution: str, monkeypatch:
 
 
 def in_scope(execution: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compares a stack that was made in a scope with one that was not, and whether its blocks are computed anew."""
+    """Compares a stack that was made in a scope with one that was not, and whether its blocks are recomputed."""
     arguments, anew = SCOPES[scope]
     expected = made(execution).get_layer("stack")
     with keras.RematScope(**arguments):

@@ -198,7 +198,7 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool = False, held: Sequence[Any] = ()) -> Callable[..., Any]:
-    """Returns `function`, of which only the arguments are kept for the gradient: the rest is computed anew.
+    """Returns `function`, of which only the arguments are kept for the gradient: the rest is recomputed.
 
     Args:
         function: From structures of tensors to a structure of tensors, without side effects.

@@ -29,7 +29,7 @@ class Loop(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reversible:
-    """A stack whose backward pass makes each block's input anew from its output.
+    """A stack whose backward pass recomputes each block's input from its output.
 
     Args:
         loop: How the blocks are applied.

@@ -135,7 +135,7 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
-    """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
     del held  # JAX follows them by itself
     # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
     return jax.checkpoint(function, prevent_cse=not in_loop)

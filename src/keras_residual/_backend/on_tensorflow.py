@@ -161,7 +161,7 @@ def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
-    """Returns the function that keeps its arguments for the gradient, and computes the rest anew."""
+    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
     del in_loop
 
     def apply(*arguments: Any) -> Any:

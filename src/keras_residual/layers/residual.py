@@ -144,7 +144,7 @@ class Residual(Configured):
             norm=norm,
             activation=activation,
         )
-        # Of a norm there are copies, and of two shortcuts the one that fits: Keras finds what is used by other names.
+        # Each place has its own copy of the norm, and only one shortcut is used: Keras finds these by other names.
         self._given_shortcut = Untracked(shortcut)
         self.merge = merge
         self.branch_scale = branch_scale
@@ -225,7 +225,7 @@ class Residual(Configured):
         output = self._build_parts(argument, [part], shape)
         if output != shape:
             rule = f"a layer that keeps the shape, {shape}"
-            raise bad_argument(owner_of(self), argument, rule, part.name, f"It makes {output} of it.")
+            raise bad_argument(owner_of(self), argument, rule, part.name, f"It returns {output}.")
 
     def _make_norm(self, position: str, shape: Shape, axis: int) -> keras.Layer | None:
         if position not in self._norm_positions:

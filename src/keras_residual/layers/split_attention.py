@@ -132,7 +132,7 @@ class SplitAttention2D(CompositeConv2D):
 
     @property
     def norm(self) -> str | keras.Layer | None:
-        """The norm as it was given, of which there are copies."""
+        """The norm as it was given; each place has a copy of its own."""
         return self._given_norm.value
 
     def _norm(self, name: str, channels: int) -> keras.Layer:

@@ -43,7 +43,7 @@ def build(config: Any, choices: Choices) -> keras.Model:
         choices: What the user chose beside it.
 
     Raises:
-        ValueError: For a choice that breaks its rule, or that this architecture has not.
+        ValueError: For a choice that breaks its rule, or that this architecture does not have.
     """
     if type(config) in _ON_MAPS:
         return drawn_on_host(functools.partial(_ON_MAPS[type(config)], config, choices))

@@ -49,7 +49,7 @@ def freeze(model: keras.Model, up_to: str) -> Frozen:
         What is frozen and what is trainable; `print` it.
 
     Raises:
-        ValueError: For a part that the model has not.
+        ValueError: For a part that the model does not have.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)

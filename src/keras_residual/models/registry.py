@@ -84,7 +84,7 @@ def create_model(
         execution: How the equal blocks of each stage are executed: `"unrolled"`, as layers that Keras reaches one by
             one, to be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
             By default they are unrolled, but for 48 or more in a row, as `cifar_resnet302` has them, `"auto"`.
-        remat: `False`, `"full"` or `"sqrt"`: which activations are computed anew in the backward pass, see there.
+        remat: `False`, `"full"` or `"sqrt"`: which activations are recomputed in the backward pass, see there.
 
     Returns:
         A functional `keras.Model` with output `(batch, num_classes)`, or as `include_top` and `features_only` say.

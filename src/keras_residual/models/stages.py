@@ -59,7 +59,7 @@ class Choices:
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
         output_stride: 8, 16 or 32: later strides become dilations. For networks whose stride would be 32.
         execution: How the equal blocks of each stage are executed, see `ResidualStack`; None for `SCANNED_FROM`'s rule.
-        remat: Which of their activations are computed anew in the backward pass, see there.
+        remat: Which of their activations are recomputed in the backward pass, see there.
         name: Name of the model.
         owner: What the user called, for messages.
     """

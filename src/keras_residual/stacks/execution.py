@@ -26,7 +26,7 @@ Remat = bool | str
 
 @dataclass(frozen=True, slots=True)
 class RematByScope:
-    """What a `keras.RematScope` asks of a stack: that its blocks are computed anew, from some size on.
+    """What a `keras.RematScope` asks of a stack: that its blocks are recomputed, from some size on.
 
     Args:
         above: Number of entries of the stack's input above which they are; None for never.
@@ -43,7 +43,7 @@ class RematByScope:
 def leave_remat_scope(stack: keras.Layer, layers: Sequence[keras.Layer]) -> RematByScope:
     """Takes the place of the `keras.RematScope` that a stack, or the layers of its blocks, were made in.
 
-    Keras would compute a layer's call anew with what it assigns to variables, which the blocks' programs keep out of
+    Keras would recompute a layer's call with what it assigns to variables, which the blocks' programs keep out of
     that. Activation functions, which assign nothing, are left to it.
     """
     parts = [stack, *(part for layer in layers for part in sublayers(layer))]

@@ -80,7 +80,7 @@ class ResidualStack(Configured):
             along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
             `execution_reason` why. It changes costs and never numbers: what would treat the stacked weights as one,
             such as an optimizer that is not element by element, quantisation or adapters, a scanned stack refuses.
-        remat: Which activations are computed anew in the backward pass rather than kept: `False` none (in a scan on
+        remat: Which activations are recomputed in the backward pass rather than kept: `False` none (in a scan on
             JAX what goes element by element, such as norms and activation functions, where less is kept so), `"full"`
             (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
             without a divisor near its root, such as a prime, takes a copy of the weights and their gradients on top).

@@ -33,7 +33,7 @@ def plain_net(*, inputs: int, outputs: int, depth: int, width: int, seed: int) -
 def residual_net(*, inputs: int, outputs: int, depth: int, width: int, seed: int) -> keras.Model:
     """Returns the net of the same layers and first weights with `kr.Residual` around each branch.
 
-    A block is `y = relu(x + BN(W2 relu(BN(W1 x))))`. The shortcut is the identity, so the net has not one weight more.
+    A block is `y = relu(x + BN(W2 relu(BN(W1 x))))`. The shortcut is the identity, so the net has no more weights.
     Arguments as for `plain_net`.
 
     Reference:

@@ -161,7 +161,7 @@ def best_map(places: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> NameM
 
 
 def _optional_paths(places: Iterable[Slot]) -> list[str]:
-    """Returns paths behind the last stage that a model without a head, or for features, has not."""
+    """Returns paths behind the last stage that a model without a head, or for features, does not have."""
     have = {slot.path for slot in places}
     return [path for part in _AFTER_STAGES for leaf in LEAVES if (path := f"{part}{leaf}") not in have]
 

@@ -1,4 +1,4 @@
-"""What timm has not: networks for small pictures, for volumes, series and tables."""
+"""What timm does not have: networks for small pictures, for volumes, series and tables."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from keras_residual.layers.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.graph import Graph, Merge
 from keras_residual.xray.finding.patched import instead_of
-from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
+from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.structure import CLOSED
 from keras_residual.xray.finding.symbolic import leaving_untouched
 from keras_residual.xray.finding.trace import Trace, traced
@@ -68,7 +68,7 @@ def look_inside(model: keras.Layer, x: Any, training: bool) -> Insides:
         return Insides()
     look = _Look()
     arguments = {"training": training} if model._call_has_training_arg else {}
-    with leaving_untouched(model), nothing_computed_anew(model), ExitStack() as patched:
+    with leaving_untouched(model), without_recomputation(model), ExitStack() as patched:
         for layer in layers:
             patched.enter_context(instead_of(layer, "call", lambda call, layer=layer: look.watched(layer, call)))
         with keras.StatelessScope():

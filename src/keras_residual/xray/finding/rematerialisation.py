@@ -15,10 +15,10 @@ _NAME = "_remat_mode"
 
 
 @contextmanager
-def nothing_computed_anew(model: keras.Layer) -> Iterator[None]:
-    """Within the scope, no call in a model is computed anew for the gradient, which takes memory instead of time.
+def without_recomputation(model: keras.Layer) -> Iterator[None]:
+    """Within the scope, no call in a model is recomputed for the gradient, which takes memory instead of time.
 
-    What is noted in a call that is computed anew would be noted twice, or be gone with the backend's inner function,
+    What is noted in a call that is recomputed would be noted twice, or be gone with the backend's inner function,
     and variables would be written to when the scope that keeps them is left.
 
     Args:

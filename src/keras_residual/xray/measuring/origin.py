@@ -18,7 +18,7 @@ from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.place import Place
-from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
+from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.structure import CLOSED, distinct, is_functional, leaves
 
 _CLOSED = (*CLOSED, ResidualStack)
@@ -181,7 +181,7 @@ def _watching(model: Any, watched: Callable[[Any, Callable[..., Any]], Callable[
     operations: list[Any] = list(_open_layers(model))
     operations += [op for layer in operations if is_functional(layer) for op in layer.operations]
     with ExitStack() as patched:
-        patched.enter_context(nothing_computed_anew(model))
+        patched.enter_context(without_recomputation(model))
         for operation in distinct(operations):
             patched.enter_context(instead_of(operation, "call", partial(watched, operation)))
         yield

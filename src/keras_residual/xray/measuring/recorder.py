@@ -19,7 +19,7 @@ from keras_residual.xray.finding.graph import Merge
 from keras_residual.xray.finding.growing_rows import probing_rows
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.place import Place
-from keras_residual.xray.finding.rematerialisation import nothing_computed_anew
+from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.replay import Run, replay
 from keras_residual.xray.finding.structure import (
     BOUNDED,
@@ -88,7 +88,7 @@ class Recorder:
     def watching(self) -> Iterator[None]:
         """Within the scope, each call of a target or of an activation in one is seen; afterwards all is as before."""
         with ExitStack() as patched:
-            patched.enter_context(nothing_computed_anew(self.model))
+            patched.enter_context(without_recomputation(self.model))
             for operation in self._watched_activations():
                 patched.enter_context(self._instead_of_call(operation, self._activation(operation)))
             for target in self.targets:
@@ -279,7 +279,7 @@ class Recorder:
     def _probe_written(self, stack: Any, inputs: Any, entry: int) -> Any:
         """Returns a probe for what each block writes, in a stack whose rows grow with depth; None for other stacks.
 
-        Nor is there one where activations are computed anew: the gradient of what is no argument of the block may get
+        Nor is there one where activations are recomputed: the gradient of what is no argument of the block may get
         lost on the way. The gradient is then that behind the last block alone.
         """
         if stack.topology.fixed_shape or stack.remat:

@@ -10,7 +10,7 @@ from keras import ops
 def dead_units(activation: Any, channel_axis: int = -1) -> Any:
     """Returns the number of units whose activation is at most 0 for each sample and place.
 
-    Range: 0 to the number of channels. Healthy: below 5 % of the units of a ReLU layer; above 20 % the rate of learning
+    Range: 0 to the number of channels. Healthy: below 5 % of the units of a ReLU layer; above 20 % the learning rate
     is too large, the biases too negative or the inputs all alike. A batch of 32 or more tells dead from rare.
 
     Args:

@@ -16,7 +16,7 @@ STEPS = 12
 def sharpness(loss_of: Callable[[list[Any]], Any], weights: Sequence[Any], *, steps: int = STEPS, seed: int = 0) -> Any:
     """Returns an estimate of the eigenvalue of the loss's Hessian that is largest in size, by power iteration.
 
-    Range: any number. Gradient descent with a rate of learning `r` is stable below `2 / r`. `H v` is a central
+    Range: any number. Gradient descent with a learning rate `r` is stable below `2 / r`. `H v` is a central
     difference of gradients, good to about three digits. Cost: two passes forward and back for each of the `steps`.
 
     Args:

@@ -18,7 +18,7 @@ def update_ratio(
 
     Args:
         optimizer: Name of the optimizer's class.
-        learning_rate: Its rate of learning now.
+        learning_rate: Its learning rate now.
         gradient_norm: `||g||` of the block's weights.
         weight_norm: `||W||`.
         size: Number of the weights.

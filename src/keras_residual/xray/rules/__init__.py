@@ -63,7 +63,7 @@ def advise(blocks: Sequence[Block], model: Block) -> list[Advice]:
             continue
         here = rule(blocks, model)
         if len(here) > MOST_BLOCKS:
-            finding = f"{here[0].finding}; and so it is in {len(here) - 1} more blocks"
+            finding = f"{here[0].finding}; the same holds for {len(here) - 1} more blocks"
             here = [dataclasses.replace(here[0], finding=finding)]
         found += here
         if here and rule.final:

@@ -212,5 +212,5 @@ def duplicate(blocks: Sequence[Block], model: Block, threshold: float) -> Iterat
             yield (
                 block["name"],
                 f"its weights are those of {block['duplicate_of']}",
-                "build the block anew, or use `kr.ResidualStack`, which makes a new copy of its block for each depth",
+                "build the block again, or use `kr.ResidualStack`, which makes a new copy of its block for each depth",
             )
