@@ -34,6 +34,7 @@ def test_it_replaces(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["history.csv"]
 
 
+@pytest.mark.slow
 def test_a_kill_in_mid_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.keras"
     path.write_bytes(b"old")
@@ -196,6 +197,7 @@ def test_a_file_that_may_not_be_written_to_is_left_alone(tmp_path, monkeypatch):
     assert (path.read_text(), names(tmp_path)) == ("old", ["history.csv"])
 
 
+@pytest.mark.slow
 def test_leftovers_of_killed_processes_go_after_a_day(tmp_path):
     path = tmp_path / "model.keras"
     subprocess.run([sys.executable, "-c", KILLED_IN_MID_WRITE, str(path)], timeout=60)

@@ -93,6 +93,7 @@ tell(folder=folder)
         assert folder.stat().st_mode & 0o077 == 0  # who writes here decides what we run
 
 
+@pytest.mark.slow
 @on_jax
 def test_it_is_enabled_in_microseconds_and_disabled_until_it_is_asked_for(tmp_path: Path) -> None:
     told = run(
@@ -150,6 +151,7 @@ tell(given=" ".join(map(str, given)))
     assert not list(tmp_path.rglob("xla"))
 
 
+@pytest.mark.slow
 @on_jax
 def test_the_switch_names_a_folder_and_an_argument_another(tmp_path: Path) -> None:
     told = run(
@@ -174,6 +176,7 @@ tell(named=named, own=own, users=users, again=again, used=jax.config.jax_compila
     assert len(programs(tmp_path / "named")) == len(programs(tmp_path / "own")) == 1
 
 
+@pytest.mark.slow
 @on_jax
 def test_the_users_own_folder_and_threshold_are_kept(tmp_path: Path) -> None:
     told = run(

@@ -144,6 +144,7 @@ def test_a_stream_that_is_closed_or_full_is_one_line_and_a_status(line, status, 
     assert bash(line, tmp_path) == (status, lines)
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_training_in_order(tmp_path):
     line = "keras-residual train wine --epochs 300 --out run --set xray=false | head -1"
     status, (said_last,) = bash(line, tmp_path)

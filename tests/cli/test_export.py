@@ -85,6 +85,7 @@ def test_a_model_of_any_kind_is_exported(tmp_path, capfd):
     assert "the model must take pictures" in said(capfd)
 
 
+@pytest.mark.slow
 def test_int8_is_calibrated_on_the_data_of_the_run(trained, tmp_path, capfd):
     found = as_json(capfd, "export", trained / "run", tmp_path / "net.onnx", "--int8", "--agreement", "0.5")
     assert 0.5 <= found["agreement"] <= 1
@@ -132,6 +133,7 @@ def test_an_export_that_fails_is_one_line_and_status_1(trained, tmp_path, capfd,
 
 
 class TestBenchmark:
+    @pytest.mark.slow
     def test_a_row_a_format(self, trained, tmp_path, capfd):
         files = ["--out", str(tmp_path / "b.json"), "--picture", str(tmp_path / "b.png")]
         quick = ["--formats", "onnx", "--seconds", "0", "--batch-sizes", "1,3"]

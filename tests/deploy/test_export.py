@@ -52,6 +52,7 @@ def test_a_file_answers_as_the_model_does(net, name, tmp_path):
     assert report.bytes > 4 * model.count_params()
 
 
+@pytest.mark.slow
 @pytest.mark.any_backend
 def test_one_file_of_another_backend(tmp_path):
     """The rotated ones are more thorough; this one is run each time."""

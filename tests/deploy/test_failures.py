@@ -127,6 +127,7 @@ class TestOwnLayers:
 
 
 class TestOtherProcess:
+    @pytest.mark.slow
     def test_it_is_killed(self, strange, out):
         assert failing(strange("killed"), out / "net.tflite") == (
             "Writing litert by tensorflow failed: its process was killed by SIGKILL, as a system does that runs out of "

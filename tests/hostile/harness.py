@@ -131,7 +131,7 @@ def assert_harmless(outcomes: Sequence[Outcome]) -> collections.Counter[str]:
     return collections.Counter(outcome.verdict for outcome in outcomes)
 
 
-def share(cases: Sequence[Case], config: pytest.Config, *, one_in: int = 4) -> list[Case]:
+def share(cases: Sequence[Case], config: pytest.Config, *, one_in: int = 8) -> list[Case]:
     """Returns every case where the tests are asked for by `-m hostile`, else a fixed share of them."""
     return list(cases) if "hostile" in config.option.markexpr else list(cases)[::one_in]
 

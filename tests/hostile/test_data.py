@@ -13,5 +13,5 @@ def test_hostile_data(request):
     assert sum(map(len, cases.values())) >= 500
     outcomes = []
     for reader, of_reader in cases.items():
-        outcomes += attack(reader, share(of_reader, request.config, one_in=6), seconds=120)
+        outcomes += attack(reader, share(of_reader, request.config, one_in=12), seconds=120)
     print(assert_harmless(outcomes))

@@ -85,6 +85,7 @@ def test_depth_raises_the_training_loss_of_plain_nets_and_not_of_residual_ones(t
     assert ratio["plain"] > 10 * ratio["residual"]  # batch norm makes it grow on its way to the input
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "score"), [("wine", "test_accuracy"), ("diabetes", "test_rmse")])
 def test_it_runs_on_tables_and_writes_what_it_returns(data, score, tmp_path):
     out, seen = tmp_path / "run", []

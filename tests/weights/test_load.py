@@ -261,6 +261,7 @@ def test_a_map_names_nothing_but_weights(names: str) -> None:
     assert name_map(names)("stage1_block1/conv1/elsewhere") is None
 
 
+@pytest.mark.slow
 def test_the_real_checkpoint_answers_8103_of_10000_pictures() -> None:
     checkpoint, test = SHARED / "weights/resnet20-12fca82f.th", SHARED / "data/cifar10-jpeg/test.parquet"
     if not (checkpoint.exists() and test.exists()):
