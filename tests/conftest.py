@@ -34,8 +34,11 @@ settings.load_profile("ci")
 RUN, _, COMMIT = os.environ.get("KERAS_RESIDUAL_TESTS", "quick").partition(":")
 REST = 12  # one test of so many
 
-# In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time.
+# In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time. Each of these runs
+# the tests of what depends on it most, and they share the others.
 CASES = 3 if keras.backend.backend() == FIRST_BACKEND else 1
+SHARING = ("jax", "tensorflow")
+IN_ALL = ("backend", "properties", "stacks")
 
 
 def pytest_report_header() -> str:
@@ -68,10 +71,16 @@ def _quick(items: list[pytest.Item]) -> set[pytest.Item]:
         every = found[0].get_closest_marker("every")
         if every and (not every.args or keras.backend.backend() in every.args):
             chosen.update(found)
-        else:
+        elif keras.backend.backend() not in SHARING or _is_for_this(found[0]):
             quick = [item for item in found if not item.get_closest_marker("slow")]
             chosen.update(sorted(quick, key=lambda item: _draw(item.nodeid))[:CASES])
     return chosen
+
+
+def _is_for_this(item: pytest.Item) -> bool:
+    name = item.nodeid.partition("[")[0]
+    folder = item.path.relative_to(TESTS).parts[0]
+    return folder in IN_ALL or SHARING[_draw(name) % 2] == keras.backend.backend()
 
 
 def _in_share(item: pytest.Item) -> bool:

@@ -213,6 +213,13 @@ def test_a_branch_built_for_another_shape(layer: Any) -> None:
         residual(built).build((None, 8))
 
 
+def test_a_branch_of_several_inputs() -> None:
+    inputs = [keras.Input((8,)), keras.Input((8,))]
+    model = keras.Model(inputs, layers.Add()(inputs), name="two")
+    with pytest.raises(ValueError, match=r"has a layer, 'two' \(Functional\), that takes 2 inputs, where it gets one"):
+        Residual(model)(keras.Input((8,)))
+
+
 def test_a_branch_built_for_this_shape_keeps_its_weights() -> None:
     built = layers.Dense(8)
     built.build((None, 8))
@@ -273,7 +280,7 @@ def test_a_part_that_changes_the_shape(argument: str) -> None:
     part = layers.Dense(3, name="part")
     message = (
         f"Residual 'block': `{argument}` must be a layer that keeps the shape, (None, 4), but received 'part' (str). "
-        "It makes (None, 3) of it."
+        "It returns (None, 3)."
     )
     if argument == "norm":
         message = message.replace("'part'", "'pre_norm'")

@@ -106,8 +106,8 @@ def _symbols(name: str, shapes: Any, dtype: str) -> Any:
     return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, dtype=kind), shapes)
 
 
-class MissingArgumentError(ValueError):
-    """A layer's call needs an argument that it is not given. Not described again by the layers around that one."""
+class ChainError(ValueError):
+    """A layer in a row cannot be called. What says so names that layer, so that those around it pass it on."""
 
 
 def check_arguments(layer: keras.Layer, arguments: Iterable[str]) -> None:
@@ -123,7 +123,7 @@ def _check_given(what: str, layer: keras.Layer, inputs: list[Any], keywords: dic
     for name, kind in list(layer._call_signature.parameters.items())[len(inputs) :]:
         by_name = kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)
         if by_name and kind.default is kind.empty and name not in keywords:
-            raise MissingArgumentError(
+            raise ChainError(
                 f"{what} needs the call argument {name!r}. Pass it by name where the connection or the stack is "
                 f"called: layer(inputs, {name}=…)."
             )
@@ -140,15 +140,18 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
         if was_built:
             # A layer with weights for another shape may only notice it in its `call`.
             keras.Operation.compute_output_spec(layer, *inputs, **keywords)
-    except MissingArgumentError:
+    except ChainError:
         raise
     except Exception as error:
+        count = len(keras.tree.flatten(getattr(layer, "inputs", None) or [tensor]))
+        if was_built and count > 1:
+            raise ChainError(f"{what} takes {count} inputs, where it gets one tensor.") from error
         if was_built:
-            raise ValueError(
+            raise ChainError(
                 f"{what} was already built for another input{f' {built_for}' if built_for else ''} and cannot take "
                 f"one of shape {tuple(tensor.shape)}. Pass a new layer."
             ) from error
-        raise ValueError(
+        raise ChainError(
             f"{what} cannot be called on one tensor of shape {tuple(tensor.shape)}, or does not return one tensor: "
             f"{error}"
         ) from error
