@@ -34,8 +34,8 @@ settings.load_profile("ci")
 RUN, _, COMMIT = os.environ.get("KERAS_RESIDUAL_TESTS", "quick").partition(":")
 REST = 12  # one test of so many
 
-# In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time. Each of these runs
-# the tests of what depends on it most, and they share the others.
+# In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time. Each of those
+# runs the tests of what depends on it most, and they share the others.
 CASES = 3 if keras.backend.backend() == FIRST_BACKEND else 1
 SHARING = ("jax", "tensorflow")
 IN_ALL = ("backend", "properties", "stacks")
