@@ -193,11 +193,6 @@ class ResidualStack(Configured):
                 rule = "layers that keep nothing of a sample from one call to the next"
                 way_out = "Put connections with it one after another in a keras.Sequential instead."
                 raise bad_argument(owner, "block", rule, f"{remembering.name!r} with stateful=True", way_out)
-            remembering = next((part for layer in layers for part in stateful(layer)), None)
-            if remembering is not None:
-                rule = "layers that keep nothing of a sample from one call to the next"
-                way_out = "Put connections with it one after another in a keras.Sequential instead."
-                raise bad_argument(owner, "block", rule, f"{remembering.name!r} with stateful=True", way_out)
             if self.depth_rule is not None:
                 check_connections(owner, layers, "depth_rule", getattr(self.depth_rule, "name", self.depth_rule))
             if any(self._rates):
