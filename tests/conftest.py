@@ -32,7 +32,7 @@ settings.load_profile("ci")
 # What is run: "quick", which a person waits for; "all"; or "rest:COMMIT", a share of what "quick" leaves out. Which
 # tests these are follows from their names and that of the commit alone: it is the same every day.
 RUN, _, COMMIT = os.environ.get("KERAS_RESIDUAL_TESTS", "quick").partition(":")
-REST = 12  # one test of so many
+REST = 24  # one test of so many
 
 # In a quick run, cases of each test: PyTorch compiles nothing, and needs a fifth of the others' time. Each of those
 # runs the tests of what depends on it most, and they share the others.
