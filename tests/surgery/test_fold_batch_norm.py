@@ -75,7 +75,8 @@ def test_stacks(execution, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "left"), [("cifar_resnet20", 0), ("resnet18", 0), ("seresnext26d_32x4d", 0), ("cifar_preact_resnet110", 55)]
+    ("name", "left"),
+    [("cifar_resnet20", 0), ("resnet18", 0), ("seresnext26d_32x4d", 0), ("cifar_preact_resnet110", 55)],
 )
 def test_the_zoo(name, left, tmp_path):
     size = 16 if name.startswith("cifar") else 32
