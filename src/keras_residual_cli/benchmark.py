@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.failure import CallError, check_free, reading_the_call
 from keras_residual_cli.output import Words, output, print_json, print_table
 
 
@@ -42,7 +42,7 @@ def benchmark(
             sizes = _sizes(batch_sizes)
             for path in (out, picture):
                 if path is not None:
-                    _check_free(path)
+                    check_free(path)
             start_keras()
             from keras_residual import _atomic
             from keras_residual._optional import require
@@ -80,13 +80,6 @@ def _sizes(text: str) -> list[int]:
     if not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
         raise CallError(f"--batch-sizes must be numbers such as 1,32 up to 4096, but received {text!r}.")
     return [int(part) for part in parts]
-
-
-def _check_free(path: Path) -> None:
-    if path.exists():
-        raise CallError(f"{path} is there already and is not overwritten. Choose another.")
-    if not path.parent.is_dir():
-        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")
 
 
 def _show(rows: list[Any], sizes: list[int], console: Words) -> None:

@@ -9,6 +9,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from keras_residual_cli.output import printable
@@ -23,6 +24,19 @@ class CallError(Exception):
 
 class StoppedFromOutside(Exception):  # noqa: N818 - no error
     """Ctrl-C or a signal; the text says which, and what was kept."""
+
+
+def check_free(path: Path, choose: str = "Choose another.") -> None:
+    """Raises where a file cannot be written because it is there already, or its folder is not.
+
+    Args:
+        path: The file.
+        choose: How the message says to name another.
+    """
+    if path.exists():
+        raise CallError(f"{path} is there already and is not overwritten. {choose}")
+    if not path.parent.is_dir():
+        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.failure import check_free, reading_the_call
 from keras_residual_cli.output import Words, output, print_json, print_table, printable
 
 # Signs with which spreadsheets have a formula begin, some after what they pass over.
@@ -30,7 +30,7 @@ def predict(
 ) -> None:
     """Answer for new pictures or table rows."""
     if csv_file is not None:
-        _check_free(csv_file)
+        check_free(csv_file, "Choose another: --csv FILE")
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
@@ -51,13 +51,6 @@ def predict(
             _show(rows, titles, console)
         if as_json:
             print_json({"predictions": rows})
-
-
-def _check_free(path: Path) -> None:
-    if path.exists():
-        raise CallError(f"{path} is there already and is not overwritten. Choose another: --csv FILE")
-    if not path.parent.is_dir():
-        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")
 
 
 def _row(answer: Any) -> dict[str, Any]:

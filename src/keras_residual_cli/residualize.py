@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.failure import CallError, check_free, reading_the_call
 from keras_residual_cli.output import output, print_json
 
 
@@ -51,7 +51,4 @@ def _check(source: Path, target: Path) -> None:
         raise CallError(f"There is no model {str(source)!r}.")
     if target.suffix != ".keras":
         raise CallError(f"{target} must end in .keras, the format of Keras.")
-    if target.exists():
-        raise CallError(f"{target} is there already and is not overwritten. Choose another name.")
-    if not target.parent.is_dir():
-        raise CallError(f"There is no folder {target.parent} to write {target.name} to.")
+    check_free(target, "Choose another name.")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
+from keras_residual_cli.failure import CallError, check_free, reading_the_call
 from keras_residual_cli.output import output, print_json
 
 
@@ -33,7 +33,7 @@ def xray(
     with output(as_json) as console:
         with reading_the_call():
             if html is not None:
-                _check_free(html)
+                check_free(html, "Choose another: --html FILE")
             start_keras()
             from keras_residual._optional import require
             from keras_residual.surgery.suggest import suggest_groups
@@ -66,10 +66,3 @@ def xray(
         if as_json:
             found = finite(report.to_dict())
             print_json(found if plan is None else {**found, "suggested": plan.to_dict()})
-
-
-def _check_free(path: Path) -> None:
-    if path.exists():
-        raise CallError(f"{path} is there already and is not overwritten. Choose another: --html FILE")
-    if not path.parent.is_dir():
-        raise CallError(f"There is no folder {path.parent} to write {path.name} to.")

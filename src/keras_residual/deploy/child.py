@@ -37,6 +37,16 @@ class ExportError(RuntimeError):
     explained = True
 
 
+def environment_of(backend: str) -> dict[str, str]:
+    """Returns the environment of a process that runs Keras on a backend and imports what this one can."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
 def write_in_child(
     model: keras.Model,
     signature: Signature,
@@ -83,13 +93,7 @@ def write_in_child(
         "image_data_format": keras.config.image_data_format(),
     }
     (folder / _JOB).write_text(json.dumps(job), encoding="utf-8")
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": backend,
-        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
-        "CUDA_VISIBLE_DEVICES": "",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
+    environment = environment_of(backend) | {"CUDA_VISIBLE_DEVICES": ""}
     with (folder / _OUTPUT).open("w", encoding="utf-8") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(folder)],

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from shutil import disk_usage
 from typing import Any
 
 import keras
@@ -20,6 +19,7 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual._atomic import folder_beside, is_disk_full
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
+from keras_residual._version import __version__
 from keras_residual.deploy import place, verify
 from keras_residual.deploy.child import ExportError, write_in_child
 from keras_residual.deploy.formats import format_of
@@ -207,7 +207,7 @@ def _explained(made: Format, target: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_disk_full(error) or disk_usage(target.parent).free < _NO_ROOM:
+        if is_disk_full(error) or shutil.disk_usage(target.parent).free < _NO_ROOM:
             raise ExportError(
                 f"The disk of {shown(str(target.parent))} is full, so the {made.name} model was not written. "
                 "Free space, or choose another path."
@@ -289,11 +289,8 @@ def _described(preprocessing: Any) -> dict[str, Any] | None:
 
 
 def _versions(made: Format) -> dict[str, str]:
-    packages = ["keras-residual", "keras", *made.writes_with, *made.runs_with, *_backend.EXPORTERS[made.writer][1]]
-    found = {}
-    for package in dict.fromkeys(packages):
-        try:
-            found[package] = metadata.version(package.replace("_", "-"))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    modules = ["keras", *made.writes_with, *made.runs_with, *_backend.EXPORTERS[made.writer][1]]
+    # A module comes in packages of several names, such as `tensorflow-cpu`.
+    packages = metadata.packages_distributions()
+    found = {module: metadata.version(packages[module][0]) for module in dict.fromkeys(modules) if module in packages}
+    return {"keras-residual": __version__, **found}

@@ -44,14 +44,12 @@ class Exported:
     @property
     def input_shape(self) -> Any:
         """The shape of the input, as a Keras model has it; a list where there are several."""
-        shapes = [port.shape for port in self.inputs]
-        return shapes[0] if len(shapes) == 1 else shapes
+        return _shape_of(self.inputs)
 
     @property
     def output_shape(self) -> Any:
         """The shape of the output, as a Keras model has it; a list where there are several."""
-        shapes = [port.shape for port in self.outputs]
-        return shapes[0] if len(shapes) == 1 else shapes
+        return _shape_of(self.outputs)
 
     def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
         """Returns the ports as the model has them, and where in the file each of them is."""
@@ -61,7 +59,8 @@ class Exported:
             return found, list(range(len(found)))
         places = {port.name: place for place, port in enumerate(found)}
         # Some formats sort them; one without names of its own has them in the order of the model.
-        return noted, [places.get(port.name, place) for place, port in enumerate(noted)]
+        named = {port.name for port in noted} == set(places)
+        return noted, [places[port.name] if named else place for place, port in enumerate(noted)]
 
     def predict(self, x: Any, batch_size: int = 32) -> Any:
         """Returns the outputs for any number of rows.
@@ -78,14 +77,13 @@ class Exported:
         """
         arrays = self._arrays(x)
         size, rows = self.inputs[0].shape[0] or batch_size, len(arrays[0])
-        found = []
+        order, found = np.argsort(self._given), []  # the file's inputs, by their places in the model
         for start in range(0, max(rows, 1), size):
             part = [array[start : start + size] for array in arrays]
             missing = size - len(part[0]) if self.inputs[0].shape[0] else 0
             if missing:
                 part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
-            given = [part[self._given.index(place)] for place in range(len(part))]
-            outputs = self._program.run(given)
+            outputs = self._program.run([part[index] for index in order])
             outputs = [outputs[place] for place in self._made]
             found.append([output[: size - missing] if missing else output for output in outputs])
         joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
@@ -105,10 +103,7 @@ class Exported:
             raise bad_argument(_OWNER, "x", f"{len(names)} arrays, for {', '.join(names)}", f"{len(given)}")
         arrays = [np.ascontiguousarray(array, port.dtype) for array, port in zip(given, self.inputs, strict=True)]
         for array, port in zip(arrays, self.inputs, strict=True):
-            fits = array.ndim == len(port.shape) and all(
-                size in (None, found) for size, found in zip(port.shape[1:], array.shape[1:], strict=False)
-            )
-            if not fits:
+            if not port.takes(array.shape):
                 raise bad_argument(_OWNER, "x", f"for {port.name} of shape {port.shape}", array.shape, "It is shown.")
             if len(array) != len(arrays[0]):
                 raise bad_argument(_OWNER, "x", "as many rows of each input", [len(a) for a in arrays])
@@ -116,6 +111,10 @@ class Exported:
 
     def __repr__(self) -> str:
         return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def _shape_of(ports: Sequence[Port]) -> Any:
+    return ports[0].shape if len(ports) == 1 else [port.shape for port in ports]
 
 
 def is_exported(path: Path) -> bool:

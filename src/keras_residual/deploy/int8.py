@@ -28,13 +28,8 @@ def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
     arrays = [np.asarray(array) for array in keras.tree.flatten(given)]
     shapes = [array.shape for array in arrays]
     expected = [port.shape[1:] for port in signature.inputs]
-    fits = [len(shape) == len(known) + 1 for shape, known in zip(shapes, expected, strict=False)]
-    fits += [
-        size in (None, found)
-        for shape, known in zip(shapes, expected, strict=False)
-        for size, found in zip(known, shape[1:], strict=False)
-    ]
-    if len(shapes) != len(expected) or not all(fits):
+    ports = zip(signature.inputs, shapes, strict=False)
+    if len(shapes) != len(expected) or not all(port.takes(shape) for port, shape in ports):
         raise bad_argument(OWNER, "int8", f"rows of shape {expected}, as the model takes them", shapes)
     count = len(arrays[0])
     if count < LEAST_ROWS or any(len(array) != count for array in arrays):

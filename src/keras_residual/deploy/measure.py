@@ -6,7 +6,6 @@ python -m keras_residual.deploy.measure JOB.json
 from __future__ import annotations
 
 import json
-import os
 import re
 import statistics
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual.deploy.child import environment_of
 from keras_residual.deploy.formats import FORMATS
 
 try:
@@ -100,24 +100,14 @@ def measure(
         capture_output=True,
         text=True,
         check=False,
-        env=_environment(threads),
+        env=environment_of(keras.backend.backend())
+        | {"OMP_NUM_THREADS": str(threads), "TF_NUM_INTRAOP_THREADS": str(threads)},
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise RuntimeError(lines[-1] if lines else f"the process ended with status {done.returncode}")
     found = json.loads(done.stdout.splitlines()[-1])
     return Cost(**{**found, "speeds": tuple(Speed(**speed) for speed in found["speeds"])})
-
-
-def _environment(threads: int) -> dict[str, str]:
-    return {
-        **os.environ,
-        "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path),
-        "OMP_NUM_THREADS": str(threads),
-        "TF_NUM_INTRAOP_THREADS": str(threads),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
 
 
 def _main(job: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,11 @@ class Port:
     shape: tuple[int | None, ...]
     dtype: str
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Returns whether rows of a shape, however many, are those of this port."""
+        pairs = zip(self.shape[1:], shape[1:], strict=False)
+        return len(shape) == len(self.shape) and all(size in (None, found) for size, found in pairs)
+
 
 @dataclass(frozen=True)
 class Signature:

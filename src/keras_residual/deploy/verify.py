@@ -51,7 +51,7 @@ class Check:
 
 
 def answers(model: keras.Model, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Returns the outputs of a model for one array of each input, as float64 where they are floats."""
+    """Returns the outputs of a model for one array of each input, as float64."""
     packed = keras.tree.pack_sequence_as(signature.structure, list(arrays))
     return [_wide(output) for output in keras.tree.flatten(model.predict_on_batch(packed))]
 
@@ -135,5 +135,4 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def _wide(output: Any) -> np.ndarray:
-    array = np.asarray(keras.ops.convert_to_numpy(output))
-    return array.astype("float64")
+    return np.asarray(keras.ops.convert_to_numpy(output)).astype("float64")

@@ -135,7 +135,7 @@ def _check(optimizer: Any, variable: StackedVariable) -> None:
 def _is_elementwise(optimizer: Any) -> bool:
     kind = type(optimizer)
     # On PyTorch, Keras makes a subclass of its own of each; one of a user may do anything.
-    known = kind in _ELEMENTWISE or (kind.__module__.startswith("keras.src.") and issubclass(kind, _ELEMENTWISE))
+    known = kind in _ELEMENTWISE or (kind.__module__.startswith("keras.") and issubclass(kind, _ELEMENTWISE))
     return known or getattr(optimizer, "elementwise", False) is True
 
 

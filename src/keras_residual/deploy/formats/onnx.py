@@ -44,7 +44,8 @@ class Onnx(Format):
         runtime.InferenceSession(str(raw), settings, providers=["CPUExecutionProvider"])
         for left in path.parent.glob(f"{raw.name}*"):
             left.unlink()
-        _name_axes(path, options.batch_size)
+        if options.batch_size is None:
+            _name_batch(path)
 
     def load(self, path: Path, threads: int | None = None) -> Program:
         """Returns a session of ONNX Runtime."""
@@ -100,16 +101,15 @@ def _port(node: Any) -> Port:
     return Port(node.name, shape, dtype)
 
 
-def _name_axes(path: Path, batch_size: int | None) -> None:
+def _name_batch(path: Path) -> None:
     """Gives the axis of the batch its name, where the writer has numbered what is not known."""
     onnx = require("onnx", extra="export")
     made = onnx.load(path, load_external_data=False)
-    if batch_size is None:
-        first = made.graph.input[0].type.tensor_type.shape.dim[0].dim_param
-        for value in (*made.graph.input, *made.graph.output, *made.graph.value_info):
-            for axis in value.type.tensor_type.shape.dim:
-                if axis.dim_param == first:
-                    axis.dim_param = "batch"
+    first = made.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    for value in (*made.graph.input, *made.graph.output, *made.graph.value_info):
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param == first:
+                axis.dim_param = "batch"
     onnx.save(made, path)
 
 
