@@ -1,5 +1,7 @@
 """Blocks that are cut out leave the answers of the model with their branches switched off."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -68,9 +70,10 @@ def check(model, expected, names, tmp_path):
     """Returns the model without blocks, once its answers, also from a file, are the ones expected."""
     before = values(model)
     smaller, report = kr.drop_blocks(model, blocks=names, verbose=False)
-    close(answers(smaller), expected)
+    found = answers(smaller)
+    close(found, expected)
     smaller.save(tmp_path / "smaller.keras")
-    np.testing.assert_array_equal(answers(keras.saving.load_model(tmp_path / "smaller.keras")), answers(smaller))
+    np.testing.assert_array_equal(answers(keras.saving.load_model(tmp_path / "smaller.keras")), found)
     for variable, value in zip(values(model), before, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert report.blocks == names
@@ -104,7 +107,6 @@ def test_connections(names, tmp_path):
     ]
 
 
-@pytest.mark.every
 @pytest.mark.parametrize("execution", ["scan", "unrolled"])
 def test_blocks_of_a_stack(execution, tmp_path):
     model = stacked(execution, drop_path_rate=0.4)
@@ -181,6 +183,7 @@ def rectified(first, *, activation="relu"):
     return randomised(keras.Model(inputs, Dense(3, name="head")(GlobalAveragePooling2D()(x))))
 
 
+@pytest.mark.any_backend
 class TestActivationsBehindTheSum:
     @pytest.mark.parametrize(
         ("first", "left"),
@@ -196,18 +199,19 @@ class TestActivationsBehindTheSum:
         smaller = check(model, off(model, "block1", "block2"), ["block1", "block2"], tmp_path)
         assert len([layer for layer in smaller.layers if layer.name.startswith("block")]) == left
 
-    @pytest.mark.any_backend
     def test_one_with_weights_keeps_them(self, tmp_path):
         model = rectified([Conv2D(4, 1)], activation="prelu")
         check(model, off(model, "block1", "block2"), ["block2", "block1"], tmp_path)
 
 
 @pytest.mark.slow
-def test_a_net_of_the_zoo(tmp_path):
+def test_a_net_of_the_zoo():
     model = randomised(kr.create_model("cifar_resnet20", input_shape=(16, 16, 3), num_classes=5))
-    names = ["stage1_block2", "stage1_block1", "stage3_block3"]
-    smaller = check(model, off(model, *names), names, tmp_path)
-    assert len(smaller.layers) == len(model.layers) - 3  # a ReLU of each block would have had nothing to do
+    smaller, report = kr.drop_blocks(model, *batch(model), LOGITS, blocks=7, verbose=False)
+    assert list(report.needed) == ["stage2_block1", "stage3_block1"]
+    assert len(smaller.layers) < len(model.layers)
+    assert report.steps[-1].loss == pytest.approx(float(LOGITS(batch(model)[1], answers(smaller))), rel=1e-5)
+    assert report.steps[-1].weights == smaller.count_params()
 
 
 @pytest.mark.any_backend
@@ -228,10 +232,13 @@ def test_a_model_that_is_nothing_else(tmp_path):
 
 
 class TestRanking:
+    @pytest.mark.any_backend
     def test_the_block_that_is_needed_least_goes_first(self, capsys):
         model = connections()
         model.compile("sgd", LOGITS, metrics=["accuracy"])
         needless(model.get_layer("second"))
+        head = model.get_layer("head")
+        head.set_weights([100 * value for value in head.get_weights()])  # so sure that any other loss is higher
         x, y = batch(model)[0], answers(model).argmax(-1)
         smaller, report = kr.drop_blocks(model, x, y, blocks=2)
         said = capsys.readouterr().out
@@ -301,19 +308,17 @@ class TestRefusals:
     def test_a_block_that_is_more_than_its_branch(self, how, reason):
         inputs = keras.Input((6,))
         model = keras.Model(inputs, kr.Residual(Dense(6), name="block", **how)(inputs))
-        with pytest.raises(ValueError) as caught:
+        message = f"drop_blocks: 'block' cannot go: {reason}. No block of the model can."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             kr.drop_blocks(model, blocks="block")
-        assert str(caught.value) == f"drop_blocks: 'block' cannot go: {reason}. No block of the model can."
 
     def test_one_that_changes_the_shape(self):
         inputs = keras.Input((6,))
         x = kr.Residual(Dense(6), name="same")(inputs)
         model = keras.Model(inputs, kr.Residual(Dense(8), name="wider")(x))
-        with pytest.raises(ValueError) as caught:
+        message = "drop_blocks: 'wider' cannot go: it changes the shape, (None, 6) to (None, 8). These can: same."
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             kr.drop_blocks(model, blocks=["wider"])
-        assert str(caught.value) == (
-            "drop_blocks: 'wider' cannot go: it changes the shape, (None, 6) to (None, 8). These can: same."
-        )
         with pytest.raises(ValueError, match=r"`blocks` must be at most 1, the number of blocks that can go, but rec"):
             kr.drop_blocks(model, np.ones((2, 6)), np.ones((2, 8)), "mse", blocks=2)
 

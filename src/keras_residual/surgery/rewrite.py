@@ -91,8 +91,8 @@ def leaving_out(model: Any, copy: Callable[[Any], Any]) -> Any:
 
     Args:
         model: A built Sequential or Functional model.
-        copy: Returns the copy of a layer or an operation, or for a layer of one tensor another one that takes its place,
-            or None to leave it out.
+        copy: Returns the copy of a layer or an operation; for a layer of one tensor also another one that takes its
+            place, or None to leave it out.
     """
     if isinstance(model, keras.Sequential):
         kept = [copied for copied in map(copy, model.layers) if copied is not None]

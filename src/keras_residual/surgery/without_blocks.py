@@ -32,8 +32,8 @@ class Block:
     """A residual block of a model, and whether it can be taken out.
 
     Args:
-        name: Its name as the X-ray has it, `"stage1_block2"` or for a block of a stack `"stack.3"`; in a nested model
-            with the path before it.
+        name: Its name as the X-ray has it, `"stage2_block1"` or for a block of a stack `"stage2_blocks.3"`; in a nested
+            model with the path before it.
         layer: The `Residual`, or the stack that holds it.
         index: Index of the block in its stack; None for a `Residual`.
         hindrance: Why it has to stay; None where it can go.

@@ -105,7 +105,7 @@ def drop_blocks(
         y: Targets of the batch.
         loss: As of `xray`; None for that of `compile`.
         blocks: How many blocks go, at least 1; or the names of those that go, in that order: as the X-ray names them,
-            `"stage1_block2"` or of a stack `"stack.3"`, in a nested model with its name before, `"encoder/block2"`.
+            `"block2"` or of a stack `"stage2_blocks.3"`, in a nested model with its name before, `"encoder/block2"`.
         max_loss_rise: By how much the loss may rise in all, at least 0; a block that would raise it further stays, and
             those after it. None for no bound.
         sample_weight: Weights of the samples, as of `fit`.
@@ -298,7 +298,8 @@ def _right(kind: str, takes: str | None, outputs: Any, y: Any) -> Any:
     """Returns the share of right answers."""
     if kind.startswith("binary"):
         threshold = 0.0 if takes == "logits" else 0.5
-        answers, targets = ops.reshape(outputs, (-1,)) > threshold, ops.reshape(y, (-1,)) > 0.5
+        answers: Any = ops.greater(ops.reshape(outputs, (-1,)), threshold)
+        targets: Any = ops.greater(ops.reshape(y, (-1,)), 0.5)
     else:
         answers = ops.reshape(ops.argmax(outputs, axis=-1), (-1,))
         targets = ops.reshape(y if kind.startswith("sparse") else ops.argmax(y, axis=-1), (-1,))
