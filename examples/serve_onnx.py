@@ -14,7 +14,7 @@ import litserve
 import numpy as np
 import onnxruntime
 from fastapi import HTTPException
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import Base64Bytes, BaseModel
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -50,8 +50,10 @@ class Classifier(litserve.LitAPI):
             picture = ImageOps.exif_transpose(picture)
             height, width, channels = self.input.shape[1:]
             picture = ImageOps.fit(picture.convert("L" if channels == 1 else "RGB"), (width, height), Image.BICUBIC)
+        except UnidentifiedImageError:
+            raise HTTPException(422, f"The picture is none of {', '.join(FORMATS)}.") from None
         except Exception as error:  # Pillow's readers raise errors of many types
-            raise HTTPException(422, f"The picture cannot be read: {error}. Send a {', '.join(FORMATS)}.") from error
+            raise HTTPException(422, f"The picture cannot be read: {error}.") from error
         dtype = self.note["inputs"][0]["dtype"]
         return np.asarray(picture, dtype).reshape(1, height, width, channels)
 
