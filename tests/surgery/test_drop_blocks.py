@@ -135,6 +135,11 @@ class TestStacks:
         cells = smaller.get_layer("stack")._blocks.cells
         assert len({id(cell.connections[0]) for cell in cells}) == 1
 
+    def test_of_which_only_a_block_without_drop_path_is_left(self, tmp_path):
+        block = kr.Residual([keras.layers.Dropout(0.1), Dense(6)])
+        model = stacked(block=block, depth=2, drop_path_rate=0.4)
+        check(model, off_in_stack(model, {1}, 2), ["stack.1"], tmp_path)
+
     def test_of_several_layers_a_block(self, tmp_path):
         block = [kr.Residual(Dense(6), norm="layer_norm", norm_position="post"), kr.Residual(Dense(6, "relu"))]
         model = stacked("scan", block)
@@ -261,8 +266,15 @@ class TestRanking:
         gone = {int(name.removeprefix("stack.")) for name in report.blocks}
         close(answers(smaller), off_in_stack(model, gone, 4))
         assert report.steps[-1].loss == pytest.approx(float(LOGITS(y, answers(smaller))), rel=1e-5)
+
+    @pytest.mark.any_backend
+    def test_names_cost_what_the_ranking_says(self):
+        model = stacked(depth=4)
+        x, y = batch(model)
+        report = kr.drop_blocks(model, x, y, LOGITS, blocks=3, verbose=False)[1]
         by_name = kr.drop_blocks(model, x, y, LOGITS, blocks=report.blocks, verbose=False)[1]
         assert [step.loss for step in by_name.steps] == pytest.approx([step.loss for step in report.steps], rel=1e-5)
+        assert by_name.blocks == report.blocks
 
     @pytest.mark.any_backend
     def test_a_bound_on_the_loss(self, capsys):

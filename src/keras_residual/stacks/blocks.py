@@ -136,7 +136,10 @@ class Blocks:
             theirs = other._one_by_one()
             for key, weight in self._one_by_one(each).items():
                 weight.assign(theirs[key].value)
-        self.set_states_of_seeds([state[each] for state in other.states_of_seeds()])
+        states = other.states_of_seeds()
+        # Blocks that are left without drop path draw by fewer seeds, and then by those that they were made with.
+        if kept is None or len(states) == len(_states(self.cells[0].variables)):
+            self.set_states_of_seeds([state[each] for state in states])
 
     def save(self, store: Any) -> None:
         """Writes the weights in the same form for each execution, so that either loads into either."""
