@@ -224,10 +224,10 @@ class TestPlaces:
 
     @pytest.mark.slow
     def test_an_export_that_fails_leaves_the_old_one(self, out):
-        kr.export(classifier(), out / "net.onnx", serve_folder=out / "models")
+        kr.export(made("residual"), out / "net.onnx", serve_folder=out / "models")
         before = fingerprint(out)
         with pytest.raises(ExportError):
-            kr.export(classifier(), out / "net.onnx", serve_folder=out / "models", overwrite=True, bound=0.0)
+            kr.export(made("residual"), out / "net.onnx", serve_folder=out / "models", overwrite=True, bound=0.0)
         assert fingerprint(out) == before
 
     @pytest.mark.parametrize(
