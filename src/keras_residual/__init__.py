@@ -61,7 +61,7 @@ from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
-from keras_residual.xray import XrayCallback, XrayReport, xray
+from keras_residual.xray import XrayCallback, XrayReport, drop_blocks, xray
 
 if TYPE_CHECKING:
     from keras_residual.deploy.export import export
@@ -121,6 +121,7 @@ __all__ = [
     "create_model",
     "depth_rules",
     "disable_compilation_cache",
+    "drop_blocks",
     "enable_compilation_cache",
     "export",
     "feature_strides",

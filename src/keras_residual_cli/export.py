@@ -42,6 +42,14 @@ def export(
     find_difference: Annotated[
         bool, typer.Option("--find-difference", help="Name the first layer at which a file that fails differs.")
     ] = False,
+    serve_folder: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Put it into this model repository of NVIDIA Triton too (onnx and openvino).",
+            show_default="none",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what is at OUT, by a good file only.")
     ] = False,
@@ -58,7 +66,7 @@ def export(
             from keras_residual.training.calibration import calibration_rows
             from keras_residual.training.saved import load_saved
 
-            check_call(out, format, int8=int8, overwrite=overwrite)
+            check_call(out, format, int8=int8, overwrite=overwrite, serve_folder=serve_folder)
             saved = load_saved(run, any_kind=not int8)
             rows: Any = calibration_rows(saved, calibrate) if int8 else None
         known = saved.data
@@ -75,7 +83,10 @@ def export(
                 features=known.features or None,
                 overwrite=overwrite,
                 find_difference=find_difference,
+                serve_folder=serve_folder,
             )
         console.say(str(report))
+        if serve_folder is not None:
+            console.say(f"{serve_folder}: a model repository of Triton, with this model in it")
         if as_json:
             print_json(report.to_dict())

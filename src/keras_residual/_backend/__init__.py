@@ -49,6 +49,7 @@ __all__ = [
     "Reversible",
     "as_tensor",
     "checkpoint",
+    "compiled",
     "exporter",
     "input_gradient",
     "keeping_random_state",
@@ -149,15 +150,25 @@ def probed_gradients(
     return _on.probed_gradients(function, finish, list(variables), list(others))
 
 
+def compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable]) -> Callable[[Any], Any]:
+    """Returns `function` as one program where the backend compiles; what it assigns is dropped.
+
+    Args:
+        function: From a structure of tensors to a structure of tensors.
+        variables: The variables that it reads.
+    """
+    return _on.compiled(function, list(variables))
+
+
 def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Any) -> Any:
-    """Returns `function(given)`, run once as one program where the backend compiles; what it assigns is dropped.
+    """Returns `function(given)`, run once as a program of `compiled`.
 
     Args:
         function: From a structure of tensors to a structure of tensors.
         variables: The variables that it reads.
         given: Structure of tensors.
     """
-    return _on.run_compiled(function, list(variables), given)
+    return compiled(function, variables)(given)
 
 
 @contextmanager

@@ -100,15 +100,15 @@ def probed_gradients(
     return call
 
 
-def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
-    """Returns what the function makes of what is given."""
+def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[Any], Any]:
+    """Returns the function as a program that reads the variables."""
 
     @jax.jit
     def program(values: Any, given: Any) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return function(given)
 
-    return program([variable.value for variable in variables], given)
+    return lambda given: program([variable.value for variable in variables], given)
 
 
 def map_slices(function: Callable[[Any], Any], x: Any) -> Any:

@@ -97,8 +97,8 @@ def probed_gradients(
     return program
 
 
-def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
-    """Returns what the function makes of what is given."""
+def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[Any], Any]:
+    """Returns the function as a program that reads the variables."""
     del variables
 
     @tf.function(autograph=False)
@@ -106,7 +106,7 @@ def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: An
         with keras.StatelessScope():
             return function(given)
 
-    return program(given)
+    return program
 
 
 map_slices = keras.ops.vectorized_map

@@ -111,11 +111,15 @@ def probed_gradients(
     return program
 
 
-def run_compiled(function: Callable[[Any], Any], variables: list[Any], given: Any) -> Any:
-    """Returns what the function makes of what is given."""
+def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[Any], Any]:
+    """Returns the function without gradients; PyTorch compiles nothing here."""
     del variables
-    with torch.no_grad(), keras.StatelessScope():
-        return function(given)
+
+    def program(given: Any) -> Any:
+        with torch.no_grad(), keras.StatelessScope():
+            return function(given)
+
+    return program
 
 
 outside_of_programs = nullcontext  # there are none

@@ -20,7 +20,7 @@ from keras_residual import _backend
 from keras_residual._atomic import folder_beside, is_disk_full
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
 from keras_residual._version import __version__
-from keras_residual.deploy import place, verify
+from keras_residual.deploy import place, triton, verify
 from keras_residual.deploy.child import ExportError, write_in_child
 from keras_residual.deploy.formats import format_of
 from keras_residual.deploy.formats.base import Format, Options
@@ -80,6 +80,7 @@ def export(
     bound: float | None = None,
     overwrite: bool = False,
     find_difference: bool = False,
+    serve_folder: str | os.PathLike[str] | None = None,
     timeout: float = 1800,
 ) -> ExportReport:
     """Writes a model for another runtime, runs what was written, and compares it with the model.
@@ -111,6 +112,9 @@ def export(
         bound: Largest difference over the deviation of the output; None for 2e-4 in float32.
         overwrite: Whether something at `path` may be replaced; it is, once the new file is good.
         find_difference: Whether to look for the first layer at which a file that fails differs. Takes time.
+        serve_folder: A model repository of NVIDIA Triton that the model is put into as well (`"onnx"` and
+            `"openvino"`), under the name of the file, with its configuration, labels and note. It may exist and hold
+            other models; one of the same name is replaced only with `overwrite`, and only if it was written here.
         timeout: Seconds for a child process.
 
     Returns:
@@ -135,7 +139,8 @@ def export(
         raise bad_argument(OWNER, "model", "built", model.name, "Call it on a batch first.")
     if not 0 <= agreement <= 1:
         raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
-    made = check_call(target, format, int8=int8 is not None, overwrite=overwrite)
+    served = None if serve_folder is None else Path(serve_folder)
+    made = check_call(target, format, int8=int8 is not None, overwrite=overwrite, serve_folder=served)
     whole = model if preprocessing is None else takes_pictures(model, preprocessing)
     signature = signature_of(whole, samples, batch_size)
     batches = _batches(signature, samples, batch_size)
@@ -172,13 +177,21 @@ def export(
                 )
             note["int8"] = {"agreement": share}
         made.annotate(written, note)
-        made.load(written)  # once more: the note is in it now
-        place.move(made, written, target, note)
+        final = made.load(written)  # once more: the note is in it now
+        if served is None:
+            place.move(made, written, target, note)
+        else:
+            files, ports = place.files_of(made, written), (final.inputs, final.outputs)
+            with triton.serve_folder(made, files, ports, note, target, served) as publish:
+                place.move(made, written, target, note)
+                publish()
     size = sum(file.stat().st_size for file in place.files_of(made, target))
     return ExportReport(target, made.name, size, check, share, time.monotonic() - start)
 
 
-def check_call(path: Path, format: str | None, *, int8: bool, overwrite: bool) -> Format:
+def check_call(
+    path: Path, format: str | None, *, int8: bool, overwrite: bool, serve_folder: Path | None = None
+) -> Format:
     """Returns the format, once all is there that the export needs beside the model.
 
     Args:
@@ -186,6 +199,7 @@ def check_call(path: Path, format: str | None, *, int8: bool, overwrite: bool) -
         format: As `export` takes it.
         int8: Whether an int8 model is asked for.
         overwrite: As `export` takes it.
+        serve_folder: As `export` takes it.
 
     Raises:
         ValueError: For a bad path or format.
@@ -198,6 +212,8 @@ def check_call(path: Path, format: str | None, *, int8: bool, overwrite: bool) -
         raise bad_argument(OWNER, "int8", rule, made.name, "Export to one of these, or leave int8 out.")
     made.check_installed(int8=int8)
     place.check_free(made, path, overwrite=overwrite)
+    if serve_folder is not None:
+        triton.check_serve_folder(made, path, serve_folder, overwrite=overwrite)
     return made
 
 

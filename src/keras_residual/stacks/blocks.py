@@ -120,15 +120,26 @@ class Blocks:
                 if name in weights:
                     variable.assign(np.asarray(weights[name])[index])
 
-    def copy_from(self, other: Blocks) -> None:
-        """Takes the weights and the random states of the same blocks, executed in another way."""
+    def copy_from(self, other: Blocks, kept: Sequence[int] | None = None) -> None:
+        """Takes the weights and the random states of the same blocks, executed in another way.
+
+        Args:
+            other: The blocks that have them.
+            kept: The indices of those among them that are these, in order; None for all.
+        """
+        each = list(range(other.depth) if kept is None else kept)
         if self.scanned or other.scanned or other.uniform():
             # In their order: a layer that another one makes when it is built has a new name each time.
-            self.set(dict(zip(self.names(), other.get().values(), strict=True)))
+            values = [value[each] for value in other.get().values()]
+            self.set(dict(zip(self.names(), values, strict=True)))
         else:
-            for key, weight in self._one_by_one().items():
-                weight.assign(other._one_by_one()[key].value)
-        self.set_states_of_seeds(other.states_of_seeds())
+            theirs = other._one_by_one()
+            for key, weight in self._one_by_one(each).items():
+                weight.assign(theirs[key].value)
+        states = other.states_of_seeds()
+        # Blocks that are left without drop path draw by fewer seeds, and then by those that they were made with.
+        if kept is None or len(states) == len(_states(self.cells[0].variables)):
+            self.set_states_of_seeds([state[each] for state in states])
 
     def save(self, store: Any) -> None:
         """Writes the weights in the same form for each execution, so that either loads into either."""
@@ -181,8 +192,9 @@ class Blocks:
             for variable, value in zip(_states(cell.variables), states, strict=True):
                 variable.assign(value[index])
 
-    def _one_by_one(self) -> dict[str, keras.Variable]:
-        return {f"block{i}_{k}": weight for i, cell in enumerate(self.cells) for k, weight in enumerate(cell.weights)}
+    def _one_by_one(self, indices: Sequence[int] | None = None) -> dict[str, keras.Variable]:
+        cells = zip(range(len(self.cells)) if indices is None else indices, self.cells, strict=True)
+        return {f"block{i}_{k}": weight for i, cell in cells for k, weight in enumerate(cell.weights)}
 
 
 def _states(variables: Sequence[keras.Variable]) -> list[keras.Variable]:

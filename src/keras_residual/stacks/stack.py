@@ -485,12 +485,72 @@ class ResidualStack(Configured):
         config = {**self.get_config(), "execution": execution}
         if remat is not None:
             config["remat"] = remat
+        return self._remade(config)
+
+    def with_blocks(self, kept: Sequence[int]) -> ResidualStack:
+        """Returns a stack of some of the blocks, with their weights, random state and rates of drop path.
+
+        Args:
+            kept: Indices of the blocks that stay, rising, at least one. The stack answers as this one does with a
+                `block_mask` that is 1 at these.
+
+        Raises:
+            ValueError: For other indices, and for a stack whose blocks depend on how many there are: with a depth rule
+                that scales by depth, or a topology other than `"single"`.
+        """
+        kept = [int(index) for index in kept]
+        if not kept or kept != sorted(set(kept)) or not set(kept) <= set(range(self.depth)):
+            rule = f"rising indices of blocks, from 0 to {self.depth - 1}"
+            raise bad_argument(owner_of(self), "kept", rule, kept)
+        hindrance = self.why_not_fewer()
+        if hindrance:
+            raise ValueError(f"{owner_of(self)} cannot do with fewer blocks: {hindrance}.")
+        config = {**self.get_config(), "depth": len(kept)}
+        if any(self._rates):
+            config["drop_path_rate"] = [self._rates[index] for index in kept]
+        if isinstance(self.pattern, GivenBlocks):
+            config["block"] = {"blocks": [config["block"]["blocks"][index] for index in kept]}
+        if "changed_parts" in config:
+            config["changed_parts"] = self._changes_of_blocks(config["changed_parts"], kept)
+        return self._remade(config, kept)
+
+    def why_not_fewer(self) -> str | None:
+        """Returns why no block can be taken out of the stack; None where it can do with fewer."""
+        if not isinstance(self.topology, Single):
+            return f"what its topology, {self.topology.name!r}, does to the stream depends on all of them"
+        plan = None if self.depth_rule is None else self.depth_rule.plan(depth=self.depth, per_block=self.per_block)
+        if Contexts([0.0] * self.depth, plan, self.per_block).values:
+            name = getattr(self.depth_rule, "name", None) or type(self.depth_rule).__name__
+            return f"the scales of its depth rule, {name!r}, depend on how many there are"
+        return None
+
+    def _changes_of_blocks(self, changed: dict[str, Any], kept: Sequence[int]) -> dict[str, Any]:
+        """Returns what was changed in these blocks, by the places that they have without the others."""
+        first, found = len(super()._given_layers()), {}
+        places = [index * self.per_block + position for index in kept for position in range(self.per_block)]
+        new = {first + place: first + at for at, place in enumerate(places)} if self._given_layers()[first:] else {}
+        for name, changes in changed.items():
+            block, dot, part = name.partition(".")
+            place, slash, inner = name.partition("/")
+            if block.startswith("block_"):
+                index = int(block.removeprefix("block_"))
+                if index in kept:
+                    found[f"{_name(kept.index(index))}{dot}{part}"] = changes
+            elif slash and int(place) >= first and new:
+                if int(place) in new:
+                    found[f"{new[int(place)]}/{inner}"] = changes
+            else:
+                found[name] = changes
+        return found
+
+    def _remade(self, config: dict[str, Any], kept: Sequence[int] | None = None) -> ResidualStack:
+        """Returns a stack of this configuration, with the weights of this one."""
         with classes_of([layer for layers in self._patterns() for layer in layers]):
             made = type(self).from_config(config)
         if self.built:
             made.build(self._built_for, **self._argument_shapes)
             made.topology.set_weights(self.topology.get_weights())
-            made._blocks.copy_from(self._blocks)
+            made._blocks.copy_from(self._blocks, kept)
         return made
 
     def _check_built(self) -> None:

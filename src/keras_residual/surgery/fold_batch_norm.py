@@ -20,7 +20,7 @@ from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.surgery.graph import Graph, is_graph
 from keras_residual.surgery.models import check_model, nested_models
-from keras_residual.surgery.rewrite import input_like
+from keras_residual.surgery.rewrite import leaving_out
 
 OWNER = "fold_batch_norm"
 _NORMS = (keras.layers.BatchNormalization, BatchNormalization)
@@ -145,10 +145,11 @@ def _fits(layer: Any, norm: Any) -> bool:
 
 def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
     made: dict[int, Any] = {}
-    passed: set[int] = set()
     norms = {id(norm) for _, norm in pairs.values()}
 
     def copy(operation: Any) -> Any:
+        if id(operation) in norms:
+            return None
         if id(operation) not in made:
             if is_graph(operation):
                 copied = _copied(operation, pairs, copies)
@@ -157,22 +158,9 @@ def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
                 if isinstance(operation, keras.Layer):
                     copies.append((operation, copied))
             made[id(operation)] = copied
-            if id(operation) in norms:
-                passed.add(id(copied))
         return made[id(operation)]
 
-    if isinstance(model, keras.Sequential):
-        layers = [copy(layer) for layer in model.layers if id(layer) not in norms]
-        renewed: Any = keras.Sequential([input_like(model.inputs[0]), *layers], name=model.name)
-    else:
-
-        def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
-            return args[0] if id(operation) in passed else operation(*args, **kwargs)
-
-        graph = keras.Model(model.input, model.output, name=model.name)
-        inputs = keras.tree.map_structure(input_like, model.input)
-        renewed = keras.models.clone_model(graph, input_tensors=inputs, clone_function=copy, call_function=call)
-    return renewed
+    return leaving_out(model, copy)
 
 
 def _config(operation: Any, pairs: Pairs, norms: set[int]) -> dict[str, Any]:

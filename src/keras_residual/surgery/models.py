@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,6 +47,24 @@ def nested_models(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         if is_graph(layer):
             yield from nested_models(layer, f"{path}{layer.name}/")
+
+
+def compile_like(model: Any, renewed: Any) -> None:
+    """Compiles a new model with what the model was compiled with; warns where that cannot be copied.
+
+    Args:
+        model: The model as it was.
+        renewed: What was made of it.
+    """
+    if not model.compiled:
+        return
+    try:
+        renewed.compile_from_config(model.get_compile_config())
+    except Exception as error:
+        warnings.warn(
+            f"The new {model.name!r} is not compiled, since what the model was compiled with cannot be copied: {error}",
+            stacklevel=3,
+        )
 
 
 def _check_layers(owner: str, model: Any) -> None:

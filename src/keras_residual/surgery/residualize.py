@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from typing import Any
 
 import keras
@@ -15,7 +14,7 @@ from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale, SkipInit
 from keras_residual.surgery import rewrite
 from keras_residual.surgery.copies import Copies
-from keras_residual.surgery.models import check_model
+from keras_residual.surgery.models import check_model, compile_like
 from keras_residual.surgery.named import plan_of
 from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import suggest_groups
@@ -108,7 +107,7 @@ def residualize(
 
     renewed = rewrite.rewritten(model, plan, copies, connect)
     copies.bring_over()
-    _compile_like(model, renewed)
+    compile_like(model, renewed)
     if verbose:
         _say(report(plan, model, renewed, start))
     return renewed
@@ -136,18 +135,6 @@ def _factor(scale: str, name: str, branch: list[keras.Layer], rank: int, dtype: 
     if scale == "skip_init":
         return SkipInit(0.0, name=name, dtype=dtype)
     return LayerScale(0.0, axis=shapes.channel_axis(branch, rank), name=name, dtype=dtype)
-
-
-def _compile_like(model: Any, renewed: Any) -> None:
-    if not model.compiled:
-        return
-    try:
-        renewed.compile_from_config(model.get_compile_config())
-    except Exception as error:
-        warnings.warn(
-            f"The new {model.name!r} is not compiled, since what the model was compiled with cannot be copied: {error}",
-            stacklevel=3,
-        )
 
 
 def _say(text: str) -> None:

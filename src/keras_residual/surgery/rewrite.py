@@ -1,4 +1,4 @@
-"""The same graph with some rows of layers replaced by one layer each, made of copies throughout."""
+"""The same graph made of copies throughout, some of its layers replaced or left out."""
 
 from __future__ import annotations
 
@@ -83,10 +83,46 @@ class _Surgery:
                 return self._connections[id(operation)](args[0])
             return operation(*args, **kwargs)
 
-        # A model that is not compiled on the same graph: Keras would compile the clone before it has its weights.
-        graph = keras.Model(self._model.input, self._model.output, name=self._model.name)
-        inputs = keras.tree.map_structure(input_like, self._model.input)
-        return keras.models.clone_model(graph, input_tensors=inputs, clone_function=self.copy, call_function=call)
+        return _cloned(self._model, self.copy, call)
+
+
+def leaving_out(model: Any, copy: Callable[[Any], Any]) -> Any:
+    """Returns a new model of copies, without some of the layers: what such a layer takes goes to what takes of it.
+
+    Args:
+        model: A built Sequential or Functional model.
+        copy: Returns the copy of a layer or an operation; for a layer of one tensor also another one that takes its
+            place, or None to leave it out.
+    """
+    if isinstance(model, keras.Sequential):
+        kept = [copied for copied in map(copy, model.layers) if copied is not None]
+        return keras.Sequential([input_like(model.inputs[0]), *(kept or [keras.layers.Identity()])], name=model.name)
+    passed: set[int] = set()
+    others: set[int] = set()
+
+    def clone(operation: Any) -> Any:
+        copied = copy(operation)
+        if copied is None:
+            # Keras asks for a layer, and calls it by the function below.
+            copied = keras.layers.Identity(name=operation.name)
+            passed.add(id(copied))
+        elif type(copied) is not type(operation):
+            others.add(id(copied))
+        return copied
+
+    def call(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if id(operation) in passed:
+            return args[0]
+        return operation(args[0]) if id(operation) in others else operation(*args, **kwargs)
+
+    return _cloned(model, clone, call)
+
+
+def _cloned(model: Any, copy: Callable[[Any], Any], call: Callable[..., Any]) -> keras.Model:
+    # A model that is not compiled on the same graph: Keras would compile the clone before it has its weights.
+    graph = keras.Model(model.input, model.output, name=model.name)
+    inputs = keras.tree.map_structure(input_like, model.input)
+    return keras.models.clone_model(graph, input_tensors=inputs, clone_function=copy, call_function=call)
 
 
 def input_like(tensor: Any) -> Any:

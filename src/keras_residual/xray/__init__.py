@@ -3,6 +3,7 @@
 from keras_residual.xray.advice import Advice
 from keras_residual.xray.callback import XrayCallback
 from keras_residual.xray.collect import xray
+from keras_residual.xray.drop_blocks import DropReport, drop_blocks
 from keras_residual.xray.report import XrayReport
 
-__all__ = ["Advice", "XrayCallback", "XrayReport", "xray"]
+__all__ = ["Advice", "DropReport", "XrayCallback", "XrayReport", "drop_blocks", "xray"]

@@ -64,6 +64,8 @@ class Format(ABC):
     """Modules that `quantize` imports beside those."""
     companions: ClassVar[tuple[str, ...]] = ()
     """Suffixes of files that lie beside the main one and belong to it."""
+    triton: ClassVar[str] = ""
+    """The backend by which NVIDIA Triton serves it; empty for none."""
     takes_int8: ClassVar[bool] = False
     """Whether `quantize` makes an int8 model of it."""
 

@@ -28,6 +28,7 @@ class Onnx(Format):
     writes_with = ("onnx", "onnxscript", "onnxruntime")
     runs_with = ("onnxruntime",)
     companions = (".onnx.data",)
+    triton = "onnxruntime"
     takes_int8 = True
 
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:

@@ -33,6 +33,7 @@ class OpenVino(Format):
     runs_with = ("openvino",)
     quantizes_with = ("nncf",)
     companions = (".bin",)
+    triton = "openvino"
     takes_int8 = True
 
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
