@@ -1,8 +1,17 @@
-"""The natural order of names: `img2` before `img10`."""
+"""Names: which are the same, and their natural order, `img2` before `img10`."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+
+
+def composed(name: str) -> str:
+    """Returns the name in the Unicode form NFC, in which names that look the same are the same.
+
+    macOS writes `ä` in names of files as `a` and a mark, other systems and most programs as one sign.
+    """
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:

@@ -185,3 +185,43 @@ def test_pictures_of_a_set_take_the_asked_shape():
 def test_a_name_longer_than_the_system_takes_is_one_line():
     with pytest.raises(ValueError, match=r"^Data 'xxx.* cannot be read \(File name too long\)\. Correct the path, or"):
         load_dataset("x" * 5000)
+
+
+# --- Names that look the same ----------------------------------------------------------------------------------------
+
+ONE_SIGN, TWO_SIGNS = "Käse", "Ka\u0308se"  # as most programs write it, and as macOS does in names of files
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_folders_in_two_forms_of_a_name_are_one_class(tmp_path, write_picture, within):
+    first, second = (tmp_path / "pets" / part for part in ("train", "test"))
+    for number in range(4):
+        write_picture(first / ONE_SIGN / f"{number}.png", number)
+        write_picture((first if within else second) / TWO_SIGNS / f"b{number}.png", 50 + number)
+        write_picture(first / "cat" / f"{number}.png", 100 + number)
+        write_picture(second / "cat" / f"{number}.png", 150 + number)
+    dataset = load_dataset(str(tmp_path / "pets"))
+    assert dataset.classes == ("cat", ONE_SIGN)
+    assert np.bincount(dataset.y_train).tolist() == [4, 8 if within else 4]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_and_labels_in_two_forms_of_a_name_are_the_same(tmp_path, suffix):
+    from pyarrow import csv, parquet, table
+
+    x = np.arange(8.0)
+    columns = {TWO_SIGNS: x, "b": x**2, "kind" + TWO_SIGNS: [ONE_SIGN, TWO_SIGNS, "x", "x"] * 2}
+    path = tmp_path / f"table{suffix}"
+    (csv.write_csv if suffix == ".csv" else parquet.write_table)(table(columns), path)
+    for spelled in (ONE_SIGN, TWO_SIGNS):
+        dataset = load_dataset(str(path), target="kind" + spelled, features=(spelled, "b"), classes=(spelled, "x"))
+        assert (dataset.features, dataset.classes) == ((ONE_SIGN, "b"), (ONE_SIGN, "x"))
+        assert np.bincount(np.concatenate([dataset.y_train, dataset.y_test])).tolist() == [4, 4]
+    assert load_dataset(str(path), target="kind" + ONE_SIGN, drop=(ONE_SIGN,)).features == ("b",)
+
+
+def test_two_columns_of_one_name_in_two_forms_are_refused(write_csv):
+    path = write_csv(f"{ONE_SIGN},{TWO_SIGNS},y\n1,2,a\n3,4,b\n")
+    refused(
+        f"Data {path!r}: the column name {ONE_SIGN!r} stands more than once in {path}. Rename one.", path, target="y"
+    )

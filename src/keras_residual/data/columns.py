@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_residual import _optional
 from keras_residual._errors import bad_data, listed, printable, shown
+from keras_residual._order import composed
 from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
 
 TABLE_SUFFIXES = (".csv", ".parquet")
@@ -67,13 +68,29 @@ def open_table(path: Path, *, owner: str) -> TableFile:
     if size == 0:
         raise bad_data(owner, f"the file {path} is empty")
     open_file = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
-    file = _understood(lambda: open_file(path, owner, size), path, owner)
+    file = _with_composed_names(_understood(lambda: open_file(path, owner, size), path, owner))
     twice = [name for name, count in Counter(file.names).items() if count > 1]
     if twice:
         raise bad_data(owner, f"the column name {shown(twice[0])} stands more than once in {path}", "Rename one.")
     if file.rows == 0:
         raise bad_data(owner, f"the file {path} has columns ({listed(file.names, _MOST_NAMES)}) but no rows")
     return file
+
+
+def _with_composed_names(file: TableFile) -> TableFile:
+    names = [composed(name) for name in file.names]
+    if names == list(file.names):
+        return file
+    own = dict(zip(names, file.names, strict=True))
+    fields = [field.with_name(name) for field, name in zip(file.schema, names, strict=True)]
+    schema = _optional.require("pyarrow", extra="train").schema(fields, metadata=file.schema.metadata)
+    read_texts = file.read_texts
+    return replace(
+        file,
+        schema=schema,
+        read=lambda wanted: file.read([own[name] for name in wanted]).rename_columns(list(wanted)),
+        read_texts=read_texts and (lambda name: read_texts(own[name])),
+    )
 
 
 def feature_matrix(file: TableFile, features: Sequence[str], *, may_drop: bool = True) -> np.ndarray:

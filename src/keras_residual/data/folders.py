@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_residual._errors import bad_data, shown
-from keras_residual._order import natural_key
+from keras_residual._order import composed, natural_key
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import check_names, encode_classes
 from keras_residual.data.pictures import Picture, choose_shape, decode, read_headers
@@ -149,7 +149,7 @@ def _labelled(folder: Path, request: Request, *, may_be_empty: bool) -> tuple[li
                 request.owner, f"the class folder {class_folder} holds no pictures", "Put pictures there or remove it."
             )
         pictures += files
-        labels += [class_folder.name] * len(files)
+        labels += [composed(class_folder.name)] * len(files)
     if not pictures:
         raise bad_data(request.owner, f"there are no pictures under {folder}", "Put pictures into its sub-folders.")
     return pictures, labels

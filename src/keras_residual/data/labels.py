@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from keras_residual._errors import bad_data, did_you_mean, listed, shown
-from keras_residual._order import natural_key
+from keras_residual._order import composed, natural_key
 from keras_residual.data.columns import finite_numbers
 from keras_residual.data.dataset import Task
 
@@ -41,7 +41,7 @@ def label_texts(values: np.ndarray) -> np.ndarray:
     `True` is `"true"`. A CSV spells its labels itself, and these are kept as they stand there.
     """
     if values.dtype.kind in "OU":
-        return values
+        return np.array([composed(str(label)) for label in values], object)
     if values.dtype.kind == "b":
         return np.where(values, "true", "false")
     if values.dtype.kind == "f" and np.all(values == np.floor(values)) and np.all(np.abs(values) < 2**53):

@@ -9,6 +9,7 @@ import numpy as np
 from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, shown
 from keras_residual._json import parse
+from keras_residual._order import composed
 from keras_residual.data.columns import TableFile, check_complete
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import check_names, class_names, encode_classes
@@ -126,8 +127,9 @@ def _metadata_names(file: TableFile, label: str) -> tuple[str, ...]:
         return ()
     way_out = "Write the file again, for example with the `datasets` library, or without the metadata."
     try:
-        feature = parse(text)["info"]["features"][label]
-    except (KeyError, TypeError):
+        features = parse(text)["info"]["features"]
+        feature = {composed(name): value for name, value in features.items()}[label]
+    except (KeyError, TypeError, AttributeError):
         return ()
     except ValueError as error:
         what = f"the metadata 'huggingface' of {file.path} cannot be read: {error}"
@@ -138,8 +140,9 @@ def _metadata_names(file: TableFile, label: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         what = f"the metadata of {file.path} must list names of classes, and has {shown(names)}"
         raise bad_data(file.owner, what, way_out)
+    names = tuple(map(composed, names))
     check_names(names, owner=file.owner)
-    return tuple(names)
+    return names
 
 
 def _encode(values: np.ndarray, names: tuple[str, ...], classes: tuple[str, ...], label: str, owner: str) -> np.ndarray:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from keras_residual._errors import bad_argument, bad_data, shown, wrong_type
+from keras_residual._order import composed
 from keras_residual.data.dataset import Kind
 
 MAX_SEED = 2**32 - 1
@@ -54,6 +55,9 @@ class Request:
             names = getattr(self, argument)
             if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
                 raise wrong_type(self.owner, argument, "a tuple of names", names)
+            object.__setattr__(self, argument, tuple(map(composed, names)))
+        if isinstance(self.target, str):
+            object.__setattr__(self, "target", composed(self.target))
 
     @property
     def owner(self) -> str:
