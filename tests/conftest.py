@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import zlib
 from pathlib import Path
@@ -19,6 +20,9 @@ import pytest
 from hypothesis import settings
 
 from backend_helpers import drop_compiled_programs, quick_compilation
+
+# JAX's programs are millions of objects that stay: looking through them at each turn takes a tenth of the time.
+gc.set_threshold(50_000, 20, 50)
 
 TESTS = Path(__file__).parent
 FIRST_BACKEND = "torch"  # the one that runs the tests which do not depend on the backend: it compiles nothing

@@ -47,7 +47,7 @@ def names_and_change(report: str) -> tuple[list[str], list[str], list[str]]:
     lines = report.splitlines()
     columns = next(re.split("┃", line)[1:-1] for line in lines if line.startswith("┃"))
     blocks = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
-    changes = re.findall(r"Change: (.*?)\. Because", " ".join(report.split()))
+    changes = re.findall(r"Change: (.*?)\. Why:", " ".join(report.split()))
     return [column.strip() for column in columns], blocks, changes[:1]
 
 

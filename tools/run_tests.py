@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,6 +22,14 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
 LOGS = ROOT / ".venv" / "logs"
+# Compiling takes most of JAX's time, so the processes of a run share what they have compiled, and the next run has it.
+PROGRAMS = ROOT / ".venv" / "xla"
+MOST_PROGRAMS = 50_000
+CACHE = {
+    "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 NOTHING_TO_RUN = 5  # pytest's exit status where no test was chosen
 
 
@@ -32,6 +41,8 @@ def main() -> int:
     parser.add_argument("tests", nargs="*", help="arguments for pytest, behind --")
     arguments = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
+    if PROGRAMS.exists() and len(os.listdir(PROGRAMS)) > MOST_PROGRAMS:  # of sources that are no more
+        shutil.rmtree(PROGRAMS)
     rows, failed, skipped = [], [], Counter()
     for backend in arguments.backends:
         print(f"\n== {backend}", flush=True)
@@ -74,7 +85,7 @@ def run(backend: str, what: str, tests: list[str]) -> tuple[int, float, list[tup
             *tests,
         ],
         cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": backend, "KERAS_RESIDUAL_TESTS": what, "OMP_NUM_THREADS": "1"},
+        env=os.environ | CACHE | {"KERAS_BACKEND": backend, "KERAS_RESIDUAL_TESTS": what, "OMP_NUM_THREADS": "1"},
     ).returncode
     return status, time.monotonic() - start, list(cases(results)) if results.exists() else []
 

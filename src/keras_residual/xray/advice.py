@@ -41,7 +41,7 @@ class Advice:
     def __str__(self) -> str:
         """Returns two sentences that name the block, on one line and without what a terminal would obey."""
         where, finding = printable(self.block), printable(self.finding, _MESSAGE)
-        return f"{where}: {finding}. Change: {printable(self.change, _MESSAGE)}. Because {self.because}."
+        return f"{where}: {finding}. Change: {printable(self.change, _MESSAGE)}. Why: {self.because}."
 
     def to_dict(self) -> dict[str, str]:
         """Returns the fields by name."""

@@ -45,7 +45,7 @@ def fragment(report: XrayReport) -> str:
 
 def _entry(entry: Advice) -> str:
     where, finding, change, because = map(_text, (entry.block, entry.finding, entry.change, entry.because))
-    return f"<li><b>{where}</b>: {finding}. <b>Change:</b> {change}. <i>Because {because}.</i></li>"
+    return f"<li><b>{where}</b>: {finding}. <b>Change:</b> {change}. <i>Why: {because}.</i></li>"
 
 
 def _text(text: object) -> str:
