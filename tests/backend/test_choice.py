@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from keras_residual._backend.choice import BACKENDS, Choice, choose, is_installed, keras_file
+from keras_residual._backend.choice import BACKENDS, BackendChoice, choose, is_installed, keras_file
 from only_one_backend import environment, python
 
 UNSAID = "installed; tensorflow, which Keras would take, is not"
@@ -26,15 +26,15 @@ def home(tmp_path, content=None):
 @pytest.mark.parametrize(
     ("named", "in_file", "installed", "expected"),
     [
-        ("torch", "jax", BACKENDS, Choice("torch", "KERAS_BACKEND names it")),
-        (None, "jax", BACKENDS, Choice("jax", "{file} names it")),
-        ("", "torch", BACKENDS, Choice("torch", "{file} names it")),
-        (None, None, BACKENDS, Choice("tensorflow", "the default of Keras")),
-        (None, None, ("torch", "jax"), Choice("jax", UNSAID)),
-        (None, None, ("torch",), Choice("torch", UNSAID)),
+        ("torch", "jax", BACKENDS, BackendChoice("torch", "KERAS_BACKEND names it")),
+        (None, "jax", BACKENDS, BackendChoice("jax", "{file} names it")),
+        ("", "torch", BACKENDS, BackendChoice("torch", "{file} names it")),
+        (None, None, BACKENDS, BackendChoice("tensorflow", "the default of Keras")),
+        (None, None, ("torch", "jax"), BackendChoice("jax", UNSAID)),
+        (None, None, ("torch",), BackendChoice("torch", UNSAID)),
         # Keras has written this file itself, when it was imported for the first time.
-        (None, "tensorflow", ("jax",), Choice("jax", UNSAID)),
-        (None, "numpy", ("jax", "tensorflow"), Choice("jax", UNSAID.replace("tensorflow", "numpy"))),
+        (None, "tensorflow", ("jax",), BackendChoice("jax", UNSAID)),
+        (None, "numpy", ("jax", "tensorflow"), BackendChoice("jax", UNSAID.replace("tensorflow", "numpy"))),
     ],
 )
 def test_what_was_said_counts_then_what_is_installed(named, in_file, installed, expected, tmp_path):
@@ -42,7 +42,7 @@ def test_what_was_said_counts_then_what_is_installed(named, in_file, installed, 
     if named is not None:
         environ["KERAS_BACKEND"] = named
     reason = expected.reason.format(file=tmp_path / "keras.json")
-    assert choose(environ, installed=installed.__contains__) == Choice(expected.backend, reason)
+    assert choose(environ, installed=installed.__contains__) == BackendChoice(expected.backend, reason)
 
 
 @pytest.mark.any_backend

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from keras_residual.weights.hdf5 import Array, Group, Hdf5Error, read_hdf5
+from keras_residual.weights.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
 
 pytestmark = pytest.mark.any_backend
 
@@ -69,7 +69,7 @@ def compare(found: Any, file: Any) -> None:
         assert found.values.dtype == file.dtype.newbyteorder("=")
         same(found.values, file[()])
         return
-    assert isinstance(found, Group)
+    assert isinstance(found, Hdf5Group)
     assert set(found.members) == set(file)
     for name, member in found.members.items():
         compare(member, file[name])

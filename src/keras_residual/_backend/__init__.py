@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from keras_residual._backend.choice import Choice, choose
+from keras_residual._backend.choice import BackendChoice, choose
 
-CHOICE: Choice | None = None if "keras" in sys.modules else choose(os.environ)
+CHOICE: BackendChoice | None = None if "keras" in sys.modules else choose(os.environ)
 """The backend that was chosen here, before Keras was imported; None where Keras had been imported before."""
 
 if CHOICE is not None:
@@ -21,7 +21,7 @@ if CHOICE is not None:
 
 import keras  # noqa: E402 - reads the variable
 
-from keras_residual._backend.loops import Body, Reversible, unroll  # noqa: E402
+from keras_residual._backend.loops import Body, ReversiblePass, unroll  # noqa: E402
 from keras_residual._optional import check_installed  # noqa: E402
 
 BACKEND = keras.backend.backend()
@@ -46,7 +46,7 @@ __all__ = [
     "SCAN_FROM",
     "VERSION",
     "Body",
-    "Reversible",
+    "ReversiblePass",
     "as_tensor",
     "checkpoint",
     "compiled",
@@ -263,7 +263,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
     return _on.vjp(function, *arguments)
 
 
-def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
     """Runs a reversible stack: its memory does not grow with depth, since the backward pass needs its last state only.
 
     Args:

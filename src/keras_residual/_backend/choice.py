@@ -20,7 +20,7 @@ KERAS_DEFAULT = "tensorflow"
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackendChoice:
     """A backend and why it is this one."""
 
     backend: str
@@ -33,7 +33,7 @@ def is_installed(backend: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def choose(environ: Mapping[str, str], *, installed: Callable[[str], bool] = is_installed) -> Choice:
+def choose(environ: Mapping[str, str], *, installed: Callable[[str], bool] = is_installed) -> BackendChoice:
     """Returns the backend to run on.
 
     Args:
@@ -55,13 +55,13 @@ def choose(environ: Mapping[str, str], *, installed: Callable[[str], bool] = is_
             rule, way_out = "is not installed", f"{way_out[:-1]}, or: pip install {named}"
         raise ImportError(f"KERAS_BACKEND names {shown(named)}, which {rule}. {way_out}")
     if named:
-        return Choice(named, "KERAS_BACKEND names it")
+        return BackendChoice(named, "KERAS_BACKEND names it")
     in_file = _backend_in(file)
     if in_file in there:
-        return Choice(in_file, f"{file} names it")
+        return BackendChoice(in_file, f"{file} names it")
     if in_file is None and KERAS_DEFAULT in there:
-        return Choice(KERAS_DEFAULT, "the default of Keras")
-    return Choice(there[0], f"installed; {in_file or KERAS_DEFAULT}, which Keras would take, is not")
+        return BackendChoice(KERAS_DEFAULT, "the default of Keras")
+    return BackendChoice(there[0], f"installed; {in_file or KERAS_DEFAULT}, which Keras would take, is not")
 
 
 def keras_file(environ: Mapping[str, str]) -> Path:

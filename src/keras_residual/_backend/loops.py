@@ -28,7 +28,7 @@ class Loop(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reversible:
+class ReversiblePass:
     """A stack whose backward pass recomputes each block's input from its output.
 
     Args:

@@ -11,7 +11,7 @@ import keras
 
 from keras_residual._backend import jax_recompute
 from keras_residual._backend.jax_convolution import canonical_convolutions
-from keras_residual._backend.loops import Body, Reversible
+from keras_residual._backend.loops import Body, ReversiblePass
 
 VERSION = jax.__version__
 SCAN_FROM = 16
@@ -144,7 +144,7 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[An
 recompute_cheap = jax_recompute.recompute_cheap
 
 
-def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
 
     def outputs_of(state: Any, losses: Any, updates: Any) -> tuple[Any, Any, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
+from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
 
 VERSION = tf.__version__
 SCAN_FROM = 24
@@ -206,7 +206,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def pullback(program: Reversible, given: Any, others: Any, state: Any, flat: Any, bars: Any) -> Any:
+def pullback(program: ReversiblePass, given: Any, others: Any, state: Any, flat: Any, bars: Any) -> Any:
     """Returns the cotangents of what a reversible stack was given, from its last state; they have a gradient again.
 
     For that every block's activations are kept: what undoes a block starts from tensors that no tape leads to.
@@ -252,7 +252,7 @@ def _gradients(tape: Any, ends: Any, sources: Any, cotangents: Any) -> list[Any]
     return [tf.convert_to_tensor(g) for g in found]
 
 
-def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
     structure: Any = None
     given = (rows, weights)

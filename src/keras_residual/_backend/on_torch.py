@@ -12,7 +12,7 @@ import keras
 import torch
 import torch.utils.checkpoint
 
-from keras_residual._backend.loops import Body, Reversible, slices, stacked, unroll
+from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
 from keras_residual._keras import REGISTERED_OBJS_TO_NAMES, in_stateless_scope
 
 VERSION = torch.__version__
@@ -186,7 +186,7 @@ class _Reversible(torch.autograd.Function):
 class _Run:
     """What one run of a reversible stack needs beside the tensors that have gradients."""
 
-    program: Reversible
+    program: ReversiblePass
     others: Any
     inputs: Any
     outputs: Any = None
@@ -209,7 +209,7 @@ def _differentiable_pullback(run: _Run, flat: Any, grad_outputs: Any) -> list[An
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
-def reversible(program: Reversible, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
     run = _Run(program, others, keras.tree.map_structure(lambda tensor: None, (rows, weights)))
     flat = _Reversible.apply(run, *keras.tree.flatten((rows, weights)))

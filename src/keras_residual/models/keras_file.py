@@ -17,7 +17,7 @@ from keras_residual import _json
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import printable, shown
 from keras_residual.models.blueprint import without_initial_values
-from keras_residual.weights.hdf5 import Array, Group, read_hdf5
+from keras_residual.weights.hdf5 import Array, Hdf5Group, read_hdf5
 from keras_residual.weights.hdf5_blocks import Hdf5Error
 
 _CONFIG, _METADATA, _WEIGHTS, _ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
@@ -130,25 +130,25 @@ def _check_size(config: dict[str, Any], values: int) -> None:
         raise KerasFileError(f"its configuration claims {claimed} weights, and the file has {values}")
 
 
-def _values(group: Group) -> int:
+def _values(group: Hdf5Group) -> int:
     return sum(
-        _values(member) if isinstance(member, Group) else member.values.size for member in group.members.values()
+        _values(member) if isinstance(member, Hdf5Group) else member.values.size for member in group.members.values()
     )
 
 
-def _write(content: Group, path: Path) -> None:
+def _write(content: Hdf5Group, path: Path) -> None:
     import h5py
 
     with h5py.File(path, "w") as file:
         _fill(file, content)
 
 
-def _fill(file: Any, content: Group | Array) -> None:
+def _fill(file: Any, content: Hdf5Group | Array) -> None:
     for name, value in content.attributes.items():
         texts = isinstance(value, np.ndarray) and value.dtype.kind == "O"
         file.attrs[name] = value.tolist() if texts else value
-    for name, member in content.members.items() if isinstance(content, Group) else ():
-        if isinstance(member, Group):
+    for name, member in content.members.items() if isinstance(content, Hdf5Group) else ():
+        if isinstance(member, Hdf5Group):
             _fill(file.create_group(name), member)
         else:
             _fill(file.create_dataset(name, data=member.values), member)

@@ -18,7 +18,7 @@ from keras_residual.layers.split_attention import SplitAttention2D
 from keras_residual.layers.squeeze_excite import SqueezeExcite
 from keras_residual.models.parts import Parts
 from keras_residual.models.resnet_config import ResNetConfig
-from keras_residual.models.stages import Place
+from keras_residual.models.stages import BlockPlace
 
 
 class BlockMaker:
@@ -35,7 +35,7 @@ class BlockMaker:
         self.parts = parts
         self.drop_block_rate = drop_block_rate
 
-    def __call__(self, place: Place, name: str) -> Residual:
+    def __call__(self, place: BlockPlace, name: str) -> Residual:
         """Returns the block of a place."""
         kind = self.config.blocks[place.stage]
         branch = self._basic(place, kind) if kind.endswith("basic") else self._bottleneck(place, kind)
@@ -49,7 +49,7 @@ class BlockMaker:
 
     # --- Branches ----------------------------------------------------------------------------------------------------
 
-    def _basic(self, place: Place, kind: str) -> list[keras.Layer]:
+    def _basic(self, place: BlockPlace, kind: str) -> list[keras.Layer]:
         config, parts = self.config, self.parts
         width = config.widths[place.stage]
         inner = width // config.reduce_first
@@ -70,7 +70,7 @@ class BlockMaker:
             *self._attention(place),
         ]
 
-    def _bottleneck(self, place: Place, kind: str) -> list[keras.Layer]:
+    def _bottleneck(self, place: BlockPlace, kind: str) -> list[keras.Layer]:
         config, parts = self.config, self.parts
         first, inner, outer = self._widths(place)
         first *= config.scale if kind == "res2net" else 1
@@ -85,7 +85,7 @@ class BlockMaker:
             *self._attention(place),
         ]
 
-    def _middle(self, place: Place, kind: str, width: int) -> list[keras.Layer]:
+    def _middle(self, place: BlockPlace, kind: str, width: int) -> list[keras.Layer]:
         """Returns what a bottleneck has between its 1 wide convolutions."""
         config, parts = self.config, self.parts
         if kind == "sk_bottleneck":
@@ -121,7 +121,7 @@ class BlockMaker:
             *self._anti_aliasing(place),
         ]
 
-    def _widths(self, place: Place) -> tuple[int, int, int]:
+    def _widths(self, place: BlockPlace) -> tuple[int, int, int]:
         """Returns the filters of a bottleneck's three convolutions."""
         config = self.config
         if config.inner_widths is not None:
@@ -130,13 +130,13 @@ class BlockMaker:
         inner = math.floor(width * config.base_width / 64) * config.cardinality
         return inner // config.reduce_first, inner, 4 * width
 
-    def _spatial(self, place: Place, filters: int, *, groups: int = 1, name: str) -> list[keras.Layer]:
+    def _spatial(self, place: BlockPlace, filters: int, *, groups: int = 1, name: str) -> list[keras.Layer]:
         """Returns the convolution that has the block's stride, unless something else has it."""
         elsewhere = self._aliases(place) or (self.config.strides_first and name == "conv2")
         strides = 1 if elsewhere else place.strides
         return self.parts.conv(filters, 3, strides=strides, dilation=place.first_dilation, groups=groups, name=name)
 
-    def _selective_kernel(self, place: Place, filters: int, *, name: str) -> keras.Layer:
+    def _selective_kernel(self, place: BlockPlace, filters: int, *, name: str) -> keras.Layer:
         config = self.config
         return SelectiveKernel2D(
             filters,
@@ -150,17 +150,17 @@ class BlockMaker:
             name=name,
         )
 
-    def _aliases(self, place: Place) -> bool:
+    def _aliases(self, place: BlockPlace) -> bool:
         return self.config.anti_aliasing is not None and (place.strides > 1 or place.first_dilation != place.dilation)
 
-    def _anti_aliasing(self, place: Place) -> list[keras.Layer]:
+    def _anti_aliasing(self, place: BlockPlace) -> list[keras.Layer]:
         if not self._aliases(place):
             return []
         if self.config.anti_aliasing == "blur":
             return [BlurPool2D(place.strides, name="blur")]
         return self.parts.average_pool(2, 2, name="average") if place.strides > 1 else []
 
-    def _drop_block(self, place: Place) -> list[keras.Layer]:
+    def _drop_block(self, place: BlockPlace) -> list[keras.Layer]:
         """Returns DropBlock in the last two stages, with larger blocks in the larger map."""
         later = len(self.config.depths) - 1 - place.stage
         if not self.drop_block_rate or later > 1:
@@ -168,7 +168,7 @@ class BlockMaker:
         size, gamma = (3, 1.0) if later == 0 else (5, 0.25)
         return [DropBlock2D(self.drop_block_rate, size, gamma_scale=gamma, name="drop_block")]
 
-    def _attention(self, place: Place) -> list[keras.Layer]:
+    def _attention(self, place: BlockPlace) -> list[keras.Layer]:
         config = self.config
         if config.attention is None:
             return []
@@ -182,7 +182,7 @@ class BlockMaker:
 
     # --- Shortcuts ---------------------------------------------------------------------------------------------------
 
-    def _shortcut(self, place: Place) -> keras.Layer | str:
+    def _shortcut(self, place: BlockPlace) -> keras.Layer | str:
         config, parts = self.config, self.parts
         if place.block > 0:
             return "identity"

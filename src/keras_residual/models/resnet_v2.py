@@ -11,7 +11,7 @@ from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
 from keras_residual.models.parts import CONVOLUTIONS, NORMS, Parts
-from keras_residual.models.stages import Choices, Place, apply_stage, finish, places
+from keras_residual.models.stages import BlockPlace, Choices, apply_stage, finish, places
 
 BLOCKS = ("basic", "bottleneck")
 STEMS = ("conv7", "deep", "deep_tiered", "conv3")
@@ -157,7 +157,7 @@ class _BlockMaker:
         self.parts = parts
         self.channels = config.stem_filters
 
-    def __call__(self, place: Place, name: str) -> Residual:
+    def __call__(self, place: BlockPlace, name: str) -> Residual:
         config, parts = self.config, self.parts
         filters = config.filters[place.stage]
         before = parts.norm_and_activation(1)
@@ -173,7 +173,7 @@ class _BlockMaker:
             name=name,
         )
 
-    def _basic(self, place: Place, filters: int) -> list[keras.Layer]:
+    def _basic(self, place: BlockPlace, filters: int) -> list[keras.Layer]:
         config, parts = self.config, self.parts
         dropout = [keras.layers.Dropout(config.dropout_rate, name="dropout")] if config.dropout_rate else []
         return [
@@ -183,7 +183,7 @@ class _BlockMaker:
             *parts.conv(filters, 3, dilation=place.dilation, zero_init=config.zero_init_last, name="conv2"),
         ]
 
-    def _bottleneck(self, place: Place, filters: int) -> list[keras.Layer]:
+    def _bottleneck(self, place: BlockPlace, filters: int) -> list[keras.Layer]:
         parts, inner = self.parts, filters // 4
         return [
             *parts.conv(inner, 1, name="conv1"),
@@ -193,7 +193,7 @@ class _BlockMaker:
             *parts.conv(filters, 1, zero_init=self.config.zero_init_last, name="conv3"),
         ]
 
-    def _shortcut(self, place: Place, filters: int) -> keras.Layer:
+    def _shortcut(self, place: BlockPlace, filters: int) -> keras.Layer:
         parts = self.parts
         if self.config.convolution == "standardized" or (self.config.shortcut == "avg_pool" and place.dilation > 1):
             layers = self._pool(place) if self.config.shortcut == "avg_pool" else []
@@ -203,7 +203,7 @@ class _BlockMaker:
         kind = AvgPoolShortcut if self.config.shortcut == "avg_pool" else ProjectionShortcut
         return kind(use_bias=False, name="shortcut")
 
-    def _pool(self, place: Place) -> list[keras.Layer]:
+    def _pool(self, place: BlockPlace) -> list[keras.Layer]:
         if place.strides == 1 and place.dilation == 1:
             return []
         if place.strides > 1:

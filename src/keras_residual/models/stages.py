@@ -25,7 +25,7 @@ With more, JAX takes minutes to compile them.
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class BlockPlace:
     """Where a block stands: what differs between the blocks of a network.
 
     Args:
@@ -99,7 +99,9 @@ class Choices:
             raise bad_argument(self.owner, "num_classes", rule, self.num_classes, "Without a head: include_top=False.")
 
 
-def places(depths: Sequence[int], *, stem_stride: int, output_stride: int, drop_path_rate: float) -> list[list[Place]]:
+def places(
+    depths: Sequence[int], *, stem_stride: int, output_stride: int, drop_path_rate: float
+) -> list[list[BlockPlace]]:
     """Returns where each block of each stage stands.
 
     Args:
@@ -118,7 +120,7 @@ def places(depths: Sequence[int], *, stem_stride: int, output_stride: int, drop_
         blocks = []
         for block in range(depth):
             blocks.append(
-                Place(
+                BlockPlace(
                     stage=stage,
                     block=block,
                     strides=strides if block == 0 else 1,
@@ -134,8 +136,8 @@ def places(depths: Sequence[int], *, stem_stride: int, output_stride: int, drop_
 
 def apply_stage(
     x: Any,
-    blocks: Sequence[Place],
-    make: Callable[[Place, str], Residual],
+    blocks: Sequence[BlockPlace],
+    make: Callable[[BlockPlace, str], Residual],
     *,
     alike: bool,
     execution: str | None,

@@ -60,7 +60,7 @@ def leave_remat_scope(stack: keras.Layer, layers: Sequence[keras.Layer]) -> Rema
 
 
 @dataclass
-class Program:
+class StackProgram:
     """One call of a stack as functions of tensors, each without side effects.
 
     Args:
@@ -166,7 +166,7 @@ class Program:
     def run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any]:
         """Returns the same as `run`, and keeps no activations for the gradient."""
         first = cast(ReversibleLink, self.cell(0).links[0])
-        program = _backend.Reversible(
+        program = _backend.ReversiblePass(
             loop=self.loop, enter=first.enter, forward=self._forward, backward=self._backward, leave=first.leave
         )
         rows, losses, updates = _backend.reversible(program, rows, *xs)

@@ -26,7 +26,7 @@ from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.contexts import Contexts, ramp
 from keras_residual.stacks.counts import BlockCount
-from keras_residual.stacks.execution import Program, leave_remat_scope
+from keras_residual.stacks.execution import StackProgram, leave_remat_scope
 from keras_residual.stacks.initial_values import drawing_later
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.optimizers import extend_optimizers
@@ -381,7 +381,9 @@ class ResidualStack(Configured):
                 )
             return self.topology.end(rows)
 
-        program = Program(blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation, arguments)
+        program = StackProgram(
+            blocks.cells, blocks.scanned, self._contexts.of_block, training, mask, observation, arguments
+        )
         xs = blocks.trained(), self._others(block_mask, None if observation is None else observation.probe)
         if reversible and not (watched or remat):
             self._check_held(arguments)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import shown
-from keras_residual.weights.hdf5_blocks import LINK, LINK_INFO, SYMBOL_TABLE, UNDEFINED, Blocks, Hdf5Error, Piece
+from keras_residual.weights.hdf5_blocks import LINK, LINK_INFO, SYMBOL_TABLE, UNDEFINED, DataBlocks, Hdf5Error, Piece
 
 _MOST_OBJECTS, _DEEPEST = 100_000, 100
 # The messages that describe an object: those that are read, and those that change nothing.
@@ -42,7 +42,7 @@ _TRUTH = (b"FALSE\0\0\0TRUE\0\0\0\0\0\1", b"FALSE\0TRUE\0\0\1")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Hdf5Group:
     """A folder in the file.
 
     Args:
@@ -51,7 +51,7 @@ class Group:
     """
 
     attributes: dict[str, Any] = field(default_factory=dict)
-    members: dict[str, Group | Array] = field(default_factory=dict)
+    members: dict[str, Hdf5Group | Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Array:
     values: np.ndarray
 
 
-def read_hdf5(path: Path) -> Group:
+def read_hdf5(path: Path) -> Hdf5Group:
     """Returns all that a file holds.
 
     Raises:
@@ -75,7 +75,7 @@ def read_hdf5(path: Path) -> Group:
             root = reader.read_all()
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise Hdf5Error(f"the file is damaged ({error})") from None
-    if not isinstance(root, Group):
+    if not isinstance(root, Hdf5Group):
         raise Hdf5Error("the file is damaged (its root is no group)")
     return root
 
@@ -86,13 +86,13 @@ class _Reader:
     def __init__(self, file: BufferedReader, size: int):
         # Arrays may not lie over each other, or they would take more than the file has.
         self._file, self._left = file, size
-        self._blocks = Blocks(file, size)
+        self._blocks = DataBlocks(file, size)
         self._objects: set[int] = set()
 
-    def read_all(self) -> Group | Array:
+    def read_all(self) -> Hdf5Group | Array:
         return self._read(self._blocks.root(), "/", 0)
 
-    def _read(self, address: int, name: str, depth: int) -> Group | Array:
+    def _read(self, address: int, name: str, depth: int) -> Hdf5Group | Array:
         if address in self._objects:
             raise Hdf5Error(f"{shown(name)} is there under another name too")
         self._objects.add(address)
@@ -114,12 +114,12 @@ class _Reader:
         if _LAYOUT in found:
             dataspace, datatype, layout = (Piece(_only(found, kind, name)) for kind in (_DATASPACE, _DATATYPE, _LAYOUT))
             return Array(attributes, self._array(_shape(dataspace), _dtype(datatype, name), layout, name))
-        members: dict[str, Group | Array] = {}
+        members: dict[str, Hdf5Group | Array] = {}
         for member, place in self._blocks.links(found, name):
             if member in members or not member or "/" in member or member == ".":
                 raise Hdf5Error(f"the file is damaged (a name {shown(member)} in {shown(name)})")
             members[member] = self._read(place, f"{name.rstrip('/')}/{member}", depth + 1)
-        return Group(attributes, members)
+        return Hdf5Group(attributes, members)
 
     def _array(self, shape: tuple[int, ...], dtype: np.dtype | None, layout: Piece, name: str) -> np.ndarray:
         if dtype is None or dtype.kind == "S":

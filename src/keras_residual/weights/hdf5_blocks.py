@@ -59,7 +59,7 @@ class Piece:
         return self.take(self.left)
 
 
-class Blocks:
+class DataBlocks:
     """The blocks of a file.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import bad_checkpoint, shown
-from keras_residual.weights.hdf5 import Array, Group, Hdf5Error, read_hdf5
+from keras_residual.weights.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
 from keras_residual.weights.name_maps import LEAVES
 from keras_residual.weights.values import float32
 
@@ -50,13 +50,13 @@ def _layers(path: Path) -> dict[str, dict[str, np.ndarray]]:
     except Hdf5Error as error:
         raise bad_checkpoint(path, str(error), "Save the model's weights again: model.save_weights(path).") from None
     group = root.members.get("model_weights", root)
-    if not isinstance(group, Group) or "layer_names" not in group.attributes:
+    if not isinstance(group, Hdf5Group) or "layer_names" not in group.attributes:
         what = "it holds the weights of a Keras model in Keras 3's own form (HDF5)"
         raise bad_checkpoint(path, what, "Load them with model.load_weights(path).")
     found = {}
     for layer in _texts(group.attributes["layer_names"]):
         of_layer = group.members.get(layer)
-        names = _texts(of_layer.attributes.get("weight_names", ())) if isinstance(of_layer, Group) else []
+        names = _texts(of_layer.attributes.get("weight_names", ())) if isinstance(of_layer, Hdf5Group) else []
         found[layer] = {
             name.rpartition("/")[2].partition(":")[0]: _array(path, of_layer, layer, name) for name in names
         }
@@ -65,7 +65,7 @@ def _layers(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 def _array(path: Path, group: Any, layer: str, name: str) -> np.ndarray:
     for part in name.split("/"):
-        group = group.members.get(part) if isinstance(group, Group) else None
+        group = group.members.get(part) if isinstance(group, Hdf5Group) else None
     if not isinstance(group, Array) or group.values.dtype.kind == "V":
         what = f"the file is damaged (it has no numbers {shown(name)} of the layer {shown(layer)})"
         raise bad_checkpoint(path, what, "Delete it and get it again.")

@@ -26,7 +26,7 @@ class SafetensorsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of a header.
 
     Args:
@@ -89,7 +89,7 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _header(path: Path) -> tuple[int, list[Entry]]:
+def _header(path: Path) -> tuple[int, list[TensorEntry]]:
     """Returns where the tensors begin, and the tensors in the order in which they lie."""
     with path.open("rb") as file:
         length = header_length(file.read(_LENGTH_BYTES + 1))
@@ -107,16 +107,16 @@ def _header(path: Path) -> tuple[int, list[Entry]]:
     return _LENGTH_BYTES + length, sorted(entries, key=lambda entry: (entry.start, entry.end))
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _entry(name: str, value: Any) -> TensorEntry:
     match value:
         case {"dtype": str(kind), "shape": [*shape], "data_offsets": [int(start), int(end)]} if (
             all(type(length) is int and 0 <= length < 2**62 for length in (*shape, start, end)) and start <= end
         ):
-            return Entry(start, end, name, kind, tuple(shape))
+            return TensorEntry(start, end, name, kind, tuple(shape))
     raise SafetensorsError(f"its header says of {shown(name)}: {shown(value)}")
 
 
-def _check(entries: list[Entry], size: int) -> None:
+def _check(entries: list[TensorEntry], size: int) -> None:
     place = 0
     for entry in entries:
         width = WIDTHS[_TYPES[entry.kind]] if entry.kind in _TYPES else None

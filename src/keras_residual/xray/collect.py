@@ -16,7 +16,7 @@ from keras_residual._keras import print_msg
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.measuring.costs import costs_in_words
 from keras_residual.xray.measuring.kept import collection_for, keep
-from keras_residual.xray.measuring.requested import Request, check_quantities
+from keras_residual.xray.measuring.requested import MeasuringRequest, check_quantities
 from keras_residual.xray.report import XrayReport
 
 
@@ -86,7 +86,7 @@ def xray(
             report = collection.report()
             if quantities:
                 recorder = copy.copy(collection.recorder)
-                request = Request(model, recorder, collection.given, collection.loss, training)
+                request = MeasuringRequest(model, recorder, collection.given, collection.loss, training)
                 request.add(quantities, report)
             keep(collection, loss)
         finally:

@@ -13,7 +13,7 @@ from keras import layers
 
 from keras_residual import Residual
 from keras_residual.xray import xray
-from keras_residual.xray.measuring.costs import COSTS, Cost, costs_in_words
+from keras_residual.xray.measuring.costs import COSTS, Passes, costs_in_words
 from keras_residual.xray.measuring.requested import REQUESTED
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -52,8 +52,8 @@ def test_each_quantity_has_a_cost_and_both_are_in_the_docs() -> None:
 
 @pytest.mark.any_backend
 def test_costs_in_words() -> None:
-    assert Cost(forward=1, forward_by_block=1).in_words() == "1 forward and 1 more for each block"
-    assert Cost(forward=1, forward_by_block=1).in_words(1200) == "1,201 forward"
+    assert Passes(forward=1, forward_by_block=1).in_words() == "1 forward and 1 more for each block"
+    assert Passes(forward=1, forward_by_block=1).in_words(1200) == "1,201 forward"
     assert costs_in_words(["chi", "shattering", "chi"], 3).splitlines()[1:] == [
         "  chi: 5 forward, 4 back; what each block hands on is kept",
         "  shattering: 1 forward, 1 back, of 256 samples",

@@ -12,10 +12,10 @@ from keras_residual.layers.residual import Residual
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
-from keras_residual.xray.finding.graph import Graph, Merge
-from keras_residual.xray.finding.inside import Call, Insides, look_inside
+from keras_residual.xray.finding.graph import MergeNode, NodeGraph
+from keras_residual.xray.finding.inside import Insides, TracedCall, look_inside
 from keras_residual.xray.finding.one_at_a_time import one_at_a_time
-from keras_residual.xray.finding.place import Place, Weight
+from keras_residual.xray.finding.place import ReportedBlock, Weight
 from keras_residual.xray.finding.structure import (
     CLOSED,
     activation_of,
@@ -40,9 +40,9 @@ class Target:
     """
 
     operation: Any
-    places: list[Place]
-    merges: list[Merge]
-    calls: list[Call] = field(default_factory=list)
+    places: list[ReportedBlock]
+    merges: list[MergeNode]
+    calls: list[TracedCall] = field(default_factory=list)
 
 
 @one_at_a_time
@@ -89,8 +89,8 @@ class _Walk:
                 yield from self.connections(part, (*path, part.name))
 
     def _in_graph(self, model: Any, path: tuple[str, ...]) -> Iterator[Target]:
-        graph = Graph.of_model(model, self.insides.value_free)
-        merges: dict[int, list[Merge]] = {}
+        graph = NodeGraph.of_model(model, self.insides.value_free)
+        merges: dict[int, list[MergeNode]] = {}
         for merge in graph.merges():
             merges.setdefault(id(merge.operation), []).append(merge)
         for node in graph.nodes:
@@ -102,7 +102,7 @@ class _Walk:
                 yield from self.connections(operation, (*path, operation.name))
 
 
-def _inside(layer: keras.Layer, calls: list[Call], path: tuple[str, ...]) -> Target:
+def _inside(layer: keras.Layer, calls: list[TracedCall], path: tuple[str, ...]) -> Target:
     places = []
     for number, call in enumerate(calls, start=1):
         counts: dict[str, int] = {}
@@ -116,16 +116,16 @@ def _inside(layer: keras.Layer, calls: list[Call], path: tuple[str, ...]) -> Tar
     return Target(layer, places, [merge for call in calls for merge in call.merges], calls)
 
 
-def _name(merge: Merge) -> str:
+def _name(merge: MergeNode) -> str:
     return merge.operation.name + (f":{merge.call + 1}" if merge.call else "")
 
 
 # --- What is known of each -------------------------------------------------------------------------------------------
 
 
-def _residual_place(layer: Residual) -> Place:
+def _residual_place(layer: Residual) -> ReportedBlock:
     facts = _facts(layer)
-    return Place(name=layer.name, kind="residual", weights=[(w, None) for w in layer.weights], **facts)
+    return ReportedBlock(name=layer.name, kind="residual", weights=[(w, None) for w in layer.weights], **facts)
 
 
 def _facts(layer: Residual) -> dict[str, Any]:
@@ -141,10 +141,10 @@ def _facts(layer: Residual) -> dict[str, Any]:
     }
 
 
-def _merge_place(merge: Merge, name: str) -> Place:
+def _merge_place(merge: MergeNode, name: str) -> ReportedBlock:
     norms = [operation for operation in merge.operations if is_norm(operation)]
     position = ("post",) if merge.post_norm else ("pre",) if norms else ()
-    return Place(
+    return ReportedBlock(
         name=name,
         kind=merge.kind,
         operations=list(merge.operations),
@@ -155,14 +155,14 @@ def _merge_place(merge: Merge, name: str) -> Place:
     )
 
 
-def _layer_place(layer: keras.Layer, behind: list[keras.Layer]) -> Place:
+def _layer_place(layer: keras.Layer, behind: list[keras.Layer]) -> ReportedBlock:
     weights: list[Weight] = [(weight, None) for weight in layer.weights]
     operations = [layer, *behind]
     structure = structure_of(operations)
-    return Place(name=layer.name, kind="layer", operations=operations, weights=weights, structure=structure)
+    return ReportedBlock(name=layer.name, kind="layer", operations=operations, weights=weights, structure=structure)
 
 
-def _stack_places(stack: ResidualStack) -> list[Place]:
+def _stack_places(stack: ResidualStack) -> list[ReportedBlock]:
     blocks = stack._blocks
     scales = stack._contexts.values
     multi_stream = not isinstance(stack.topology, Single)
@@ -181,7 +181,7 @@ def _stack_places(stack: ResidualStack) -> list[Place]:
                         place[name] = value * (place[name] or 1.0) if name == "skip_scale" else True
             suffix = f".{position}" if len(cell.connections) > 1 else ""
             places.append(
-                Place(
+                ReportedBlock(
                     name=f"{stack.name}.{index}{suffix}",
                     kind=kind,
                     weights=weights,

@@ -18,7 +18,7 @@ _VALUE_FREE = ("PositionEmbedding", "Shape", "ZerosLike", "OnesLike", "FullLike"
 
 
 @dataclass(frozen=True, slots=True)
-class Merge:
+class MergeNode:
     """A sum or a concatenation that closes a residual connection.
 
     Args:
@@ -56,7 +56,7 @@ class Merge:
     source_index: int
 
 
-class Graph:
+class NodeGraph:
     """Nodes in the order in which they are computed, with what each depends on.
 
     Args:
@@ -82,12 +82,12 @@ class Graph:
             made_by |= {id(tensor): index for tensor in node.output_tensors}
 
     @classmethod
-    def of_model(cls, model: Any, value_free: Collection[int] = ()) -> Graph:
+    def of_model(cls, model: Any, value_free: Collection[int] = ()) -> NodeGraph:
         """Returns the graph of a Functional model."""
         by_depth = model._nodes_by_depth
         return cls([node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]], model, value_free)
 
-    def merges(self) -> Iterator[Merge]:
+    def merges(self) -> Iterator[MergeNode]:
         """Yields the residual connections in the order in which they are computed."""
         calls: dict[int, int] = {}
         for index, node in enumerate(self.nodes):
@@ -104,7 +104,7 @@ class Graph:
             shortcut = self._between(source, [producers[skip]])
             branch = _without(self._between(source, ends), shortcut)
             branch_operations, own = self._operations(branch), self._operations(shortcut)
-            yield Merge(
+            yield MergeNode(
                 operation=node.operation,
                 kind=kind,
                 skip=skip,

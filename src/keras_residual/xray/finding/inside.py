@@ -15,7 +15,7 @@ from keras_residual import _backend
 from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.layers.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
-from keras_residual.xray.finding.graph import Graph, Merge
+from keras_residual.xray.finding.graph import MergeNode, NodeGraph
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.structure import CLOSED
@@ -27,7 +27,7 @@ _CLOSED = (*CLOSED, Residual, ResidualStack)
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TracedCall:
     """One call of a layer in which connections were found.
 
     Args:
@@ -36,7 +36,7 @@ class Call:
     """
 
     trace: Trace
-    merges: Sequence[Merge]
+    merges: Sequence[MergeNode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Insides:
         value_free: Identities of the layers whose output does not depend on what their input holds.
     """
 
-    calls: dict[int, list[Call]] = field(default_factory=dict)
+    calls: dict[int, list[TracedCall]] = field(default_factory=dict)
     value_free: Collection[int] = ()
 
 
@@ -66,7 +66,7 @@ def look_inside(model: keras.Layer, x: Any, training: bool) -> Insides:
     layers = list({id(layer): layer for layer in _of_others(model)}.values())
     if not layers:
         return Insides()
-    look = _Look()
+    look = _Traces()
     arguments = {"training": training} if model._call_has_training_arg else {}
     with leaving_untouched(model), without_recomputation(model), ExitStack() as patched:
         for layer in layers:
@@ -85,7 +85,7 @@ def _of_others(layer: Any) -> Iterator[keras.Layer]:
         yield from _of_others(part)
 
 
-class _Look:
+class _Traces:
     """The traces that were drawn, by layer; None in the place of one that is not to be used."""
 
     def __init__(self) -> None:
@@ -118,20 +118,20 @@ class _Look:
         }
         found = {}
         for identity, traces in self.traces.items():
-            calls = [Call(trace, _merges(trace, value_free)) for trace in traces if trace is not None]
+            calls = [TracedCall(trace, _merges(trace, value_free)) for trace in traces if trace is not None]
             if len(calls) == len(traces) and any(call.merges for call in calls):
                 found[identity] = calls
         return Insides(found, value_free)
 
 
-def _merges(trace: Trace, value_free: Collection[int] = ()) -> list[Merge]:
+def _merges(trace: Trace, value_free: Collection[int] = ()) -> list[MergeNode]:
     """Returns the connections with something learned on the branch: formulas such as GELU's have sums too."""
-    return [merge for merge in Graph(trace.nodes, trace, value_free).merges() if merge.learned]
+    return [merge for merge in NodeGraph(trace.nodes, trace, value_free).merges() if merge.learned]
 
 
 def _depends_on_values(trace: Trace) -> bool:
     outputs = [x for x in keras.tree.flatten(trace.outputs) if isinstance(x, keras.KerasTensor)]
-    return Graph(trace.nodes, trace).depends_on_values(outputs)
+    return NodeGraph(trace.nodes, trace).depends_on_values(outputs)
 
 
 def _trustworthy(layer: keras.Layer, call: Any, args: Any, kwargs: Any) -> Trace | None:

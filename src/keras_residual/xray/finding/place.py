@@ -15,7 +15,7 @@ Weight = tuple[keras.Variable, int | None]
 
 
 @dataclass(kw_only=True, slots=True)
-class Place:
+class ReportedBlock:
     """One block of the report.
 
     Args:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from keras_residual.xray.finding.graph import Merge
-from keras_residual.xray.finding.inside import Call
+from keras_residual.xray.finding.graph import MergeNode
+from keras_residual.xray.finding.inside import TracedCall
 from keras_residual.xray.finding.trace import Trace
 
 
@@ -23,7 +23,7 @@ class Run:
     trace: Trace
     values: Mapping[int, Any]
 
-    def block_of(self, merge: Merge, apply: Callable[..., Any]) -> Callable[[Any], Any]:
+    def block_of(self, merge: MergeNode, apply: Callable[..., Any]) -> Callable[[Any], Any]:
         """Returns what a connection makes of what it receives, with all else that it depends on as it was.
 
         Args:
@@ -41,7 +41,7 @@ class Run:
 
 
 def replay(
-    known: Call,
+    known: TracedCall,
     trace: Trace,
     values: Mapping[int, Any],
     *,

@@ -17,7 +17,7 @@ Apply = Callable[[int, Any, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EntryNode:
     """The node of a tensor that a call is given: a mask of an argument is one as the argument is.
 
     Args:
@@ -143,7 +143,7 @@ def traced(layer: keras.Layer, call: Any, args: Any, kwargs: Any) -> tuple[Trace
 
 def _sorted(outputs: Any, symbols: Iterable[Any]) -> list[Any]:
     """Returns the nodes that lead to the outputs, each behind those that it depends on."""
-    entries = {id(tensor): Entry([tensor]) for tensor in symbols}
+    entries = {id(tensor): EntryNode([tensor]) for tensor in symbols}
 
     def producer(tensor: Any) -> Any:
         if id(tensor) in entries:

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.state import rank_in_block
-from keras_residual.xray.finding.place import Place, Weight
+from keras_residual.xray.finding.place import ReportedBlock, Weight
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.quantities.branch import shares
 from keras_residual.xray.quantities.stream_gradient import ratio_of_ends, slope
@@ -91,7 +91,7 @@ def _of_place(numbers: Numbers, position: int, count: int) -> dict[str, Numbers]
     return {"in": before, "out": behind, "branch": rest}
 
 
-def _block(place: Place, own: dict[str, Numbers], gradient: Numbers | None) -> Numbers:
+def _block(place: ReportedBlock, own: dict[str, Numbers], gradient: Numbers | None) -> Numbers:
     behind, branch = own["out"], own["branch"]
     connection = place.is_connection
 

@@ -12,7 +12,7 @@ from keras_residual.xray.quantities.shattering import POINTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cost:
+class Passes:
     """Passes of the whole model, beside the one forward and one backward pass of the X-ray itself.
 
     Args:
@@ -50,18 +50,18 @@ class Cost:
 
 _KEPT = "what each block hands on is kept"
 
-COSTS: MappingProxyType[str, Cost] = MappingProxyType(
+COSTS: MappingProxyType[str, Passes] = MappingProxyType(
     {
-        "chi": Cost(forward=5, backward=4, beside=_KEPT),
-        "singular_value": Cost(forward=37, backward=12, beside=_KEPT),
-        "path_lengths": Cost(forward=5, backward=4, beside=f"{_KEPT}; none beside 'chi'"),
-        "lesion": Cost(forward=1, forward_by_block=1),
-        "shattering": Cost(forward=1, backward=1, samples=POINTS),
-        "cka": Cost(forward=1, beside=_KEPT),
-        "early_exit": Cost(forward=1, beside=_KEPT),
-        "loss_slice": Cost(forward=SLICE_POINTS, beside="the weights are kept once more"),
-        "loss_surface": Cost(forward=SURFACE_POINTS**2, beside="the weights are kept twice more"),
-        "sharpness": Cost(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept twice more"),
+        "chi": Passes(forward=5, backward=4, beside=_KEPT),
+        "singular_value": Passes(forward=37, backward=12, beside=_KEPT),
+        "path_lengths": Passes(forward=5, backward=4, beside=f"{_KEPT}; none beside 'chi'"),
+        "lesion": Passes(forward=1, forward_by_block=1),
+        "shattering": Passes(forward=1, backward=1, samples=POINTS),
+        "cka": Passes(forward=1, beside=_KEPT),
+        "early_exit": Passes(forward=1, beside=_KEPT),
+        "loss_slice": Passes(forward=SLICE_POINTS, beside="the weights are kept once more"),
+        "loss_surface": Passes(forward=SURFACE_POINTS**2, beside="the weights are kept twice more"),
+        "sharpness": Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept twice more"),
     }
 )
 """The cost of each quantity on request, by its name."""

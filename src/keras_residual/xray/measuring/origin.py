@@ -17,7 +17,7 @@ from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.layers.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.patched import instead_of
-from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.place import ReportedBlock
 from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.structure import CLOSED, distinct, is_functional, leaves
 
@@ -34,7 +34,7 @@ class _Origin:
     """The broken tensors that come of it, kept so that their identities stay theirs."""
 
 
-class _Look:
+class _Origins:
     """Follows broken values through the calls of layers: what breaks them, and what mends them again."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ def _state(tensor: Any) -> tuple[str, float, float] | None:
     return "NaN" if np.isnan(array).any() else "infinite values", float(1 - finite.mean()), largest
 
 
-def broken_layer(model: Any, x: Any, training: bool, places: Sequence[Place]) -> dict[str, Any] | None:
+def broken_layer(model: Any, x: Any, training: bool, places: Sequence[ReportedBlock]) -> dict[str, Any] | None:
     """Returns the layer that first breaks numbers, in a call of the model operation by operation; None for none.
 
     Args:
@@ -105,7 +105,7 @@ def broken_layer(model: Any, x: Any, training: bool, places: Sequence[Place]) ->
         training: Whether the layers act as in training.
         places: The blocks of the report.
     """
-    look = _Look()
+    look = _Origins()
     with _watching(model, look.watched), _backend.keeping_random_state(), keras.StatelessScope():
         model(x, **_arguments(model, training))
     if not look.origins:
@@ -116,7 +116,7 @@ def broken_layer(model: Any, x: Any, training: bool, places: Sequence[Place]) ->
 
 
 def broken_gradient(
-    model: Any, given: tuple[Any, ...], loss: Any, scale: Any, training: bool, places: Sequence[Place]
+    model: Any, given: tuple[Any, ...], loss: Any, scale: Any, training: bool, places: Sequence[ReportedBlock]
 ) -> dict[str, Any] | None:
     """Returns the layer that first hands back a gradient that is not finite; None for none.
 
@@ -187,7 +187,7 @@ def _watching(model: Any, watched: Callable[[Any, Callable[..., Any]], Callable[
         yield
 
 
-def _named(operation: Any, places: Sequence[Place]) -> dict[str, Any] | None:
+def _named(operation: Any, places: Sequence[ReportedBlock]) -> dict[str, Any] | None:
     """Returns the block that holds an operation, and what to call the operation there."""
     block = _block_of(operation, places)
     if block is None and isinstance(operation, ResidualStack):
@@ -205,7 +205,7 @@ def _open_layers(layer: Any) -> Iterator[Any]:
             yield from _open_layers(part)
 
 
-def _block_of(operation: Any, places: Sequence[Place]) -> str | None:
+def _block_of(operation: Any, places: Sequence[ReportedBlock]) -> str | None:
     """Returns the name of the block that an operation is part of."""
     for place in places:
         if place.stack is None and any(operation is part for part in _parts(place)):
@@ -213,7 +213,7 @@ def _block_of(operation: Any, places: Sequence[Place]) -> str | None:
     return None
 
 
-def _parts(place: Place) -> Iterator[Any]:
+def _parts(place: ReportedBlock) -> Iterator[Any]:
     for operation in place.operations:
         yield operation
         if isinstance(operation, keras.Layer):

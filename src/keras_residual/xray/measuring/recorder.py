@@ -15,10 +15,10 @@ from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.reversible import ReversibleLink
 from keras_residual.xray.finding.discover import Target
-from keras_residual.xray.finding.graph import Merge
+from keras_residual.xray.finding.graph import MergeNode
 from keras_residual.xray.finding.growing_rows import probing_rows
 from keras_residual.xray.finding.patched import instead_of
-from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.place import ReportedBlock
 from keras_residual.xray.finding.rematerialisation import without_recomputation
 from keras_residual.xray.finding.replay import Run, replay
 from keras_residual.xray.finding.structure import (
@@ -65,7 +65,7 @@ class Recorder:
     def reset(self, probe: Probe) -> None:
         """Forgets what was seen, before the model is called; `probe(shape, dtype)` returns zeros."""
         self.probe = probe
-        self.order: list[list[Place]] = []
+        self.order: list[list[ReportedBlock]] = []
         """The places of each entry: one, or all connections of a stack."""
         self.seen: list[Numbers] = []
         """What was measured in each entry: numbers, or vectors with the connections of a stack."""
@@ -105,7 +105,7 @@ class Recorder:
 
         return instead_of(operation, "call", of)
 
-    def _source_of(self, merge: Merge) -> tuple[Any, Callable[[Any], Any]]:
+    def _source_of(self, merge: MergeNode) -> tuple[Any, Callable[[Any], Any]]:
         """Returns what gives off the tensor from which the first connection starts, and its call with a probe."""
         operation = merge.source._keras_history.operation
         places = [index for index, tensor in enumerate(merge.holder.inputs) if tensor is merge.source]
@@ -158,7 +158,7 @@ class Recorder:
 
         return watched
 
-    def _merged(self, place: Place, merge: Merge, call: Any, args: Any, kwargs: Any) -> Any:
+    def _merged(self, place: ReportedBlock, merge: MergeNode, call: Any, args: Any, kwargs: Any) -> Any:
         flat = keras.tree.flatten((args, kwargs))
         branches = [position for index, position in enumerate(merge.positions) if index != merge.skip]
         for position in branches:
@@ -204,7 +204,7 @@ class Recorder:
         finally:
             self.tracing = False
 
-    def _masked(self, branch: Any, place: Place) -> Any:
+    def _masked(self, branch: Any, place: ReportedBlock) -> Any:
         if self.mask is None:
             return branch
         return branch * ops.cast(self.mask[self._numbered[id(place)]], branch.dtype)
@@ -312,7 +312,7 @@ class Recorder:
 
     # --- What is recorded --------------------------------------------------------------------------------------------
 
-    def _place(self, target: Target) -> Place:
+    def _place(self, target: Target) -> ReportedBlock:
         """Returns the place of this call; one more call than is known of fills the last again."""
         return target.places[self._number(target, len(target.places))]
 
@@ -337,12 +337,12 @@ class Recorder:
             set_keras_mask(out, mask)
         return out
 
-    def _entry(self, place: Place, received: Any, added: Any, out: Any, axis: int) -> Any:
+    def _entry(self, place: ReportedBlock, received: Any, added: Any, out: Any, axis: int) -> Any:
         kept = {"kept": received} if self.keep and received is not None else {}
         self._record([place], {**of_connection(received, added, axis), **kept}, out, axis)
         return self._probed("stream", out, len(self.seen) - 1)
 
-    def _record(self, places: list[Place], numbers: Numbers, out: Any, axis: int) -> None:
+    def _record(self, places: list[ReportedBlock], numbers: Numbers, out: Any, axis: int) -> None:
         if self.keep:
             numbers = {**numbers, "kept_last": out}
         self.order.append(places)
@@ -391,7 +391,7 @@ class Recorder:
         return entries
 
 
-def _running(target: Target) -> list[Place]:
+def _running(target: Target) -> list[ReportedBlock]:
     """Returns the places whose layers run: those of the one body of a scanned stack stand for every block."""
     stack = target.operation
     scanned = isinstance(stack, ResidualStack) and stack._blocks.scanned

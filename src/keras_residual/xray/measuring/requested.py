@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.xray.finding.place import Place
+from keras_residual.xray.finding.place import ReportedBlock
 from keras_residual.xray.finding.replay import Run
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.block_functions import BlockFunction, block_functions
@@ -32,7 +32,7 @@ MOST_CLASSES = 10_000
 """Whole numbers above this are taken for no labels."""
 
 
-class Request:
+class MeasuringRequest:
     """Measures what was asked for, and adds it to a report.
 
     Args:
@@ -51,7 +51,7 @@ class Request:
         self.given = given
         self.loss = loss
         self.training = training
-        self.places: list[Place] = [place for places in recorder.order for place in places]
+        self.places: list[ReportedBlock] = [place for places in recorder.order for place in places]
         self._features: list[np.ndarray | None] | None = None
         self._received: list[Any] = []
         self._runs: Mapping[int, Run] = {}
@@ -204,7 +204,7 @@ class Request:
         self._keep()
         return self._features or []
 
-    def _each(self, blocks: Any) -> list[tuple[Any, Place, BlockFunction | None, Any]]:
+    def _each(self, blocks: Any) -> list[tuple[Any, ReportedBlock, BlockFunction | None, Any]]:
         self._keep()
         functions = {}
         for target in self.recorder.targets:
@@ -226,17 +226,17 @@ def _pooled(features: np.ndarray) -> np.ndarray:
     return features.mean(axis=tuple(range(2, features.ndim) if first else range(1, features.ndim - 1)))
 
 
-REQUESTED: dict[str, Callable[[Request, Any, Any], None]] = {
-    "chi": Request.chi,
-    "singular_value": Request.singular_value,
-    "path_lengths": Request.path_lengths,
-    "lesion": Request.lesion,
-    "shattering": Request.shattering,
-    "cka": Request.cka,
-    "early_exit": Request.early_exit,
-    "loss_slice": Request.loss_slice,
-    "loss_surface": Request.loss_surface,
-    "sharpness": Request.sharpness,
+REQUESTED: dict[str, Callable[[MeasuringRequest, Any, Any], None]] = {
+    "chi": MeasuringRequest.chi,
+    "singular_value": MeasuringRequest.singular_value,
+    "path_lengths": MeasuringRequest.path_lengths,
+    "lesion": MeasuringRequest.lesion,
+    "shattering": MeasuringRequest.shattering,
+    "cka": MeasuringRequest.cka,
+    "early_exit": MeasuringRequest.early_exit,
+    "loss_slice": MeasuringRequest.loss_slice,
+    "loss_surface": MeasuringRequest.loss_surface,
+    "sharpness": MeasuringRequest.sharpness,
 }
 """What adds each quantity to a report, by name."""
 

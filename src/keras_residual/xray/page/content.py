@@ -9,7 +9,7 @@ from typing import Any
 from keras_residual.xray.health import Health, healths, verdict
 from keras_residual.xray.page.by_depth import by_depth
 from keras_residual.xray.page.numbers_in_words import number, place, plain
-from keras_residual.xray.page.picture import Picture
+from keras_residual.xray.page.picture import Chart
 from keras_residual.xray.page.whole import whole_net
 from keras_residual.xray.quantities.table import KINDS, QUANTITIES, Quantity, is_number
 from keras_residual.xray.report import XrayReport, finite
@@ -85,14 +85,14 @@ class Content:
         return self.names.index(name) if name in self.names else None
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[Chart]:
         """The pictures in the order of the page."""
         by_block = [self._picture(quantity) for quantity in self.shown if self._is_drawn(quantity)]
         return by_block + whole_net(finite(dict(self.model)), self.names)
 
     # --- For the script -----------------------------------------------------------------------------------------------
 
-    def data(self, pictures: Sequence[Picture]) -> dict[str, Any]:
+    def data(self, pictures: Sequence[Chart]) -> dict[str, Any]:
         """Returns what the script of the page draws, in plain lists and dictionaries that JSON has."""
         keys = [quantity.key for quantity in self.shown]
         keys += [q.beside[0] for q in self.shown if q.beside and q.beside[0] not in keys]
@@ -154,7 +154,7 @@ class Content:
         keys = [quantity.key, *(quantity.beside or ())[:1]]
         return not quantity.only_if_any or any(block.get(key) for key in keys for block in self.blocks)
 
-    def _picture(self, quantity: Quantity) -> Picture:
+    def _picture(self, quantity: Quantity) -> Chart:
         values = _values(self.blocks, quantity.key)
         more, legend = [], [("first", quantity.label)]
         if quantity.beside:
@@ -163,7 +163,7 @@ class Content:
         if self.earlier is not None:
             more.append(_values(self.earlier.blocks, quantity.key))
             legend.append(("earlier", self.earlier_name))
-        return Picture(
+        return Chart(
             key=quantity.key,
             title=quantity.title,
             words=quantity.words,

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
+class Chart:
     """A picture.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_residual.xray.page.by_depth import HEIGHT
-from keras_residual.xray.page.picture import Picture
+from keras_residual.xray.page.picture import Chart
 
 MOST_CELLS = 64
 """Depths in a row of a map of pairs; of more, some are left out evenly."""
@@ -14,7 +14,7 @@ MOST_CELLS = 64
 Model = Mapping[str, Any]
 
 
-def whole_net(model: Model, names: list[str]) -> list[Picture]:
+def whole_net(model: Model, names: list[str]) -> list[Chart]:
     """Returns a picture for each quantity of the whole that the report has.
 
     Args:
@@ -24,7 +24,7 @@ def whole_net(model: Model, names: list[str]) -> list[Picture]:
     return [draw(model[key], model, names) for key, draw in WHOLE.items() if model.get(key)]
 
 
-def _path_lengths(parts: list[float], model: Model, names: list[str]) -> Picture:
+def _path_lengths(parts: list[float], model: Model, names: list[str]) -> Chart:
     bars = [
         {"left": k - 0.5, "right": k + 0.5, "branches": k, "part": part} for k, part in enumerate(parts) if part > 1e-5
     ]
@@ -42,7 +42,7 @@ def _path_lengths(parts: list[float], model: Model, names: list[str]) -> Picture
             ],
         },
     }
-    return Picture(
+    return Chart(
         key="path_lengths",
         title="How deep is the net really?",
         words="Each block can be passed by its shortcut, so that a net of many blocks is a bundle of many paths, long "
@@ -54,7 +54,7 @@ def _path_lengths(parts: list[float], model: Model, names: list[str]) -> Picture
     )
 
 
-def _shattering(by_lag: Mapping[str, float], model: Model, names: list[str]) -> Picture:
+def _shattering(by_lag: Mapping[str, float], model: Model, names: list[str]) -> Chart:
     points = [{"lag": int(lag), "value": value} for lag, value in by_lag.items() if value is not None]
     spec = {
         "mark": {"type": "line", "color": "--first", "point": {"filled": True, "size": 50, "color": "--first"}},
@@ -73,7 +73,7 @@ def _shattering(by_lag: Mapping[str, float], model: Model, names: list[str]) -> 
         },
     }
     first = points[0] if points else None
-    return Picture(
+    return Chart(
         key="gradient_autocorrelation",
         title="Do neighbouring inputs agree on what to learn?",
         words="Two inputs that hardly differ should ask for nearly the same correction. The line shows how alike the "
@@ -86,7 +86,7 @@ def _shattering(by_lag: Mapping[str, float], model: Model, names: list[str]) -> 
     )
 
 
-def _cka(rows: list[list[float | None]], model: Model, names: list[str]) -> Picture:
+def _cka(rows: list[list[float | None]], model: Model, names: list[str]) -> Chart:
     count = len(rows)
     step = -(-count // MOST_CELLS)
     kept = range(0, count, step)
@@ -126,7 +126,7 @@ def _cka(rows: list[list[float | None]], model: Model, names: list[str]) -> Pict
             ],
         },
     }
-    return Picture(
+    return Chart(
         key="cka",
         title="Which depths say the same?",
         words="Each cell compares what two blocks hand on: bright means that both say the same of the examples (CKA), "
@@ -138,7 +138,7 @@ def _cka(rows: list[list[float | None]], model: Model, names: list[str]) -> Pict
     )
 
 
-def _loss_slice(found: Mapping[str, Any], model: Model, names: list[str]) -> Picture:
+def _loss_slice(found: Mapping[str, Any], model: Model, names: list[str]) -> Chart:
     pairs = zip(found["at"], found["loss"], strict=True)
     points = [{"at": at, "loss": loss} for at, loss in pairs if loss is not None]
     sharpness = model.get("sharpness")
@@ -159,7 +159,7 @@ def _loss_slice(found: Mapping[str, Any], model: Model, names: list[str]) -> Pic
             ],
         },
     }
-    return Picture(
+    return Chart(
         key="loss_slice",
         title="How rough is the ground that training walks on?",
         words="The dot is the net with its weights as they are. To both sides all weights are moved in one random "
@@ -171,7 +171,7 @@ def _loss_slice(found: Mapping[str, Any], model: Model, names: list[str]) -> Pic
     )
 
 
-def _loss_surface(found: Mapping[str, Any], model: Model, names: list[str]) -> Picture:
+def _loss_surface(found: Mapping[str, Any], model: Model, names: list[str]) -> Chart:
     at = found["at"]
     half = (at[-1] - at[0]) / (len(at) - 1) / 2 if len(at) > 1 else 0.5
     cells = [
@@ -198,7 +198,7 @@ def _loss_surface(found: Mapping[str, Any], model: Model, names: list[str]) -> P
             "tooltip": [{"field": "loss", "type": "quantitative", "title": "loss", "format": ".4~g"}],
         },
     }
-    return Picture(
+    return Chart(
         key="loss_surface",
         title="What does the ground look like from above?",
         words="The net as it is lies in the middle; outwards all weights are moved in two random directions. Bright "
@@ -217,7 +217,7 @@ def _alone(spec: dict[str, Any], values: list[Any]) -> dict[str, Any]:
     return {"width": "container", "height": HEIGHT, "data": {"values": values}, **spec}
 
 
-WHOLE: dict[str, Callable[[Any, Model, list[str]], Picture]] = {
+WHOLE: dict[str, Callable[[Any, Model, list[str]], Chart]] = {
     "path_lengths": _path_lengths,
     "gradient_autocorrelation": _shattering,
     "cka": _cka,
