@@ -10,6 +10,7 @@ import keras
 import platformdirs
 import pytest
 
+from keras_residual._backend import caches
 from keras_residual._places import cache_folder, expanded
 from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache
 
@@ -46,7 +47,19 @@ def test_a_home_is_used(monkeypatch, tmp_path):
     assert expanded("~nobody-of-this-name/pictures") == Path("~nobody-of-this-name/pictures")
 
 
-@pytest.mark.usefixtures("homeless")
+@pytest.fixture
+def without_a_cache():
+    """Puts the cache aside that the tests may have for themselves."""
+    cache = caches.compilation_cache()
+    folder = None if cache is None else cache.folder()
+    if cache is not None and folder:
+        cache.disable()
+    yield
+    if cache is not None and folder:
+        cache.enable(Path(folder))
+
+
+@pytest.mark.usefixtures("homeless", "without_a_cache")
 @pytest.mark.parametrize("folder", [None, "~/own"])
 def test_without_a_home_nothing_is_kept_of_what_was_compiled(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
