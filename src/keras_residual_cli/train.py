@@ -114,7 +114,8 @@ def _found(metrics: Mapping[str, Any]) -> str:
     from keras_residual.training.scores import percent
 
     if "test_accuracy" not in metrics:
-        return f"R² {metrics['test_r2']:.3f}, root mean square error {metrics['test_rmse']:.4g} in the target's unit"
+        r2 = f"R² {metrics['test_r2']:.3f}, " if "test_r2" in metrics else ""
+        return f"{r2}root mean square error {metrics['test_rmse']:.4g} in the target's unit"
     majority = metrics.get("test_majority")
     beside = "" if majority is None else f" (always the commonest class: {percent(majority)})"
     return f"accuracy {percent(metrics['test_accuracy'])}{beside}"

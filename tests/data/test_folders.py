@@ -296,3 +296,16 @@ def test_more_pictures_than_memory_may_hold_are_refused_before_decoding(two_clas
 )
 def test_what_a_folder_cannot_give_is_refused(two_classes, arguments, message):
     refused(f"Data {str(two_classes)!r}: {message}", two_classes, **arguments)
+
+
+def test_folders_that_look_alike_are_said(tmp_path, write_picture):
+    for name in ("x", "x ", "dog", "Dog"):
+        for number in range(4):
+            write_picture(tmp_path / "pets" / name / f"{number}.png", number * 9 + len(name))
+    if len(list((tmp_path / "pets").iterdir())) < 4:
+        pytest.skip("the file system takes these names for the same")
+    notes = load_dataset(str(tmp_path / "pets"), test_fraction=0.5).notes
+    assert (
+        "Classes are named as the data spells them, so these are different: 'Dog' and 'dog'; 'x' and 'x '.",
+        *notes[1:],
+    ) == notes

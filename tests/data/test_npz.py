@@ -91,6 +91,28 @@ def test_arrays_that_do_not_fit_are_refused(write, arrays, message):
     refused(message, write(**arrays), **task)
 
 
+@pytest.mark.parametrize(
+    "twins",
+    [
+        np.array([2**53, 2**53 + 1]),
+        np.array([-(2**60), -(2**60) - 1]),
+        np.array([2**63 + 1, 2**63], np.uint64),
+    ],
+    ids=lambda twins: f"{twins.dtype}",
+)
+def test_numbers_that_are_one_64_bit_float_are_refused(write, twins):
+    column = np.concatenate([np.arange(25, dtype=twins.dtype), twins])
+    order = [f"{value}" for value in np.sort(twins)]
+    table = np.stack([column[::-1] % 7, column], axis=1)
+    told = f"has numbers beyond 2**53 that 64-bit floats do not tell apart, {order[0]} and {order[1]}. "
+    path = write(x=table, y=np.arange(27) % 2)
+    refused(f"x, column 'x1', {told}Subtract what they have in common.", path)
+    subtract = "Subtract what they have in common, or set the task to 'classification'."
+    refused(f"y {told}{subtract}", write(x=table % 5, y=column), task="regression")
+    arrays = {"x_train": table % 5, "y_train": column % 5, "x_test": table % 5, "y_test": column}
+    refused(f"y_test {told}{subtract}", write(**arrays), task="regression")
+
+
 def test_nothing_is_unpickled(write):
     path = write(x=np.array([{"a": 1}, None], dtype=object), y=np.arange(2))
     refused(

@@ -84,10 +84,40 @@ def test_classes_are_called_as_the_file_spells_them(write_csv, labels, classes):
         assert labels[int(x) % 2].strip(' "') == classes[y]
 
 
+ALIKE = "Classes are named as the data spells them, so these are different: "
+
+
 def test_one_number_in_two_spellings_is_two_classes_and_said(write_csv):
     data = load_dataset(write_csv("x,y\n" + "1,1\n2,01\n3,2\n" * 10), target="y")
     assert data.classes == ("01", "1", "2")
-    assert data.notes[0] == "Classes are named as the file spells them, so '01', '1' are different."
+    assert data.notes[0] == f"{ALIKE}'01' and '1'."
+
+
+@pytest.mark.parametrize(
+    ("labels", "alike"),
+    [
+        (["x", "x ", "z"], "'x' and 'x '"),
+        (["Cat", "cat", "CAT", "dog"], "'CAT' and 'Cat' and 'cat'"),
+        (["a b", "a  b", "a\u00a0b", "c"], r"'a  b' and 'a b' and 'a\xa0b'"),
+        (["Straße", "STRASSE", "x"], "'STRASSE' and 'Straße'"),
+        (["a", "\u200ba", "x"], r"'a' and '\u200ba'"),
+        (["7 ", "007", "x"], "'7 ' and '007'"),
+        (["no", "No", "yes", "yes "], "'No' and 'no'; 'yes' and 'yes '"),
+        ([f"{'cC'[row % 2]}{row // 2}" for row in range(14)], "; ".join(f"'C{n}' and 'c{n}'" for n in range(5))),
+        (["x", "xx", "y"], None),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_classes_that_look_alike_are_said(tmp_path, write_csv, labels, alike, suffix):
+    labels = labels * 10
+    path = write_csv("x,y\n" + "".join(f'{row},"{label}"\n' for row, label in enumerate(labels)))
+    if suffix == "parquet":
+        path = str(tmp_path / "t.parquet")
+        pq.write_table(pa.table({"x": range(len(labels)), "y": labels}), path)
+    data = load_dataset(path, target="y")
+    rest = "; and 2 more" if len(data.classes) == 14 else ""
+    assert data.notes == (() if alike is None else (f"{ALIKE}{alike}{rest}.",))
+    assert load_dataset(path, target="y", classes=data.classes).notes == ()
 
 
 @pytest.mark.parametrize(
@@ -297,22 +327,6 @@ def test_row_numbers_of_pandas_are_refused_unless_dropped(write_csv):
     assert load_dataset(path, target="y", drop=("",)).features == ("x",)
 
 
-def test_a_row_of_another_length_is_refused(write_csv):
-    path = write_csv("x,y\n1,a\n2,b,3\n")
-    refused(
-        f"the file {path} cannot be read as csv: CSV parse error: Row #3: Expected 2 columns, got 3: 2,b,3. "
-        "Correct or replace it.",
-        path,
-        target="y",
-    )
-
-
-@pytest.mark.parametrize("text", ["größe,y\n1,a\n2,b\n", "x,y\n1,süß\n2,b\n"])
-def test_another_encoding_is_refused(write_csv, text):
-    path = write_csv(text.encode("latin-1"))
-    refused(f"the file {path} is not text in UTF-8. Save it as UTF-8.", path, target="y")
-
-
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     path = tmp_path / "t.parquet"
     path.write_bytes(b"no parquet at all")
@@ -398,14 +412,91 @@ def test_numbers_keep_the_precision_that_they_have(write_csv, tmp_path):
     np.testing.assert_array_equal(data.x_test.T, expected)
 
 
-def test_whole_numbers_that_64_bit_floats_do_not_tell_apart_are_refused(write_csv):
-    rows = "".join(f"{2**53 + row},{'ab'[row % 2]}\n" for row in range(6))
+TWINS = {
+    "2**53": [2**53, 2**53 + 1],
+    "signed": [2**60 + 1, 2**60 + 2],
+    "negative": [-(2**60) - 1, -(2**60) - 2],
+    "unsigned": [2**63 + 1, 2**63 + 2],
+    "beyond 64 bits": [10**19 + 1, 10**19 + 2],
+    "far beyond": [10**25, 10**25 + 1],
+}
+"""Pairs of numbers that are one 64-bit float."""
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv with a float", "csv with blanks", "parquet", "decimals", "categories"])
+@pytest.mark.parametrize("twins", TWINS.values(), ids=TWINS)
+def test_numbers_that_are_one_64_bit_float_are_refused(tmp_path, write_csv, twins, kind):
+    values = [*range(25), *twins, 5]
+    if kind.startswith("csv"):
+        mark = " " if kind == "csv with blanks" else ""
+        cells = [f"{mark}{value}{mark}" for value in values]
+        cells[0] += ".5" if kind == "csv with a float" else ""
+        path = write_csv("id,y\n" + "".join(f"{cell},{row}\n" for row, cell in enumerate(cells)))
+    else:
+        path = str(tmp_path / "t.parquet")
+        fits = max(map(abs, values)) < 2**63 + 9
+        kinds = {"parquet": pa.uint64() if max(values) >= 2**63 else pa.int64(), "decimals": pa.decimal128(38, 2)}
+        if kind != "decimals" and not fits:
+            return
+        column = pa.array(values, kinds.get(kind, kinds["parquet"]))
+        column = column.dictionary_encode() if kind == "categories" else column
+        pq.write_table(pa.table({"id": column, "y": range(len(values))}), path)
+    cents = ".00" if kind == "decimals" else ""
+    one, other = (f"{value}{cents}" for value in sorted(twins))
+    told = f"has numbers beyond 2**53 that 64-bit floats do not tell apart, {one} and {other}. Subtract what they have "
+    drop = "in common, or leave the column out with --set 'data.drop=[\"id\"]'."
+    refused(f"column 'id' {told}{drop}", path, target="y")
+    task = "in common, or set the task to 'classification'."
+    refused(f"target column 'id' {told}{task}", path, target="id")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_labels_beyond_64_bits_are_classes_where_they_are_asked_to_be(tmp_path, write_csv, suffix):
+    labels = [10**20 + row % 2 for row in range(20)]
+    path = write_csv("x,y\n" + "".join(f"{row},{label}\n" for row, label in enumerate(labels)))
+    if suffix == "parquet":
+        path = str(tmp_path / "t.parquet")
+        pq.write_table(pa.table({"x": range(20), "y": pa.array(labels, pa.decimal128(38, 0))}), path)
+    data = load_dataset(path, target="y", task="classification")
+    assert data.classes == (str(10**20), str(10**20 + 1))
+    np.testing.assert_array_equal(data.y_train, data.x_train[:, 0] % 2)
+
+
+def test_large_numbers_that_are_told_apart_or_the_same_are_read(tmp_path, write_csv):
+    # A number that stands for a gap, say, and floats in several spellings.
+    cells = ["1e20", "100000000000000000000", "1.0E+20", "-1e20", "2.5e30", "1152921504606846976", "7"] * 3
+    path = write_csv("x,y\n" + "".join(f"{cell},{cell}\n" for cell in cells))
+    data = load_dataset(path, target="y", test_fraction=1.0)
+    assert data.x_test[:, 0].tolist() == data.y_test.tolist() == [float(cell) for cell in cells]
+    pq.write_table(pa.table({"x": [1e300 / 1e270] * 5, "y": [float(2**60)] * 5}), tmp_path / "t.parquet")
+    assert load_dataset(str(tmp_path / "t.parquet"), target="y").task == "regression"
+
+
+def test_a_file_is_read_again_only_for_numbers_beyond_2_to_the_53(write_csv, monkeypatch):
+    import pyarrow.csv
+
+    reads, read = [], pyarrow.csv.read_csv
+    monkeypatch.setattr(pyarrow.csv, "read_csv", lambda *args, **options: reads.append(1) or read(*args, **options))
+    names = [f"c{place}" for place in range(20)]
+    rows = [[row / 7 for _ in names] for row in range(50)]
+    for extra, expected in (([], 1), ([[1e20] * 20], 1), ([[1e20] * 20] * 2, 3)):
+        reads.clear()
+        lines = [",".join(map(str, row)) for row in [*rows, *extra]]
+        load_dataset(write_csv(f"{','.join(names)}\n" + "\n".join(lines)), target="c0")
+        assert len(reads) == expected
+
+
+def test_hexadecimal_numbers_are_text(write_csv):
+    path = write_csv("x,y\n" + "1,0x1f\n2, 0X20\n0x3,33\n" * 10)
     refused(
-        "column 'id' has whole numbers beyond 2**53 that 64-bit floats do not tell apart, 9007199254740992 and "
-        "9007199254740993. Subtract what they have in common, or leave the column out with --set 'data.drop=[\"id\"]'.",
-        write_csv("id,y\n" + rows),
+        "column 'x' must hold numbers, but row 3 has '0x3' (string). Correct or convert it, "
+        "or leave the column out with --set 'data.drop=[\"x\"]'.",
+        path,
         target="y",
     )
+    path = write_csv("x,y,note\n" + "1,0x1f,0x1f\n2,32,7\n3,31,8\n" * 10)
+    data = load_dataset(path, target="y", drop=("note",))
+    assert data.classes == ("0x1f", "31", "32")
 
 
 def test_times_in_nanoseconds_are_told_apart(write_csv):

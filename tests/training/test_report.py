@@ -186,6 +186,15 @@ def test_numbers(tmp_path):
     assert "mean absolute error" in text
 
 
+def test_numbers_that_do_not_vary_have_no_r2(tmp_path):
+    x = y = np.full(3, 2.0)
+    dataset = Dataset("t", "table", "regression", x[:, None], y, x[:, None], y, (), ("a",))
+    text = written(tmp_path, dataset, np.array([[1.0], [2.5], [2.0]]), METRICS | {"test_rmse": 1.25})
+    Page(text)
+    assert "R² =" not in text
+    assert "The target does not vary among them, so there is no R²" in text
+
+
 def test_a_hundred_thousand_numbers_are_a_page_that_a_browser_opens(tmp_path):
     y = np.linspace(0, 1, 100_000, dtype=np.float32)
     x = y[:, None]

@@ -87,10 +87,11 @@ def test_numbers_are_scored_in_double_precision():
     assert found["test_r2"] == pytest.approx(1 - 0.25 / np.var(np.arange(10)), rel=1e-6)
 
 
-def test_numbers_without_variance():
-    y = np.array([2.0])
-    assert score(np.array([[2.0]]), y, classes=0)["test_r2"] == 1
-    assert score(np.array([[3.0]]), y, classes=0)["test_r2"] == 0
+@pytest.mark.parametrize("y", [[2.0], [2.0, 2.0], [1e9] * 5])
+@pytest.mark.parametrize("off", [0.0, 1.0])
+def test_numbers_without_variance_have_no_r2(y, off):
+    y = np.array(y)
+    assert score(y[:, None] + off, y, classes=0) == {"test_loss": off, "test_rmse": off, "test_mae": off}
 
 
 @pytest.mark.parametrize(("classes", "key"), [(2, "test_accuracy"), (0, "test_rmse")])

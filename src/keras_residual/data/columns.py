@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,22 @@ import numpy as np
 from keras_residual import _optional
 from keras_residual._errors import bad_data, listed, printable, shown
 from keras_residual._order import composed
+from keras_residual.data.csv_text import (
+    SEPARATORS,
+    SEPARATORS_IN_WORDS,
+    check_encoding,
+    check_quotes,
+    first_line,
+    separator,
+)
 from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MOST_COLUMNS = 100_000
 # The model that is saved takes float32, whatever it is computed in.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
-_MOST_ROWS, _MOST_NAMES = 5, 30
-# Whole numbers up to here are all different in 64-bit floats.
+_MOST_ROWS, _MOST_NAMES, _LINE = 5, 30, 300
+# Below this, different whole numbers are different 64-bit floats.
 _EXACT = 2**53
 
 
@@ -36,8 +47,8 @@ class TableFile:
         rows: Number of rows, 1 or more.
         schema: Its `pyarrow.Schema`; the names are distinct.
         read: Function of some names that returns these columns as a `pyarrow.Table`.
-        read_texts: Function of a name that returns this column as the file spells it, of which `read` makes numbers
-            and the like; None where the file has no spelling of its own.
+        read_texts: Function of some names that returns these columns as text.
+        spelled: Names of the columns that the file itself has as text or decimals, of which `read` makes numbers.
     """
 
     path: Path
@@ -46,7 +57,8 @@ class TableFile:
     rows: int
     schema: Any
     read: Callable[[Sequence[str]], Any]
-    read_texts: Callable[[str], Any] | None = None
+    read_texts: Callable[[Sequence[str]], Any]
+    spelled: frozenset[str]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,12 +96,16 @@ def _with_composed_names(file: TableFile) -> TableFile:
     own = dict(zip(names, file.names, strict=True))
     fields = [field.with_name(name) for field, name in zip(file.schema, names, strict=True)]
     schema = _optional.require("pyarrow", extra="train").schema(fields, metadata=file.schema.metadata)
-    read_texts = file.read_texts
+
+    def renamed(read: Callable[[Sequence[str]], Any]) -> Callable[[Sequence[str]], Any]:
+        return lambda wanted: read([own[name] for name in wanted]).rename_columns(list(wanted))
+
     return replace(
         file,
         schema=schema,
-        read=lambda wanted: file.read([own[name] for name in wanted]).rename_columns(list(wanted)),
-        read_texts=read_texts and (lambda name: read_texts(own[name])),
+        read=renamed(file.read),
+        read_texts=renamed(file.read_texts),
+        spelled=frozenset(map(composed, file.spelled)),
     )
 
 
@@ -109,10 +125,50 @@ def feature_matrix(file: TableFile, features: Sequence[str], *, may_drop: bool =
     check_unpacked(8 * file.rows * len(features), file.size, owner=file.owner, what=what, way_out=way_out)
     table = file.read(features)
     result = np.empty((file.rows, len(features)), np.float64)
+    way_outs = [
+        f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
+        for name in features
+    ]
     for position, name in enumerate(features):
-        drop = f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
-        result[:, position] = _numbers(table.column(position), name, file.owner, drop)
+        result[:, position] = _numbers(table.column(position), name, file.owner, way_outs[position])
+    check_spelled(file, features, result, way_outs=way_outs)
     return result
+
+
+def check_spelled(
+    file: TableFile,
+    names: Sequence[str],
+    numbers: np.ndarray,
+    *,
+    way_outs: Sequence[str],
+    what: str = "column",
+) -> None:
+    """Raises a ValueError where numbers that differ in the file are one float; `finite_numbers` cannot see these.
+
+    The file is read again only where numbers beyond 2**53 are equal as floats.
+
+    Args:
+        file: The table.
+        names: Columns of numbers.
+        numbers: What they are as float64, shape `(rows, columns)`.
+        way_outs: As `drop` of `finite_numbers`, for each column.
+        what: What they are, for the message.
+    """
+    doubtful = []
+    for position, name in enumerate(names):
+        if name in file.spelled:
+            column = numbers[:, position]
+            beyond = column[np.abs(column) >= _EXACT]
+            if len(np.unique(beyond)) < len(beyond):
+                doubtful.append(position)
+    if not doubtful:
+        return
+    arrow = _optional.require("pyarrow", extra="train")
+    texts = file.read_texts([names[position] for position in doubtful])
+    for place, position in enumerate(doubtful):
+        beyond = texts.column(place).filter(arrow.array(np.abs(numbers[:, position]) >= _EXACT))
+        exact = np.array([Decimal(text.strip()) for text in beyond.unique().to_pylist()], object)
+        _check_told_apart(exact, f"{what} {shown(names[position])}", file.owner, way_outs[position])
 
 
 def check_complete(column: Any, name: str, *, owner: str, way_out: str) -> None:
@@ -122,7 +178,9 @@ def check_complete(column: Any, name: str, *, owner: str, way_out: str) -> None:
         raise bad_data(owner, f"column {shown(name)} has no value in {rows_in_words(missing)}", way_out)
 
 
-def finite_numbers(values: np.ndarray, *, owner: str, what: str, drop: str = "") -> np.ndarray:
+def finite_numbers(
+    values: np.ndarray, *, owner: str, what: str, drop: str = "", keep_apart: str | None = None
+) -> np.ndarray:
     """Returns numbers as float64.
 
     Args:
@@ -130,12 +188,14 @@ def finite_numbers(values: np.ndarray, *, owner: str, what: str, drop: str = "")
         owner: Who asks, for the message.
         what: What holds them, for the message.
         drop: How the message says to leave them out, "" where they cannot be.
+        keep_apart: What else it says to do about numbers that one float would stand for; None for `drop`.
 
     Raises:
-        ValueError: If a number is not finite, or beyond what 32-bit floats hold.
+        ValueError: If a number is not finite, beyond what 32-bit floats hold, or one 64-bit float with another.
     """
     numbers = values.astype(np.float64)
-    wrong = np.argwhere(~(np.abs(numbers) <= _LARGEST_NUMBER))
+    sizes = np.abs(numbers)
+    wrong = np.argwhere(~(sizes <= _LARGEST_NUMBER))
     if len(wrong):
         first = tuple(wrong[0])
         rule = "finite numbers" if not np.isfinite(numbers[first]) else f"numbers up to {_LARGEST_NUMBER:.1e}"
@@ -145,6 +205,11 @@ def finite_numbers(values: np.ndarray, *, owner: str, what: str, drop: str = "")
             owner, f"{what} must hold {rule}, but has {values[first]} in {where}",
             f"Correct the value or remove the row{drop}.",
         )  # fmt: skip
+    if values.dtype.kind in "iu" and sizes.max(initial=0) >= _EXACT:
+        for column in np.ndindex(values.shape[1:]):
+            beyond = values[:, *column][sizes[:, *column] >= _EXACT]
+            where = "".join(f", column 'x{place}'," for place in column)
+            _check_told_apart(beyond, what + where, owner, drop if keep_apart is None else keep_apart)
     return numbers
 
 
@@ -156,7 +221,7 @@ def column_values(column: Any) -> np.ndarray | None:
     """
     arrow = _optional.require("pyarrow", extra="train")
     types = arrow.types
-    kind = column.type.value_type if types.is_dictionary(column.type) else column.type
+    kind = _value_type(column.type)
     if str(kind) in ("string", "large_string", "string_view"):
         return _text(column)
     if types.is_dictionary(column.type):
@@ -166,6 +231,11 @@ def column_values(column: Any) -> np.ndarray | None:
     if types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type):
         return column.to_numpy()
     return None
+
+
+def _value_type(kind: Any) -> Any:
+    types = _optional.require("pyarrow", extra="train").types
+    return kind.value_type if types.is_dictionary(kind) else kind
 
 
 def rows_in_words(rows: np.ndarray) -> str:
@@ -184,21 +254,21 @@ def _numbers(column: Any, name: str, owner: str, drop: str) -> np.ndarray:
             owner, f"column {shown(name)} must hold numbers, but row {row + 1} has {_cell(column[row])} "
             f"({printable(column.type)})", f"Correct or convert it{drop}.",
         )  # fmt: skip
-    numbers = finite_numbers(values, owner=owner, what=f"column {shown(name)}", drop=drop)
-    if values.dtype.kind in "iu" and np.abs(numbers).max() > _EXACT:
-        _check_told_apart(values, numbers, name, owner, drop)
-    return numbers
+    return finite_numbers(values, owner=owner, what=f"column {shown(name)}", drop=drop)
 
 
-def _check_told_apart(values: np.ndarray, numbers: np.ndarray, name: str, owner: str, drop: str) -> None:
-    """Raises where two whole numbers beyond 2**53 are one 64-bit float: a number of an account, say."""
-    distinct = np.unique(values)
+def _check_told_apart(beyond: np.ndarray, what: str, owner: str, way_out: str) -> None:
+    """Raises where two of the numbers, 2**53 or more and as exact as the data has them, are one 64-bit float.
+
+    Such are numbers of accounts, say.
+    """
+    distinct = np.unique(beyond)
     alike = np.flatnonzero(np.diff(distinct.astype(np.float64)) == 0)
     if len(alike):
         one, other = distinct[alike[0]], distinct[alike[0] + 1]
         raise bad_data(
-            owner, f"column {shown(name)} has whole numbers beyond 2**53 that 64-bit floats do not tell apart, "
-            f"{one} and {other}", f"Subtract what they have in common{drop}.",
+            owner, f"{what} has numbers beyond 2**53 that 64-bit floats do not tell apart, {one} and {other}",
+            f"Subtract what they have in common{way_out}.",
         )  # fmt: skip
 
 
@@ -251,14 +321,18 @@ def _understood(read: Callable[[], Any], path: Path, owner: str) -> Any:
 def _open_csv(path: Path, owner: str, size: int) -> TableFile:
     csv = _optional.require("pyarrow.csv", extra="train")
     arrow = _optional.require("pyarrow", extra="train")
-    with path.open("rb") as file:
-        header = file.readline()
-    delimiter = _delimiter(header)
+    content = path.read_bytes()
+    check_encoding(content, path, owner=owner)
+    header = first_line(content)
+    delimiter = separator(header)
     if header.count(delimiter.encode()) >= MOST_COLUMNS:
         raise bad_data(
             owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
             "are allowed", "Put the examples into rows and what is known of each into columns.",
         )  # fmt: skip
+    check_quotes(content, delimiter, path, owner=owner)
+    may_be_hexadecimal = re.search(rb"0[xX]", content) is not None
+    del content
 
     def read(**columns: Any) -> Any:
         return csv.read_csv(
@@ -270,28 +344,72 @@ def _open_csv(path: Path, owner: str, size: int) -> TableFile:
             convert_options=csv.ConvertOptions(strings_can_be_null=True, **columns),
         )
 
-    def read_texts(name: str) -> Any:
-        table = _understood(lambda: read(include_columns=[name], column_types={name: arrow.string()}), path, owner)
-        return table.column(name)
+    try:
+        table = read()
+    except arrow.ArrowInvalid as error:
+        _check_even_rows(str(error), header, delimiter, path, owner)
+        raise
+    if may_be_hexadecimal:
+        table = _without_hexadecimal(table, read)
 
-    table = read()
+    def read_texts(names: Sequence[str]) -> Any:
+        types = dict.fromkeys(names, arrow.string())
+        texts = _understood(lambda: read(include_columns=list(names), column_types=types), path, owner)
+        if texts.num_rows != table.num_rows:
+            raise bad_data(owner, f"the file {path} has changed while it was read", "Read it again.")
+        return texts
+
     # pyarrow makes bytes of a column that is not UTF-8.
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
-    _check_header(table.column_names, path, owner)
+    _check_header(table, path, owner)
     return TableFile(
-        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts
+        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts,
+        spelled=frozenset(table.column_names),
+    )  # fmt: skip
+
+
+def _without_hexadecimal(table: Any, read: Callable[..., Any]) -> Any:
+    """Returns the table with whole numbers such as 0x1f, which pyarrow reads and no other number may be, as text."""
+    arrow = _optional.require("pyarrow", extra="train")
+    compute = _optional.require("pyarrow.compute", extra="train")
+    whole = [place for place, kind in enumerate(table.schema.types) if arrow.types.is_integer(kind)]
+    texts = read(column_types={table.column_names[place]: arrow.string() for place in whole})
+    for place in whole:
+        if compute.any(compute.match_substring(texts.column(place), "0x", ignore_case=True)).as_py():
+            table = table.set_column(place, table.column_names[place], texts.column(place))
+    return table
+
+
+def _check_even_rows(error: str, header: bytes, delimiter: str, path: Path, owner: str) -> None:
+    """Raises where pyarrow's error is that a row has not as many values as the first line has names."""
+    found = re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)(?:: (.*))?$", error, re.DOTALL)
+    if not found:
+        return
+    row, columns, values = int(found[1]) - 1, int(found[2]), int(found[3])
+    names = printable(header.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip(), _LINE)
+    way_out = (
+        f"The first line must name the columns, and {SEPARATORS_IN_WORDS} separates them."
+        if row == 1
+        else f"Correct the row; a value with a {SEPARATORS[delimiter]} in it must be in quotes."
     )
+    raise bad_data(
+        owner, f"the first line of {path} names {columns} column{'s' if columns > 1 else ''} ({names}), but row {row} "
+        f"has {values} value{'s' if values > 1 else ''}: {printable(found[4] or '', _LINE)}", way_out,
+    )  # fmt: skip
 
 
-def _delimiter(header: bytes) -> str:
-    """Returns the sign that stands most often in the line, outside of quoted names."""
-    bare = b"".join(header.split(b'"')[::2])
-    return max((",", ";", "\t"), key=lambda sign: bare.count(sign.encode()))
+def _check_header(table: Any, path: Path, owner: str) -> None:
+    """Raises where the first line has the numbers of an example, or is not separated.
 
-
-def _check_header(names: Sequence[str], path: Path, owner: str) -> None:
-    """Raises where the first line has the numbers of an example: names such as 2019 are whole numbers at least."""
+    Names such as 2019 are whole numbers at least.
+    """
+    types, names = _optional.require("pyarrow", extra="train").types, table.column_names
+    if len(names) == 1 and re.search(r"\S[\s|:]+\S", names[0]) and types.is_string(table.schema.types[0]):
+        raise bad_data(
+            owner, f"the first line of {path} names one column only, {shown(names[0])}",
+            f"Separate the columns by {SEPARATORS_IN_WORDS}.",
+        )  # fmt: skip
     try:
         values = [float(name) for name in names]
     except ValueError:
@@ -306,11 +424,17 @@ def _check_header(names: Sequence[str], path: Path, owner: str) -> None:
 def _open_parquet(path: Path, owner: str, size: int) -> TableFile:
     parquet = _optional.require("pyarrow.parquet", extra="train")
     file = parquet.ParquetFile(path)
+    arrow = _optional.require("pyarrow", extra="train")
     schema = file.schema_arrow
-    return TableFile(
-        path, owner, size, file.metadata.num_rows, schema,
-        lambda names: _understood(lambda: _read_parquet(file, schema, list(names), path, owner, size), path, owner),
-    )  # fmt: skip
+
+    def read(names: Sequence[str]) -> Any:
+        return _understood(lambda: _read_parquet(file, schema, list(names), path, owner, size), path, owner)
+
+    def read_texts(names: Sequence[str]) -> Any:
+        return read(names).cast(arrow.schema([(name, arrow.string()) for name in names]))
+
+    decimals = frozenset(field.name for field in schema if arrow.types.is_decimal(_value_type(field.type)))
+    return TableFile(path, owner, size, file.metadata.num_rows, schema, read, read_texts, spelled=decimals)
 
 
 def _read_parquet(file: Any, schema: Any, names: list[str], path: Path, owner: str, size: int) -> Any:

@@ -117,3 +117,15 @@ class Dataset:
             raise bad_data(
                 self._owner, f"y_{part} must be in [0, {len(self.classes)}), but runs from {y.min()} to {y.max()}"
             )
+
+
+def targets_that_do_not_vary(dataset: Dataset) -> tuple[str, ...]:
+    """Returns a sentence about a target that is one number throughout a part; `()` for none and for classes."""
+    if dataset.classes:
+        return ()
+    of_train, of_test = np.unique(dataset.y_train), np.unique(dataset.y_test)
+    train = f"{of_train[0]:.6g} in every training example, so there is nothing to learn" if len(of_train) == 1 else ""
+    test = f"{of_test[0]:.6g} in every test example, so R² is not defined" if len(of_test) == 1 else ""
+    if len(dataset.y_test) == 1:
+        test = "known for one test example only, so R² is not defined"
+    return (f"The target is {' and '.join(filter(None, (train, test)))}.",) if train or test else ()

@@ -10,15 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_residual._errors import bad_data, did_you_mean, listed, shown
+from keras_residual._errors import bad_data, did_you_mean, shown
 from keras_residual._order import composed, natural_key
 from keras_residual.data.columns import finite_numbers
 from keras_residual.data.dataset import Task
 
 # Control characters, parts that are not UTF-8, line ends; marks that turn the writing direction of what follows.
 _NO_CHARACTERS, _TURNS = ("Cc", "Cs", "Zl", "Zp"), ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+_MOST_ALIKE = 5
 # Whole numbers with at most so many distinct values are taken for classes.
 MOST_WHOLE_CLASSES = 20
+# What else to do where numbers of a target would be one 64-bit float.
+KEEP_APART = ", or set the task to 'classification'"
 
 
 def choose_task(values: np.ndarray, task: Literal["auto", "classification", "regression"]) -> Task:
@@ -74,14 +77,28 @@ def class_names(values: np.ndarray, texts: np.ndarray | None = None, *, owner: s
 
 
 def spelled_in_two_ways(classes: Sequence[str]) -> tuple[str, ...]:
-    """Returns a sentence about classes that are one number, or one truth value, in two spellings; `()` for none."""
+    """Returns a sentence about classes that are hard to tell apart; `()` for none.
+
+    They are one number or truth value, or one text but for blanks, capitals and signs that are not seen.
+    """
     groups: dict[Any, list[str]] = {}
     for name in classes:
-        groups.setdefault(_number(name), []).append(name)
-    alike = next((names for number, names in groups.items() if number is not None and len(names) > 1), None)
-    if alike is None:
+        groups.setdefault(_meaning(name), []).append(name)
+    alike = [" and ".join(map(shown, names)) for names in groups.values() if len(names) > 1]
+    if not alike:
         return ()
-    return (f"Classes are named as the file spells them, so {listed([shown(name) for name in alike])} are different.",)
+    return (
+        f"Classes are named as the data spells them, so these are different: {'; '.join(alike[:_MOST_ALIKE])}"
+        f"{f'; and {len(alike) - _MOST_ALIKE} more' if len(alike) > _MOST_ALIKE else ''}.",
+    )
+
+
+def _meaning(name: str) -> Any:
+    """Returns what a reader takes the name of a class for."""
+    seen = "".join(sign for sign in unicodedata.normalize("NFKC", name) if unicodedata.category(sign) != "Cf")
+    text = " ".join(seen.casefold().split())
+    number = _number(text)
+    return text if number is None else number
 
 
 def check_names(names: Sequence[str], *, owner: str) -> None:
@@ -174,11 +191,11 @@ def encode_numbers(values: np.ndarray, *, owner: str, what: str = "label") -> np
     """Returns numbers as finite float64 of shape `(examples,)`.
 
     Raises:
-        ValueError: If the values are text, or one is not finite or beyond what 32-bit floats hold.
+        ValueError: If the values are text, or as `finite_numbers`.
     """
     if values.dtype.kind not in "iufb":
         raise bad_data(
             owner, f"{what} holds text, for example {shown(str(values[0]))}, and regression needs numbers",
             "Set the task to 'classification' or name another column.",
         )  # fmt: skip
-    return finite_numbers(values, owner=owner, what=what)
+    return finite_numbers(values, owner=owner, what=what, keep_apart=KEEP_APART)

@@ -50,7 +50,7 @@ def load_npz(path: Path, request: Request) -> Dataset:
     if task == "regression":
         request.refuse("classes", because="The task is regression.")
     classes = (request.classes or class_names(y, owner=owner)) if task == "classification" else ()
-    encoded = encode_classes(y, classes, owner=owner) if classes else encode_numbers(y, owner=owner)
+    encoded = encode_classes(y, classes, owner=owner) if classes else encode_numbers(y, owner=owner, what="y")
     x, features = _inputs(x, "x", path, request)
     if not own_test:
         rows, test_rows = split_indices(encoded, classes, request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -9,11 +10,12 @@ from keras_residual._errors import bad_data, did_you_mean, shown
 from keras_residual._places import expanded
 from keras_residual.data.builtin import BUILTIN_NAMES, load_builtin
 from keras_residual.data.columns import TABLE_SUFFIXES, open_table
-from keras_residual.data.dataset import Dataset
+from keras_residual.data.dataset import Dataset, targets_that_do_not_vary
 from keras_residual.data.files import reading
 from keras_residual.data.fingerprint import apart
 from keras_residual.data.folders import TEST_FOLDERS, load_folder
 from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
+from keras_residual.data.labels import spelled_in_two_ways
 from keras_residual.data.npz import load_npz
 from keras_residual.data.picture_parquet import picture_column, picture_dataset
 from keras_residual.data.request import Request
@@ -80,10 +82,13 @@ def load_dataset(
     )
     with reading(request.owner, less="Take fewer examples."):
         dataset = _load(request)
+    if not request.classes:
+        dataset = replace(dataset, notes=(*dataset.notes, *spelled_in_two_ways(dataset.classes)))
     if test_fraction == 1:
         return dataset
     dataset.check_there_are("train")
-    return apart(dataset)
+    dataset = apart(dataset)
+    return replace(dataset, notes=(*dataset.notes, *targets_that_do_not_vary(dataset)))
 
 
 def _load(request: Request) -> Dataset:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, printable, shown
-from keras_residual.data.columns import TableFile, check_complete, column_values, feature_matrix
+from keras_residual.data.columns import TableFile, check_complete, check_spelled, column_values, feature_matrix
 from keras_residual.data.dataset import Dataset, Task
 from keras_residual.data.features import check_columns, pick_features
-from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers, spelled_in_two_ways
+from keras_residual.data.labels import KEEP_APART, choose_task, class_names, encode_classes, encode_numbers
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
@@ -47,7 +48,7 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
     task = choose_task(values, request.task)
     texts = _label_texts(train, target, values, task)
     classes = _classes(values, texts, task, request)
-    y = _encode(values, texts, task, classes, target, owner)
+    y = _encode(train, values, texts, task, classes, target)
     if test is None:
         x = feature_matrix(train, features)
         rows, test_rows = split_indices(y, classes, request)
@@ -55,15 +56,12 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
     else:
         test_values = target_values(test, target)
         test_texts = _label_texts(test, target, test_values, task)
-        y_test = _encode(test_values, test_texts, task, classes, target, test.owner)
+        y_test = _encode(test, test_values, test_texts, task, classes, target)
         x_test = feature_matrix(test, features)
         # Where all is for testing, the training rows are not even looked at.
         x, y = (x_test[:0], y[:0]) if request.test_fraction == 1 else (feature_matrix(train, features), y)
     name = source_name(path)
-    notes = () if texts is None or request.classes else spelled_in_two_ways(classes)
-    return Dataset(
-        name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None, notes=notes
-    )  # fmt: skip
+    return Dataset(name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None)
 
 
 def pick_target(columns: tuple[str, ...], request: Request) -> str:
@@ -108,13 +106,10 @@ def _label_texts(file: TableFile, target: str, values: np.ndarray, task: Task) -
 
     pyarrow passes over blanks around a number, and so does this.
     """
-    if file.read_texts is None or task == "regression" or values.dtype.kind not in "iufb":
+    if target not in file.spelled or task == "regression" or values.dtype.kind not in "iufb":
         return None
-    texts = column_values(file.read_texts(target))
-    if texts is None or len(texts) != len(values):
-        raise bad_data(file.owner, f"the file {file.path} has changed while it was read", "Read it again.")
-    bare: dict[str, str] = {}  # equal texts are one, as `column_values` has them
-    return np.array([bare.setdefault(text, text.strip()) for text in texts], object)
+    compute = _optional.require("pyarrow.compute", extra="train")
+    return column_values(compute.utf8_trim_whitespace(file.read_texts([target]).column(0)))
 
 
 def _classes(values: np.ndarray, texts: np.ndarray | None, task: Task, request: Request) -> tuple[str, ...]:
@@ -132,9 +127,16 @@ def _classes(values: np.ndarray, texts: np.ndarray | None, task: Task, request: 
 
 
 def _encode(
-    values: np.ndarray, texts: np.ndarray | None, task: Task, classes: tuple[str, ...], target: str, owner: str
+    file: TableFile,
+    values: np.ndarray,
+    texts: np.ndarray | None,
+    task: Task,
+    classes: tuple[str, ...],
+    target: str,
 ) -> np.ndarray:
     what = f"target column {shown(target)}"
     if task == "regression":
-        return encode_numbers(values, owner=owner, what=what)
-    return encode_classes(values, classes, texts, owner=owner, what=f"{what}:")
+        y = encode_numbers(values, owner=file.owner, what=what)
+        check_spelled(file, [target], y[:, None], way_outs=[KEEP_APART], what="target column")
+        return y
+    return encode_classes(values, classes, texts, owner=file.owner, what=f"{what}:")

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, load_dataset
+from keras_residual.data.dataset import targets_that_do_not_vary
 from keras_residual.data.fingerprint import without
 from keras_residual.data.sources import takes_target
 from keras_residual.models.outputs import as_logits, ending
@@ -85,7 +86,7 @@ def evaluate(saved: Saved, dataset: Dataset) -> dict[str, float]:
 
 def _doubts(saved: Saved, dataset: Dataset) -> list[str]:
     """Returns sentences about what makes the score worth less than it seems."""
-    doubts = []
+    doubts = list(targets_that_do_not_vary(dataset))
     if saved.trained_on is None:
         doubts.append("Nothing tells what the model was trained on, so there may be training examples in the test.")
     if not saved.data.classes and dataset.classes:

@@ -28,7 +28,7 @@ def score(outputs: np.ndarray, y: np.ndarray, *, classes: int) -> dict[str, floa
     are all of one class, and of more than 100 classes.
 
     For numbers `test_loss` (mean squared error, in the square of the target's unit), `test_rmse` and `test_mae` (in the
-    target's unit) and `test_r2`.
+    target's unit) and `test_r2`, which is left out where the target does not vary: there is no variance to explain.
 
     Where an output is no number, neither are the loss and the accuracy or `test_rmse`, and there is nothing else.
 
@@ -43,10 +43,9 @@ def score(outputs: np.ndarray, y: np.ndarray, *, classes: int) -> dict[str, floa
     if not classes:
         answers = outputs[:, 0].astype(np.float64)
         error = float(metrics.mean_squared_error(y, answers))
-        # One test example, or equal ones, have no variance to be explained: 1 for perfect answers, else 0.
-        r2 = float(metrics.r2_score(y, answers)) if len(y) > 1 else float(error == 0)
         mae = float(metrics.mean_absolute_error(y, answers))
-        return {"test_loss": error, "test_rmse": error**0.5, "test_mae": mae, "test_r2": r2}
+        found = {"test_loss": error, "test_rmse": error**0.5, "test_mae": mae}
+        return found | ({"test_r2": float(metrics.r2_score(y, answers))} if np.ptp(y) > 0 else {})
     chances = log_probabilities(outputs)
     answers = np.argmax(chances, axis=-1)
     average = {"average": "macro", "zero_division": 0}
