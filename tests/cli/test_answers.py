@@ -193,3 +193,27 @@ def test_classes_are_answered_as_the_file_spells_them(tmp_path, capfd, monkeypat
     config.write_text(config.read_text().replace('"01"', '"1"').replace('"007"', '"7"'))
     assert '"7"' in config.read_text()
     assert app.run(["evaluate", "run", "--json"]) == 0
+
+
+def test_a_target_that_does_not_vary_is_said_and_has_no_r2(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "t.csv").write_text("a,y\n" + "".join(f"{row}.25,2.5\n" for row in range(40)))
+    (tmp_path / "one.csv").write_text("a,y\n9.75,3.5\n")
+    arguments = ["--target", "y", "--epochs", "1", "--out", "run", "--set", "xray=false"]
+    assert app.run(["train", "t.csv", *arguments]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    train = "The target is 2.5 in every training example, so there is nothing to learn"
+    test = "2.5 in every test example, so R² is not defined."
+    assert lines[2] == f"{train}, and {test}"
+    assert re.fullmatch(r"Test root mean square error [\d.e+-]+ in the target's unit on 8 examples, epoch 1", lines[-2])
+    assert "test_r2" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "R² =" not in report
+    assert "there is no R²" in report
+    for data, note in (([], f"The target is {test}"), (["one.csv"], "R² is not defined for a single test example.")):
+        assert app.run(["evaluate", "run", *data]) == 0
+        lines = capfd.readouterr().out.splitlines()
+        assert note in lines
+        assert [line.split()[0] for line in lines[-4:]] == ["Mean", "Root", "Mean", "Examples"]
+        assert app.run(["evaluate", "run", *data, "--json"]) == 0
+        assert "test_r2" not in json.loads(capfd.readouterr().out)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from keras_residual.data import Dataset
+from keras_residual.data.dataset import targets_that_do_not_vary
 
 pytestmark = pytest.mark.any_backend
 
@@ -59,3 +60,28 @@ def test_input_shape_is_that_of_one_example():
 def test_a_part_that_does_not_fit_is_refused(change, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         dataclasses.replace(GOOD, **change)
+
+
+TRAIN, R2 = "The target is {} in every training example, so there is nothing to learn", "so R² is not defined."
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "notes"),
+    [
+        ([1, 2], [1, 2], ()),
+        ([5, 5], [1, 2], (TRAIN.format(5) + ".",)),
+        ([5, 5], [5, 5], (TRAIN.format(5) + ", and 5 in every test example, " + R2,)),
+        ([0.125, 0.125], [3], (TRAIN.format(0.125) + ".", "R² is not defined for a single test example.")),
+        ([1, 2], [-1.7e9, -1.7e9], ("The target is -1700000000 in every test example, " + R2,)),
+        ([], [7, 7, 7], ("The target is 7 in every test example, " + R2,)),
+        ([], [7], ("R² is not defined for a single test example.",)),
+    ],
+)
+def test_a_target_that_does_not_vary_is_said(train, test, notes):
+    train, test = np.array(train, float), np.array(test, float)
+    data = Dataset("d", "table", "regression", train[:, None], train, test[:, None], test, (), ("x",))
+    assert targets_that_do_not_vary(data) == notes
+
+
+def test_classes_may_all_be_one():
+    assert targets_that_do_not_vary(dataclasses.replace(GOOD, y_train=LABELS * 0, y_test=LABELS[:2] * 0)) == ()

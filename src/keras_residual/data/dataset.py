@@ -120,12 +120,16 @@ class Dataset:
 
 
 def targets_that_do_not_vary(dataset: Dataset) -> tuple[str, ...]:
-    """Returns a sentence about a target that is one number throughout a part; `()` for none and for classes."""
+    """Returns sentences about a target that is one number in all of a part; `()` for classes."""
     if dataset.classes:
         return ()
-    of_train, of_test = np.unique(dataset.y_train), np.unique(dataset.y_test)
-    train = f"{of_train[0]:.6g} in every training example, so there is nothing to learn" if len(of_train) == 1 else ""
-    test = f"{of_test[0]:.6g} in every test example, so R² is not defined" if len(of_test) == 1 else ""
-    if len(dataset.y_test) == 1:
-        test = "known for one test example only, so R² is not defined"
-    return (f"The target is {' and '.join(filter(None, (train, test)))}.",) if train or test else ()
+    said = [
+        f"{y[0]:.10g} in every {part} example, so {therefore}"
+        for part, y, therefore in (
+            ("training", dataset.y_train, "there is nothing to learn"),
+            ("test", dataset.y_test, "R² is not defined"),
+        )
+        if len(y) > 1 and np.ptp(y) == 0
+    ]
+    single = ("R² is not defined for a single test example.",) if len(dataset.y_test) == 1 else ()
+    return (*([f"The target is {', and '.join(said)}."] if said else []), *single)
