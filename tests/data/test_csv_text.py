@@ -28,7 +28,7 @@ def test_another_unicode_encoding_is_named(write_csv, rows, mark, order, bits):
     refused(f"the file {path} is text in UTF-{bits}, and a CSV must be UTF-8. Save it as UTF-8.", path)
 
 
-@pytest.mark.parametrize("text", ["größe,y\n1,a\n2,b\n", "x,y\n1,süß\n2,b\n"])
+@pytest.mark.parametrize("text", ["größe,y\n1,a\n2,b\n", "x,y\n1,süß\n2,b\n", "größe\n1,a\n"])
 def test_other_encodings_are_refused(write_csv, text):
     path = write_csv(text.encode("latin-1"))
     refused(f"the file {path} is not text in UTF-8. Save it as UTF-8.", path)
@@ -71,6 +71,7 @@ def test_other_quotes_are_read(write_csv, cell):
     ("text", "message"),
     [
         ("# made by hand\n" + ROWS, "names 1 column (# made by hand), but row 1 has 3 values: x,z,y. " + FIRST),
+        ("# made\n# by hand\n" + ROWS, "names 1 column (# made), but row 2 has 3 values: x,z,y. " + FIRST),
         ("# hand, made\n" + ROWS, "names 2 columns (# hand, made), but row 1 has 3 values: x,z,y. " + FIRST),
         ("\ufefftitle\n\n" + ROWS, "names 1 column (title), but row 1 has 3 values: x,z,y. " + FIRST),
         (ROWS + "\n5,6\n", "names 3 columns (x,z,y), but row 21 has 2 values: 5,6. " + IN_QUOTES),

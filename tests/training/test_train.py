@@ -91,7 +91,11 @@ def test_a_run_leaves_what_it_says(tmp_path):
 
 
 def test_one_seed_one_result(tmp_path):
-    small = ["model.drop_path_rate=0.2", "data.test_fraction=0.8", "xray=false"]  # few pictures, and every kind of randomness
+    small = [
+        "model.drop_path_rate=0.2",
+        "data.test_fraction=0.8",
+        "xray=false",
+    ]  # few pictures, and every kind of randomness
     first = training.train(config(tmp_path / "a", "digits", "epochs=1", *small))
     again = training.train(config(tmp_path / "b", "digits", "epochs=1", *small))
     timeless = {"train_seconds", "compile_seconds", "examples_per_second"}

@@ -154,7 +154,7 @@ def check_spelled(
         way_outs: As `drop` of `finite_numbers`, for each column.
         what: What they are, for the message.
     """
-    doubtful = []
+    doubtful: list[int] = []
     for position, name in enumerate(names):
         if name in file.spelled:
             column = numbers[:, position]
@@ -387,10 +387,10 @@ def _check_even_rows(error: str, header: bytes, delimiter: str, path: Path, owne
     if not found:
         return
     row, columns, values = int(found[1]) - 1, int(found[2]), int(found[3])
-    names = printable(header.removeprefix(codecs.BOM_UTF8).decode(errors="replace").strip(), _LINE)
+    names = printable(header.removeprefix(codecs.BOM_UTF8).decode().strip(), _LINE)
     way_out = (
         f"The first line must name the columns, and {SEPARATORS_IN_WORDS} separates them."
-        if row == 1
+        if 1 in (row, columns)
         else f"Correct the row; a value with a {SEPARATORS[delimiter]} in it must be in quotes."
     )
     raise bad_data(
