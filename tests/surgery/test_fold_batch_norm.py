@@ -63,6 +63,72 @@ def test_connections_and_their_shortcuts(tmp_path):
     assert made.layers[1].shortcut_layer.projection_norm is None
 
 
+def adapted(model, layer):
+    layer.enable_lora(2, lora_alpha=6)
+    return model
+
+
+def dense(which):
+    layers = [Dense(4), BatchNormalization(), Dense(3)]
+    return adapted(keras.Sequential([keras.Input((5,)), *layers]), layers[which])
+
+
+def convolution(_):
+    layers = [Conv2D(4, 3), BatchNormalization(), Dense(2)]
+    return adapted(keras.Sequential([keras.Input((6, 6, 3)), *layers]), layers[0])
+
+
+def einsum(_):
+    layers = [keras.layers.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d"), BatchNormalization(), Dense(2)]
+    return adapted(keras.Sequential([keras.Input((6, 3)), *layers]), layers[0])
+
+
+def branch(which):
+    layers = [Dense(5), BatchNormalization(), ReLU(), Dense(5)]
+    return adapted(keras.Sequential([keras.Input((5,)), kr.Residual(layers)]), layers[which])
+
+
+def shortcut(_):
+    block = kr.Residual([Dense(3), BatchNormalization()], shortcut=kr.ProjectionShortcut(norm="batch_norm"))
+    return adapted(keras.Sequential([keras.Input((5,)), block]), block.shortcut_layer.projection)
+
+
+def stacked(which):
+    stack = kr.ResidualStack(kr.Residual([Dense(4), BatchNormalization()]), depth=2, execution="unrolled")
+    model = keras.Sequential([keras.Input((4,)), stack])
+    return adapted(model, stack._blocks.cells[which].connections[0].branch[0])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("make", "which", "left", "adapters"),
+    [
+        (dense, 0, 0, 0), (dense, 2, 0, 1), (convolution, 0, 0, 0), (einsum, 0, 1, 1), (branch, 0, 0, 0),
+        (branch, 3, 0, 1), (shortcut, 0, 1, 1), (stacked, 1, 2, 1),
+    ],
+)  # fmt: skip
+def test_adapters_are_taken_in_with_the_norm_or_left_alone(make, which, left, adapters, tmp_path):
+    model = randomised(make(which))
+    before = answers(model)
+    made = kr.fold_batch_norm(model, verbose=False)
+    np.testing.assert_allclose(answers(made), before, atol=BOUND * np.abs(before).max())
+    assert len(norms(made)) == left
+    assert sum(bool(getattr(layer, "lora_rank", None)) for layer in made._flatten_layers()) == adapters
+
+
+@pytest.mark.any_backend
+def test_a_layer_that_its_configuration_does_not_make():
+    inputs = keras.Input((5, 4))
+    attention = keras.layers.MultiHeadAttention(2, 2, name="attention")
+    model = keras.Model(inputs, BatchNormalization()(Dense(4)(attention(inputs, inputs))))
+    attention._query_dense.enable_lora(2)
+    said = (
+        r"^fold_batch_norm: the copy of 'attention' \(MultiHeadAttention\) that its configuration makes has 8 weights"
+    )
+    with pytest.raises(ValueError, match=said):
+        kr.fold_batch_norm(model)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("execution", ["scan", "unrolled"])
 def test_stacks(execution, tmp_path):

@@ -9,6 +9,7 @@ import keras
 import pytest
 from keras import layers
 
+import keras_residual as kr
 from keras_residual.surgery.residualize import residualize
 from surgery.plain_nets import dense_net, nested_net, two_towers
 
@@ -48,7 +49,7 @@ def own_step() -> keras.Model:
         (
             Subclassed,
             RULE + ", not one of a class of its own, but received <Subclassed",
-            "What its call does is Python, of which there is no graph. Put kr.Residual into its code instead.",
+            "What its call does is Python, of which there is no graph. Put kr.Residual into the code of the model.",
         ),
         (
             own_step,
@@ -79,29 +80,68 @@ def test_a_model_without_a_place() -> None:
         residualize(model)
 
 
-def test_a_quantised_layer() -> None:
+def drop_one(model: keras.Model) -> Any:
+    return kr.drop_blocks(model, blocks=1)
+
+
+BY_HAND = {
+    residualize: "put kr.Residual into the code of the model",
+    kr.fold_batch_norm: "leave the norms where they are, since the runtimes that kr.export writes for fold by "
+    "themselves",
+    drop_one: "leave the blocks out in the code of the model",
+}
+FIRST = {
+    residualize: "Put the shortcuts in first, train,",
+    kr.fold_batch_norm: "Fold the norms first,",
+    drop_one: "Drop the blocks first, train,",
+}
+OWNERS = {residualize: "residualize", kr.fold_batch_norm: "fold_batch_norm", drop_one: "drop_blocks"}
+
+
+@pytest.mark.parametrize("function", OWNERS)
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_a_quantised_layer(function: Any, mode: str) -> None:
     model = dense_net()
-    model.get_layer("stem").quantize("int8")
+    model.get_layer("stem").quantize(mode)
     reason = (
-        "residualize: 'stem' is quantised, and its copy would not train. Put the shortcuts in first, train, and "
-        "quantise then."
+        f"{OWNERS[function]}: 'stem' is quantised to {mode}, and layers are copied in float only. {FIRST[function]} "
+        "and quantise then."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
-        residualize(model)
+        function(model)
 
 
-def test_weights_in_two_places() -> None:
+@pytest.mark.parametrize("function", OWNERS)
+def test_a_quantised_layer_in_a_block(function: Any) -> None:
+    dense = layers.Dense(4, name="dense")
+    model = keras.Sequential([keras.Input((4,)), kr.Residual([dense, layers.BatchNormalization()], name="block")])
+    dense.quantize("int8")
+    with pytest.raises(ValueError, match=f"^{OWNERS[function]}: 'block' is quantised, in 'dense', to int8, and layers"):
+        function(model)
+
+
+@pytest.mark.parametrize("function", OWNERS)
+def test_what_its_call_does_is_python(function: Any) -> None:
+    with pytest.raises(
+        ValueError, match=f"of which there is no graph. {BY_HAND[function].capitalize()[:5]}.*"
+    ) as error:
+        function(Subclassed())
+    assert str(error.value).lower().endswith(f" {BY_HAND[function].lower()}.")
+
+
+@pytest.mark.parametrize("function", OWNERS)
+def test_weights_in_two_places(function: Any) -> None:
     inner = layers.Dense(3, name="dense")
     inputs = keras.Input((3,))
     nested = keras.Model(inputs, inner(inputs), name="nested")
     outer = keras.Input((3,))
     model = keras.Model(outer, inner(nested(outer)))
     reason = (
-        "residualize: 'dense' and 'nested/dense' share the weight 'dense/kernel'. Copies of them would have one each. "
-        "Use the layer in one place, or build the model with kr.Residual by hand."
+        f"{OWNERS[function]}: 'dense' and 'nested/dense' share the weight 'dense/kernel'. Copies of them would have "
+        f"one each. Use the layer in one place, or {BY_HAND[function]}."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
-        residualize(model)
+        function(model)
 
 
 @keras.saving.register_keras_serializable(package="tests")

@@ -55,6 +55,12 @@ def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
     yield from layer._flatten_layers(include_self=True, recursive=True)
 
 
+def keep_lora_alpha(source: keras.Layer, target: keras.Layer) -> None:
+    """Gives a copy the `lora_alpha` of the original, which Keras takes from the configuration and then resets."""
+    if getattr(source, "lora_rank", None):
+        setattr(target, "lora_alpha", getattr(source, "lora_alpha"))  # noqa: B009, B010 - of some layers only
+
+
 def stateful(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the layers in a layer that keep a state for each sample from one call to the next, as an RNN may."""
     return [part for part in sublayers(layer) if getattr(part, "stateful", False)]

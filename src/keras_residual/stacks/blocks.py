@@ -12,6 +12,7 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual._keras import get_stateless_scope
+from keras_residual.layers.shapes import keep_lora_alpha, sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained
@@ -136,6 +137,10 @@ class Blocks:
             theirs = other._one_by_one()
             for key, weight in self._one_by_one(each).items():
                 weight.assign(theirs[key].value)
+        if not (self.scanned or other.scanned):
+            for index, cell in zip(each, self.cells, strict=True):
+                for source, target in zip(sublayers(other.cells[index]), sublayers(cell), strict=False):
+                    keep_lora_alpha(source, target)
         states = other.states_of_seeds()
         # Blocks that are left without drop path draw by fewer seeds, and then by those that they were made with.
         if kept is None or len(states) == len(_states(self.cells[0].variables)):

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shapes import keep_lora_alpha, sublayers
 
 
 class Copies:
@@ -63,15 +63,22 @@ class Copies:
 def _bring_weights(owner: str, original: keras.Layer, copied: keras.Layer) -> None:
     before, after = original.weights, copied.weights
     if [tuple(weight.shape) for weight in before] != [tuple(weight.shape) for weight in after]:
-        raise ValueError(
-            f"{owner}: the copy of {original.name!r} ({type(original).__name__}) that its configuration makes has "
-            f"{len(after)} weights, and not the same {len(before)} as the original."
-        )
+        raise other_weights(owner, original, copied)
+    for source, target in zip(sublayers(original), sublayers(copied), strict=False):
+        keep_lora_alpha(source, target)
     # Copied, since two models that train must not hold one array: JAX gives its memory away.
     for source, target in zip(before, after, strict=True):
         target.assign(ops.copy(source.value))
     for source, target in zip(_random_state(original), _random_state(copied), strict=False):
         target.assign(ops.copy(source.value))
+
+
+def other_weights(owner: str, original: keras.Layer, copied: keras.Layer) -> ValueError:
+    """Returns the error for a layer that its configuration does not say enough of."""
+    return ValueError(
+        f"{owner}: the copy of {original.name!r} ({type(original).__name__}) that its configuration makes has "
+        f"{len(copied.weights)} weights, and not the same {len(original.weights)} as the original."
+    )
 
 
 def _random_state(layer: keras.Layer) -> list[Any]:

@@ -12,12 +12,13 @@ from keras import ops
 
 from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import sublayers
+from keras_residual.layers.shapes import keep_lora_alpha, sublayers
 from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
 from keras_residual.layers.symmetric_conv import SymmetricConv2D
 from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
+from keras_residual.surgery.copies import other_weights
 from keras_residual.surgery.graph import Graph, is_graph
 from keras_residual.surgery.models import check_model, nested_models
 from keras_residual.surgery.rewrite import leaving_out
@@ -39,11 +40,13 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
         gamma (W x + b - m) / sqrt(v + epsilon) + beta = W' x + b',   W' = s W,   b' = s (b - m) + beta,
         s = gamma / sqrt(v + epsilon)
 
-    so that one layer does the work of two. The answers are the same to rounding. It is done in Sequential and
+    so that one layer does the work of two; where it has a low-rank adapter, `W` is the kernel with the adapter, and
+    the copy of the layer has none. The answers are the same to rounding. It is done in Sequential and
     Functional models, those inside them, and in the branch and the projecting shortcut of `Residual`, also in a stack
     of like blocks, scanned or not. A norm that makes an output of the model stays, and one that follows something
-    else, as the first of a pre-activation block does, and so do those in layers of other kinds, and in stacks with a
-    depth rule or several streams.
+    else, as the first of a pre-activation block does, and so do those in layers of other kinds, in stacks with a
+    depth rule or several streams, and where something was changed in layers that a block has made for itself, such as
+    an adapter in a stack.
 
     The model that is passed stays as it is. The copy is not compiled; it is not for training, in which a batch norm
     does something else. `kr.export` needs no folding before it: the runtimes fold by themselves.
@@ -56,7 +59,7 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
         The new model.
 
     Raises:
-        ValueError: For a model that is no graph of layers, or layers that cannot be copied.
+        ValueError: For a model that is no graph of layers, quantised layers, or layers that cannot be copied.
 
     Example:
         >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization(), keras.layers.ReLU()]
@@ -71,7 +74,8 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
         Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
         2018. https://arxiv.org/abs/1712.05877, eq. 14
     """
-    check_model(OWNER, model)
+    instead = "leave the norms where they are, since the runtimes that kr.export writes for fold by themselves"
+    check_model(OWNER, model, first="Fold the norms first", instead=instead)
     pairs: Pairs = {}
     for _, inner in nested_models(model):
         _find(inner, pairs)
@@ -128,7 +132,11 @@ def _find_in_connection(block: Any, pairs: Pairs) -> None:
             pairs[id(layer)] = (layer, norm)
     shortcut: Any = block.shortcut_layer
     projects = shortcut is block.shortcut and type(shortcut) in (ProjectionShortcut, AvgPoolShortcut)
-    if projects and _fits(shortcut.projection, shortcut.projection_norm):
+    if (
+        projects
+        and "changed_parts" not in shortcut.get_config()
+        and _fits(shortcut.projection, shortcut.projection_norm)
+    ):
         pairs[id(shortcut.projection)] = (shortcut.projection, shortcut.projection_norm)
 
 
@@ -166,7 +174,7 @@ def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
 def _config(operation: Any, pairs: Pairs, norms: set[int]) -> dict[str, Any]:
     config = operation.get_config()
     if id(operation) in pairs:
-        return {**config, "use_bias": True}
+        return _with_bias(config)
     if type(operation) is Residual:
         _edit(config, operation, pairs, norms)
     elif type(operation) is ResidualStack and not isinstance(operation.pattern, GivenBlocks):
@@ -181,7 +189,7 @@ def _edit(config: dict[str, Any], connection: Any, pairs: Pairs, norms: set[int]
     branch = []
     for layer, written in zip(connection.branch, config["branch"], strict=True):
         if id(layer) in pairs:
-            written["config"]["use_bias"] = True
+            written["config"] = _with_bias(written["config"])
             written.pop("build_config", None)
         if id(layer) not in norms:
             branch.append(written)
@@ -191,6 +199,11 @@ def _edit(config: dict[str, Any], connection: Any, pairs: Pairs, norms: set[int]
         config["shortcut"].pop("build_config", None)
 
 
+def _with_bias(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns the configuration of a layer that takes a norm in, and with it its low-rank adapter."""
+    return {**{key: value for key, value in config.items() if not key.startswith("lora_")}, "use_bias": True}
+
+
 # --- The weights -----------------------------------------------------------------------------------------------------
 
 
@@ -198,13 +211,22 @@ def _bring_over(original: Any, copied: Any, pairs: Pairs, norms: set[int]) -> No
     if id(original) in norms:
         return
     before = [part for part in sublayers(original) if id(part) not in norms]
-    for source, target in zip(before, sublayers(copied), strict=True):
+    after = list(sublayers(copied))
+    kept = [index for index, part in enumerate(before) if id(part) not in pairs]
+    if len(before) != len(after) or any(_shapes(before[index]) != _shapes(after[index]) for index in kept):
+        raise other_weights(OWNER, original, copied)
+    for source, target in zip(before, after, strict=True):
         if id(source) in pairs:
             for variable, value in zip((target.kernel, target.bias), _folded(*pairs[id(source)]), strict=True):
                 variable.assign(value)
             continue
+        keep_lora_alpha(source, target)
         for ours, theirs in zip(_own(source), _own(target), strict=True):
             theirs.assign(ops.copy(ours.value))
+
+
+def _shapes(layer: Any) -> list[tuple[int, ...]]:
+    return [tuple(variable.shape) for variable in _own(layer)]
 
 
 def _own(layer: Any) -> Iterator[Any]:

@@ -9,17 +9,23 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument
+from keras_residual.layers.shapes import sublayers
 from keras_residual.surgery.graph import is_graph
+
+SHORTCUTS = {"first": "Put the shortcuts in first, train", "instead": "put kr.Residual into the code of the model"}
+"""What `check_model` says to those who want shortcuts."""
 
 _RULE = "a built Sequential or Functional model"
 
 
-def check_model(owner: str, model: Any) -> None:
+def check_model(owner: str, model: Any, *, first: str, instead: str) -> None:
     """Refuses what is no graph of layers, quantised layers, and a weight that two layers hold.
 
     Args:
         owner: The function that was called, for messages.
         model: What it was given.
+        first: What the function does, as an order, which comes before quantising.
+        instead: What to do by hand where it cannot be called, as an order.
 
     Raises:
         ValueError: With the reason and the way out.
@@ -31,14 +37,14 @@ def check_model(owner: str, model: Any) -> None:
         way_out = (
             "Methods of its own would be lost. For the graph alone pass keras.Model(model.inputs, model.outputs)."
             if functional
-            else "What its call does is Python, of which there is no graph. Put kr.Residual into its code instead."
+            else f"What its call does is Python, of which there is no graph. {instead[0].upper()}{instead[1:]}."
         )
         raise bad_argument(owner, "model", f"{_RULE}, not one of a class of its own", model, way_out)
     if not getattr(model, "outputs", None):
         raise bad_argument(
             owner, "model", _RULE, model, "Begin it with keras.Input(shape), or call model.build(shape)."
         )
-    _check_layers(owner, model)
+    _check_layers(owner, model, first, instead)
 
 
 def nested_models(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -67,22 +73,24 @@ def compile_like(model: Any, renewed: Any) -> None:
         )
 
 
-def _check_layers(owner: str, model: Any) -> None:
+def _check_layers(owner: str, model: Any, first: str, instead: str) -> None:
     holders: dict[int, str] = {}
     for path, inner in nested_models(model):
         for layer in inner.layers:
             if is_graph(layer):
                 continue
             place = f"{path}{layer.name}"
-            if getattr(layer.dtype_policy, "quantization_mode", None) is not None:
+            quantised = next((part for part in sublayers(layer) if part.quantization_mode is not None), None)
+            if quantised is not None:
+                inside = "" if quantised is layer else f", in {quantised.name!r},"
                 raise ValueError(
-                    f"{owner}: {place!r} is quantised, and its copy would not train. Put the shortcuts in first, "
-                    "train, and quantise then."
+                    f"{owner}: {place!r} is quantised{inside} to {quantised.quantization_mode}, and layers are copied "
+                    f"in float only. {first}, and quantise then."
                 )
             for weight in layer.weights:
                 holder = holders.setdefault(id(weight), place)
                 if holder != place:
                     raise ValueError(
                         f"{owner}: {holder!r} and {place!r} share the weight {weight.path!r}. Copies of them would "
-                        "have one each. Use the layer in one place, or build the model with kr.Residual by hand."
+                        f"have one each. Use the layer in one place, or {instead}."
                     )

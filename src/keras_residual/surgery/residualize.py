@@ -14,7 +14,7 @@ from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale, SkipInit
 from keras_residual.surgery import rewrite
 from keras_residual.surgery.copies import Copies
-from keras_residual.surgery.models import check_model, compile_like
+from keras_residual.surgery.models import SHORTCUTS, check_model, compile_like
 from keras_residual.surgery.named import plan_of
 from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import suggest_groups
@@ -96,7 +96,7 @@ def residualize(
     start = choice(owner, "start", start, STARTS)
     scale = choice(owner, "scale", scale, SCALES)
     verbose = flag(owner, "verbose", verbose)
-    check_model(owner, model)
+    check_model(owner, model, **SHORTCUTS)
     plan = _plan(owner, model, groups, every)
     copies = Copies(owner)
 

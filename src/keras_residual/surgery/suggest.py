@@ -9,7 +9,7 @@ from keras_residual.layers._checks import whole_number
 from keras_residual.surgery import roles
 from keras_residual.surgery.connect import NoShortcut, shortcut_around
 from keras_residual.surgery.graph import Call, Graph, is_graph
-from keras_residual.surgery.models import check_model
+from keras_residual.surgery.models import SHORTCUTS, check_model
 from keras_residual.surgery.plan import Group, ResidualPlan
 
 # One layer that is counted, and what follows it until the next.
@@ -58,7 +58,7 @@ def suggest_groups(model: Any, *, every: int = 2) -> ResidualPlan:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, section 3.3
     """
     every = whole_number("suggest_groups", "every", every)
-    check_model("suggest_groups", model)
+    check_model("suggest_groups", model, **SHORTCUTS)
     groups: list[Group] = []
     left: list[tuple[str, str]] = []
     _look(model, "", every, groups, left, before=False, behind=False)

@@ -135,7 +135,8 @@ def drop_blocks(
         https://arxiv.org/abs/1605.06431
     """
     verbose = flag(_OWNER, "verbose", verbose)
-    check_model(_OWNER, model)
+    instead = "leave the blocks out in the code of the model"
+    check_model(_OWNER, model, first="Drop the blocks first, train", instead=instead)
     found = blocks_of(model)
     needed = {block.name: block.hindrance for block in found if block.hindrance is not None}
     free = {block.name: block for block in found if block.hindrance is None}
