@@ -124,8 +124,11 @@ class TestPredict:
         words, size = np.zeros((2, 5), "int32"), np.zeros((2, 4), "float32")
         names = [port.name for port in loaded.inputs]
         for wrong, rule in [
-            ({"x": words}, f"must be a dictionary with {', '.join(names)}, but received \\['x'\\]"),
-            (words, f"must be 2 arrays, for {', '.join(names)}, but received '1'"),
+            ({"x": words}, f"must be a dictionary with {', '.join(names)} or with .*, but received \\['x'\\]"),
+            (words, f"must be 2 arrays in a list, for {', '.join(names)}, but received .*There are 1"),
+            ([["a"] * 5, size], rf"must be what makes an array of int32, for {names[0]} of shape \(None, 5\), but rec"),
+            ([words, [[1], [1, 2]]], rf"must be what makes an array of float32, for {names[1]} of shape"),
+            ([words, None], rf"for {names[1]} of shape \(None, 4\), but received \(1,\)|\(\)"),
             ([words, size[:1]], r"must be as many rows of each input, but received \[2, 1\]"),
             ([words, size[:, :3]], rf"must be for {names[1]} of shape \(None, 4\), but received \(2, 3\)"),
         ]:
@@ -142,6 +145,49 @@ class TestPredict:
         loaded = kr.load_exported(tmp_path / "net.onnx")
         assert loaded.inputs[0].shape == (4, 6)
         close(loaded.predict(rows(model, 7)), predicted(model, rows(model, 7)))
+
+
+@pytest.mark.any_backend
+def test_names_of_the_model_are_kept_beside_those_of_the_file(tmp_path):
+    """Each input and output is told from the others by what the model calls it, which few formats can write."""
+    inputs = {name: keras.Input((3,), name=name) for name in ("ä", "ö", "x.1", "x_1", "1st")}
+    joined = keras.layers.Concatenate()(list(inputs.values()))
+    model = keras.Model(inputs, {"score": Dense(2, name="o2")(joined), "again": Dense(1, name="o1")(joined)})
+    x = {name: np.random.default_rng(index).normal(size=(4, 3)).astype("f") for index, name in enumerate(inputs)}
+    file = {"torch": "net.pt2", "tensorflow": "net.tflite", "jax": "net"}[keras.backend.backend()]
+    for path in dict.fromkeys((tmp_path / "net.onnx", tmp_path / file)):
+        kr.export(model, path)
+        loaded = kr.load_exported(path)
+        assert {port.own_name for port in loaded.inputs} == set(x)
+        assert {port.own_name for port in loaded.outputs} == {"score", "again"}
+        noted = json.loads((tmp_path / f"{path.name}.json").read_text(encoding="utf-8"))
+        assert {port["own_name"] for port in noted["inputs"]} == set(x)
+        found = loaded.predict(x)
+        assert set(found) == {"score", "again"}
+        again = loaded.predict({port.name: x[port.own_name] for port in loaded.inputs})
+        for name, expected in predicted(model, x).items():
+            close(found[name], expected)
+            np.testing.assert_array_equal(found[name], again[name])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("file", "refuses"), [("net.onnx", "ONNX Runtime"), ("net.tflite", "LiteRT"), ("net.xml", ""), ("net.pt2", "")]
+)
+def test_bfloat16(file, refuses, tmp_path):
+    layers = [kr.Residual(Dense(6, dtype="mixed_bfloat16"), dtype="mixed_bfloat16"), Dense(3, dtype="mixed_bfloat16")]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    if not works:
+        with pytest.raises(
+            ValueError, match="since ONNX Runtime has no bfloat16 arithmetic on a processor, but received"
+        ):
+            kr.export(model, tmp_path / file)
+        assert list(tmp_path.iterdir()) == []
+        return
+    kr.export(model, tmp_path / file)
+    x = rows(model, 7)
+    expected = keras.ops.cast(model(x), "float32")
+    close(kr.load_exported(tmp_path / file).predict(x).astype("float32"), expected, part=0.1)
 
 
 @pytest.mark.any_backend
@@ -198,6 +244,7 @@ class TestInt8:
         x = rows(model, 100, seed=11)
         assert verify.agreement(predicted(model, x), loaded.predict(x)) > 0.8
 
+    @pytest.mark.filterwarnings("ignore:export. on the 10 rows")
     def test_too_little_agreement_leaves_nothing(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(verify, "agreement", lambda ours, theirs: 0.5)
         with pytest.raises(
@@ -212,6 +259,13 @@ class TestInt8:
             ("onnx", np.zeros((15, 8, 8, 3)), "`int8` must be at least 16 rows"),
             ("onnx", np.zeros((30, 8, 8, 1)), "`int8` must be rows of shape"),
             ("onnx", [np.zeros((30, 8, 8, 3))] * 2, "`int8` must be rows of shape"),
+            (
+                "onnx",
+                np.zeros((30, 8, 8, 3)),
+                "`int8` must be rows that differ, since .*, but received '30 equal rows'",
+            ),
+            ("onnx", np.full((30, 8, 8, 3), np.nan), "`int8` must be finite numbers, for "),
+            ("onnx", np.full((30, 8, 8, 3), "a"), "`int8` must be numbers, for "),
             ("pt2", np.zeros((30, 8, 8, 3)), "`int8` must be None where the format is neither 'onnx' nor 'openvino'"),
         ],
     )
@@ -219,6 +273,14 @@ class TestInt8:
         with pytest.raises(ValueError, match=rule):
             kr.export(model, tmp_path / FILES[name], int8=given)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(("units", "what"), [(3, "the same class"), (1, "the same output")])
+    def test_agreement_that_says_nothing_is_told(self, units, what, tmp_path):
+        model = keras.Sequential([keras.Input((4,)), Dense(units)])
+        model.layers[0].set_weights([np.full((4, units), 1e-3 * (units > 1)), np.arange(units) + 1.0])
+        with pytest.warns(UserWarning, match=f"^export: on the 16 rows of `int8` that .* the model gives {what} in '"):
+            report = kr.export(model, tmp_path / "net.onnx", int8=rows(model, 50))
+        assert report.agreement > 0.97
 
 
 @pytest.mark.any_backend

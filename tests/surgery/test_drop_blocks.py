@@ -176,6 +176,12 @@ class TestStacks:
         with pytest.raises(ValueError, match="`kept` must be rising indices of blocks, from 0 to 4, but received "):
             stack.with_blocks(kept)
 
+    @pytest.mark.parametrize("kept", [1, "01", ["a"], [0.0], [True], {0: 1}, None, [[0]], np.zeros((1, 1))])
+    def test_indices_of_another_type(self, kept):
+        rule = "`kept` must be rising indices of blocks, from 0 to 4, but received "
+        with pytest.raises(TypeError, match=f"^ResidualStack 'stack': {rule}"):
+            stacked().get_layer("stack").with_blocks(kept)
+
 
 def rectified(first, *, activation="relu"):
     """Returns a net of ResNet's blocks behind other layers."""

@@ -109,7 +109,9 @@ class LoadedPt2:
         """Returns the outputs for one array of each input."""
         with torch.no_grad():
             outputs = self._module(*[torch.from_numpy(np.ascontiguousarray(array)) for array in arrays])
-        return [output.numpy() for output in (outputs if isinstance(outputs, (tuple, list)) else (outputs,))]
+        outputs = outputs if isinstance(outputs, (tuple, list)) else (outputs,)
+        # NumPy has no bfloat16.
+        return [(output.float() if output.dtype == torch.bfloat16 else output).numpy() for output in outputs]
 
 
 def _described(tensor: Any) -> tuple[tuple[int | None, ...], str]:

@@ -23,7 +23,7 @@ from keras_residual._version import __version__
 from keras_residual.deploy import place, triton, verify
 from keras_residual.deploy.child import ExportError, write_in_child
 from keras_residual.deploy.formats import format_of
-from keras_residual.deploy.formats.base import Format, Options
+from keras_residual.deploy.formats.base import Format, Options, computes_in_bfloat16
 from keras_residual.deploy.int8 import quantized, rows_of
 from keras_residual.deploy.pictures import as_layer, takes_pictures
 from keras_residual.deploy.signature import OWNER, Signature, signature_of
@@ -141,12 +141,20 @@ def export(
         raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
     served = None if serve_folder is None else Path(serve_folder)
     made = check_call(target, format, int8=int8 is not None, overwrite=overwrite, serve_folder=served)
+    if made.without_bfloat16 and computes_in_bfloat16(model):
+        rule = f"of another dtype policy, since {made.without_bfloat16}"
+        way_out = (
+            "Make it again under keras.config.set_dtype_policy('float32') and give it these weights by set_weights, or "
+            "export to .pt2."
+        )
+        raise bad_argument(OWNER, "model", rule, model.dtype_policy.name, way_out)
     whole = model if preprocessing is None else takes_pictures(model, preprocessing)
     signature = signature_of(whole, samples, batch_size)
     batches = _batches(signature, samples, batch_size)
     rows = None if int8 is None else rows_of(int8, signature)
     expected = [verify.answers(whole, signature, batch) for batch in batches]
-    limit = BOUNDS.get(keras.backend.standardize_dtype(model.compute_dtype), 2e-4) if bound is None else bound
+    computed = "bfloat16" if computes_in_bfloat16(model) else keras.backend.standardize_dtype(model.compute_dtype)
+    limit = BOUNDS.get(computed, 2e-4) if bound is None else bound
     note: dict[str, Any] = {
         "format": made.name,
         "model": model.name,

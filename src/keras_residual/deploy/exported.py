@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from keras_residual._errors import bad_argument
+from keras_residual._errors import bad_argument, listed
 from keras_residual._optional import require
 from keras_residual.deploy.formats import FORMATS, format_of
 from keras_residual.deploy.formats.base import Program
 from keras_residual.deploy.signature import Port
+from keras_residual.layers._checks import whole_number
 
 _OWNER = "load_exported"
 
@@ -54,7 +55,7 @@ class Exported:
     def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
         """Returns the ports as the model has them, and where in the file each of them is."""
         found = list(getattr(self._program, kind))
-        noted = [Port(port["name"], tuple(port["shape"]), port["dtype"]) for port in self.note.get(kind, ())]
+        noted = [Port(**{**port, "shape": tuple(port["shape"])}) for port in self.note.get(kind, ())]
         if len(noted) != len(found):
             return found, list(range(len(found)))
         places = {port.name: place for place, port in enumerate(found)}
@@ -66,7 +67,8 @@ class Exported:
         """Returns the outputs for any number of rows.
 
         Args:
-            x: One array; for several inputs a dictionary by name, or a list in the order of `inputs`, the model's.
+            x: One array; for several inputs a list in the order of `inputs`, the model's, or a dictionary by the names
+                in the file, or by those in the model (`own_name`).
             batch_size: Number of rows that run at once, where the file does not fix it.
 
         Returns:
@@ -76,6 +78,7 @@ class Exported:
             ValueError: If the inputs are not those of the model.
         """
         arrays = self._arrays(x)
+        batch_size = whole_number(_OWNER, "batch_size", batch_size)
         size, rows = self.inputs[0].shape[0] or batch_size, len(arrays[0])
         order, found = np.argsort(self._given), []  # the file's inputs, by their places in the model
         for start in range(0, max(rows, 1), size):
@@ -92,16 +95,23 @@ class Exported:
     def _arrays(self, x: Any) -> list[np.ndarray]:
         names = [port.name for port in self.inputs]
         if isinstance(x, Mapping):
-            if set(x) != set(names):
-                raise bad_argument(_OWNER, "x", f"a dictionary with {', '.join(names)}", sorted(map(str, x)))
-            given: Sequence[Any] = [x[name] for name in names]
+            own = [port.name if port.own_name is None else port.own_name for port in self.inputs]
+            known = next(
+                (keys for keys in (names, own) if len(x) == len(set(keys)) == len(keys) == len(set(x) & set(keys))),
+                None,
+            )
+            if known is None:
+                rule = f"a dictionary with {' or with '.join(dict.fromkeys((listed(names), listed(own))))}"
+                raise bad_argument(_OWNER, "x", rule, sorted(map(str, x)))
+            given: Sequence[Any] = [x[name] for name in known]
         elif isinstance(x, (list, tuple)) and len(names) > 1:
             given = x
         else:
             given = [x]
         if len(given) != len(names):
-            raise bad_argument(_OWNER, "x", f"{len(names)} arrays, for {', '.join(names)}", f"{len(given)}")
-        arrays = [np.ascontiguousarray(array, port.dtype) for array, port in zip(given, self.inputs, strict=True)]
+            rule = f"{len(names)} arrays in a list, for {', '.join(names)}"
+            raise bad_argument(_OWNER, "x", rule, x, f"There are {len(given)}.")
+        arrays = [_array(value, port) for value, port in zip(given, self.inputs, strict=True)]
         for array, port in zip(arrays, self.inputs, strict=True):
             if not port.takes(array.shape):
                 raise bad_argument(_OWNER, "x", f"for {port.name} of shape {port.shape}", array.shape, "It is shown.")
@@ -111,6 +121,14 @@ class Exported:
 
     def __repr__(self) -> str:
         return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
+
+
+def _array(value: Any, port: Port) -> np.ndarray:
+    try:
+        return np.ascontiguousarray(value, port.dtype)
+    except (TypeError, ValueError, OverflowError) as error:
+        rule = f"what makes an array of {port.dtype}, for {port.name} of shape {port.shape}"
+        raise bad_argument(_OWNER, "x", rule, value, f"{error}.") from None
 
 
 def _shape_of(ports: Sequence[Port]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
     """Returns the rows of each input in its dtype.
 
     Raises:
-        ValueError: If they are too few, or not those of the model.
+        ValueError: If they are too few, all alike, not finite, or not those of the model.
     """
     arrays = [np.asarray(array) for array in keras.tree.flatten(given)]
     shapes = [array.shape for array in arrays]
@@ -35,6 +36,15 @@ def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
     if count < LEAST_ROWS or any(len(array) != count for array in arrays):
         rule = f"at least {LEAST_ROWS} rows, as many of each input"
         raise bad_argument(OWNER, "int8", rule, shapes, "The shapes are shown.")
+    for array, port in zip(arrays, signature.inputs, strict=True):
+        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
+            raise bad_argument(OWNER, "int8", f"numbers, for {port.name}", array.dtype.name, "The dtype is shown.")
+        if not np.isfinite(array.astype("float64") if array.dtype.kind not in "biuf" else array).all():
+            rule = f"finite numbers, for {port.name}"
+            raise bad_argument(OWNER, "int8", rule, array, "Leave out rows with NaN or infinity.")
+    if all((array == array[:1]).all() for array in arrays):
+        rule = "rows that differ, since ranges and agreement are measured on them"
+        raise bad_argument(OWNER, "int8", rule, f"{count} equal rows", "Pass typical rows of the data.")
     return [array.astype(port.dtype) for array, port in zip(arrays, signature.inputs, strict=True)]
 
 
@@ -61,11 +71,23 @@ def quantized(
     program, pairs = made.load(out), []
     for batch in _in_batches(rows, order[: count // 3], size):
         pairs.append((verify.answers(model, signature, batch), verify.run(program, signature, batch)))
-    shares = [
-        verify.agreement(*(np.concatenate([pair[side][index] for pair in pairs]) for side in (0, 1)))
+    outputs = [
+        tuple(np.concatenate([pair[side][index] for pair in pairs]) for side in (0, 1))
         for index in range(len(signature.outputs))
     ]
-    return out, min(shares)
+    for port, (expected, _) in zip(signature.outputs, outputs, strict=True):
+        if (expected == expected[:1]).all():
+            what, way_out = "the same output", "and a wrong file may agree too"
+        elif verify.is_classifier(expected) and len(set(expected.argmax(-1))) == 1:
+            what, way_out = "the same class", "and a file that always gives that one would agree too"
+        else:
+            continue
+        warnings.warn(
+            f"{OWNER}: on the {count // 3} rows of `int8` that agreement is measured on, the model gives {what} in "
+            f"{port.name!r}, {way_out}. Pass rows of which the answers differ.",
+            stacklevel=3,
+        )
+    return out, min(verify.agreement(*pair) for pair in outputs)
 
 
 def _in_batches(arrays: Sequence[np.ndarray], rows: np.ndarray, size: int) -> list[list[np.ndarray]]:

@@ -24,11 +24,14 @@ class Port:
         name: Its name in the file.
         shape: Its shape, with None for what may differ from call to call; the batch is first.
         dtype: Name of its dtype.
+        own_name: Its name in the model: the key where that takes or returns a dictionary, else the layer's name. None
+            where only the file is known.
     """
 
     name: str
     shape: tuple[int | None, ...]
     dtype: str
+    own_name: str | None = None
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Returns whether rows of a shape, however many, are those of this port."""
@@ -81,12 +84,20 @@ def signature_of(model: keras.Model, samples: Any = None, batch_size: int | None
         lambda tensor: keras.KerasTensor((batch_size, *tensor.shape[1:]), tensor.dtype, name=tensor.name), structure
     )
     how = {"training": False} if _takes_training(model) else {}
-    outputs = keras.tree.flatten(keras.Operation.compute_output_spec(model, spec, **how))
-    inputs = keras.tree.flatten(spec)
-    names = list(getattr(model, "output_names", None) or [])
+    made = keras.Operation.compute_output_spec(model, spec, **how)
+    outputs, inputs = keras.tree.flatten(made), keras.tree.flatten(spec)
+    names = _keys(made) or list(getattr(model, "output_names", None) or [])
     if len(names) != len(outputs):
         names = [f"output_{index}" for index in range(len(outputs))]
-    return Signature(_ports(inputs, [tensor.name for tensor in inputs]), _ports(outputs, names), structure)
+    given = _keys(spec) or [tensor.name for tensor in inputs]
+    return Signature(_ports(inputs, given), _ports(outputs, names), structure)
+
+
+def _keys(structure: Any) -> list[str] | None:
+    """Returns the keys of a flat dictionary, in the order of its leaves; None of anything else."""
+    if not isinstance(structure, dict) or any(keras.tree.is_nested(value) for value in structure.values()):
+        return None
+    return [str(key) for key in keras.tree.flatten({key: key for key in structure})]
 
 
 def _takes_training(model: keras.Model) -> bool:
@@ -121,8 +132,8 @@ def _ports(tensors: Sequence[Any], names: Sequence[str]) -> tuple[Port, ...]:
     plain = [name if name[:1].isalpha() else f"tensor_{name}".rstrip("_") for name in plain]
     distinct = [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain)]
     return tuple(
-        Port(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype))
-        for name, tensor in zip(distinct, tensors, strict=True)
+        Port(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype), own)
+        for name, tensor, own in zip(distinct, tensors, names, strict=True)
     )
 
 

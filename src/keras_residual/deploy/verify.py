@@ -26,7 +26,8 @@ class Check:
     Args:
         output: Name of the output that is farthest off.
         difference: Largest difference in that output.
-        deviation: Standard deviation of that output over all samples.
+        deviation: Standard deviation of that output over all samples; of one that hardly varies, a hundredth of its
+            largest absolute value.
         bound: Largest `difference / deviation` that is taken for rounding.
         batch_sizes: The sizes of the batches that were tried.
     """
@@ -117,14 +118,21 @@ def agreement(expected: np.ndarray, found: np.ndarray) -> float:
         expected: `(rows, classes)`, or an output of another shape.
         found: Of the same shape.
     """
-    if expected.ndim == 2 and expected.shape[-1] > 1:
+    if is_classifier(expected):
         return float((expected.argmax(-1) == found.argmax(-1)).mean())
-    spread = float(expected.std())
+    spread, size = float(expected.std()), float(np.abs(expected).max(initial=0))
+    # An output that hardly varies is held to its size.
+    spread = spread if spread > 1e-3 * size else size
     return (
         1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread
         if spread
         else float(np.array_equal(expected, found))
     )
+
+
+def is_classifier(output: np.ndarray) -> bool:
+    """Returns whether an output is compared by its classes."""
+    return output.ndim == 2 and output.shape[-1] > 1
 
 
 def _difference(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -45,12 +45,15 @@ def positive(owner: str, argument: str, value: Any) -> float:
     return number(owner, argument, value, "a number above 0", lambda v: v > 0)
 
 
-def whole_number(owner: str, argument: str, value: Any, least: int = 1) -> int:
-    """Returns `value` as an integer of at least `least`; raises as `number`."""
-    rule = f"a whole number of at least {least}"
+def whole_number(owner: str, argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """Returns `value` as an integer of at least `least`, and of at most `most` where time or memory grow with it.
+
+    Raises as `number`.
+    """
+    rule = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most:,}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise wrong_type(owner, argument, rule, value)
-    if value < least:
+    if value < least or (most is not None and value > most):
         raise bad_argument(owner, argument, rule, value)
     return int(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual._errors import bad_argument
+from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import chain, direct
@@ -58,6 +59,8 @@ from keras_residual.stacks.topologies.reversible import ReversibleLink, Reversib
 from keras_residual.stacks.topologies.single import Single
 
 EXECUTIONS = ("auto", "unrolled", "scan")
+MOST_BLOCKS = 1_000_000
+"""The most blocks of a stack: far beyond any net, and a bound on what a file can ask for."""
 REMATS = (False, True, "full", "sqrt")
 
 
@@ -69,7 +72,7 @@ class ResidualStack(Configured):
         block: A layer that keeps the shape of its input, or a list of such layers applied in order, of which each depth
             gets a copy with weights of its own; as a rule a `Residual`, or the two of a transformer. Or a function of
             the block's index, from 0, that returns one: then blocks may differ, and the stack cannot be scanned.
-        depth: Number of blocks, at least 1.
+        depth: Number of blocks, from 1 to a million.
         depth_rule: What keeps a deep stack trainable: a name, such as `"inverse_sqrt_depth"`, `"fixup"` or
             `"deepnorm"`, or a rule of `keras_residual.depth_rules`. Its blocks must be `Residual`s.
         drop_path_rate: Stochastic depth, in `[0, 1)`: the rate of the last block, to which it rises linearly from 0 at
@@ -102,7 +105,7 @@ class ResidualStack(Configured):
         The shape of the input.
 
     Raises:
-        ValueError: When made, for an unknown name, a depth below 1, or choices that exclude each other; when built, for
+        ValueError: When made, for an unknown name, a wrong depth, or choices that exclude each other; when built, for
             a block that changes the shape or has its channels where the topology does not look for them; when trained,
             for an optimizer that a scanned stack refuses.
         TypeError: For an argument of the wrong type.
@@ -136,7 +139,7 @@ class ResidualStack(Configured):
             raise bad_argument(owner, "execution", f"one of {', '.join(EXECUTIONS)}", execution)
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
-        self.depth = depth = whole_number(owner, "depth", depth)
+        self.depth = depth = whole_number(owner, "depth", depth, most=MOST_BLOCKS)
         self._pattern = Untracked(as_pattern(owner, block, depth))
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
@@ -500,10 +503,7 @@ class ResidualStack(Configured):
             ValueError: For other indices, and for a stack whose blocks depend on how many there are: with a depth rule
                 that scales by depth, or a topology other than `"single"`.
         """
-        kept = [int(index) for index in kept]
-        if not kept or kept != sorted(set(kept)) or not set(kept) <= set(range(self.depth)):
-            rule = f"rising indices of blocks, from 0 to {self.depth - 1}"
-            raise bad_argument(owner_of(self), "kept", rule, kept)
+        kept = self._indices(kept)
         hindrance = self.why_not_fewer()
         if hindrance:
             raise ValueError(f"{owner_of(self)} cannot do with fewer blocks: {hindrance}.")
@@ -515,6 +515,18 @@ class ResidualStack(Configured):
         if "changed_parts" in config:
             config["changed_parts"] = self._changes_of_blocks(config["changed_parts"], kept)
         return self._remade(config, kept)
+
+    def _indices(self, kept: Any) -> list[int]:
+        """Returns indices of blocks as numbers; raises for anything else."""
+        rule = f"rising indices of blocks, from 0 to {self.depth - 1}"
+        if isinstance(kept, (str, Mapping)) or not isinstance(kept, Iterable):
+            raise wrong_type(owner_of(self), "kept", rule, kept)
+        indices: list[Any] = list(kept)
+        if any(isinstance(index, bool) or not isinstance(index, Integral) for index in indices):
+            raise wrong_type(owner_of(self), "kept", rule, indices)
+        if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < self.depth:
+            raise bad_argument(owner_of(self), "kept", rule, indices)
+        return [int(index) for index in indices]
 
     def why_not_fewer(self) -> str | None:
         """Returns why no block can be taken out of the stack; None where it can do with fewer."""

@@ -32,6 +32,11 @@ class Options:
     batch_size: int | None = None
 
 
+def computes_in_bfloat16(model: keras.Model) -> bool:
+    """Returns whether a layer of a model does."""
+    return any(layer.compute_dtype == "bfloat16" for layer in model._flatten_layers())
+
+
 class Program(ABC):
     """An exported model, loaded by the runtime of its format."""
 
@@ -66,6 +71,8 @@ class Format(ABC):
     """Suffixes of files that lie beside the main one and belong to it."""
     triton: ClassVar[str] = ""
     """The backend by which NVIDIA Triton serves it; empty for none."""
+    without_bfloat16: ClassVar[str] = ""
+    """Why it takes no model that computes in bfloat16; empty where it does."""
     takes_int8: ClassVar[bool] = False
     """Whether `quantize` makes an int8 model of it."""
 

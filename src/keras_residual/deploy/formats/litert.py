@@ -25,6 +25,7 @@ class LiteRt(Format):
     extra = "litert"
     writer = "graph"
     runs_with = ("ai_edge_litert",)
+    without_bfloat16 = "LiteRT's own operators take none of bfloat16"
 
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
         """Writes the file, of LiteRT's own operators only."""

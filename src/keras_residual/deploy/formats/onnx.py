@@ -29,13 +29,13 @@ class Onnx(Format):
     runs_with = ("onnxruntime",)
     companions = (".onnx.data",)
     triton = "onnxruntime"
+    without_bfloat16 = "ONNX Runtime has no bfloat16 arithmetic on a processor"
     takes_int8 = True
 
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
         """Writes the file without what its runtime would take out when it loads it."""
         raw = path.with_name(f"raw-{path.name}")
-        program = exporter(self.writer).program_of(model, signature, options.batch_size)
-        exporter(self.writer).write_onnx(program, raw, signature, options.opset)
+        write_raw(model, signature, raw, options)
         # OpenVINO leaves transposes in that ONNX Runtime takes out, so they go here.
         runtime = require("onnxruntime", extra="export")
         settings = runtime.SessionOptions()
@@ -77,6 +77,12 @@ class Onnx(Format):
                 # Without VNNI, sums of two products of 8 bits overflow 16 bits.
                 reduce_range=not vnni,
             )
+
+
+def write_raw(model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
+    """Writes the file as PyTorch makes it."""
+    tools = exporter(Onnx.writer)
+    tools.write_onnx(tools.program_of(model, signature, options.batch_size), path, signature, options.opset)
 
 
 class _Session(Program):

@@ -14,8 +14,8 @@ import keras
 import numpy as np
 
 from keras_residual._optional import require
-from keras_residual.deploy.formats.base import NOTE, Format, Options, Port, Program
-from keras_residual.deploy.formats.onnx import Onnx
+from keras_residual.deploy.formats.base import NOTE, Format, Options, Port, Program, computes_in_bfloat16
+from keras_residual.deploy.formats.onnx import Onnx, write_raw
 from keras_residual.deploy.signature import Signature
 
 _DTYPES = {"f32": "float32", "f64": "float64", "f16": "float16", "i64": "int64", "i32": "int32", "boolean": "bool"}
@@ -39,7 +39,8 @@ class OpenVino(Format):
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
         """Writes both files, with the weights in the precision that they have."""
         onnx = path.with_name("for-openvino.onnx")
-        Onnx().write(model, signature, onnx, options)
+        # What ONNX Runtime takes out it has to run, and it has no bfloat16.
+        (write_raw if computes_in_bfloat16(model) else Onnx().write)(model, signature, onnx, options)
         openvino = require("openvino", extra="openvino")
         # Not `convert_model`, which sends the user's system and its errors to OpenVINO's makers.
         openvino.save_model(openvino.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
@@ -90,7 +91,14 @@ class _Compiled(Program):
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         found = self._compiled(list(arrays))
-        return [np.array(found[index]) for index in range(len(self.outputs))]
+        return [_numbers(np.array(found[index]), port.dtype) for index, port in enumerate(self.outputs)]
+
+
+def _numbers(array: np.ndarray, dtype: str) -> np.ndarray:
+    """Returns an output as NumPy has it, which lacks bfloat16: OpenVINO hands its bits out as those of another type."""
+    if dtype != "bfloat16" or array.dtype.itemsize != 2:
+        return array
+    return (array.view("uint16").astype("uint32") << 16).view("float32")
 
 
 def _port(port: Any) -> Port:

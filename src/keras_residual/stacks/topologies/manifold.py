@@ -163,7 +163,7 @@ class MHC(Manifold):
 
     Args:
         streams: `n`, at least 1.
-        iterations: Of Sinkhorn's algorithm, at least 1.
+        iterations: Of Sinkhorn's algorithm, from 1 to 10,000.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -172,7 +172,7 @@ class MHC(Manifold):
 
     def __init__(self, streams: int = 4, iterations: int = 20, **kwargs: Any) -> None:
         super().__init__(streams, **kwargs)
-        self.iterations = whole_number(owner_of(self), "iterations", iterations)
+        self.iterations = whole_number(owner_of(self), "iterations", iterations, most=10_000)
 
     def link(self, place: Place) -> Link:
         """Returns a connection."""

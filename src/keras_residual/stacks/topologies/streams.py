@@ -108,7 +108,7 @@ class MultiStream(Topology):
 
     def __init__(self, streams: int = 4, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.streams = whole_number(owner_of(self), "streams", streams)
+        self.streams = whole_number(owner_of(self), "streams", streams, most=1000)
 
     def begin(self, x: Any) -> Rows:
         """Returns copies of the input."""
