@@ -477,7 +477,7 @@ class NotCopyable(layers.Layer):
         return self.function(inputs)
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 2.0, True, None])
+@pytest.mark.parametrize("wrong", [0, -1, 2.0, True, None, 10**6 + 1, 10**9])
 def test_depth_must_be_a_positive_whole_number(wrong: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="`depth` must be a whole number from 1 to 1,000,000"):
         ResidualStack(Residual(layers.Dense(6)), wrong)

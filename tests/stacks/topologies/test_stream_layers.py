@@ -191,6 +191,8 @@ def test_residual_dual_takes_channels_first_by_its_axis() -> None:
         (lambda: X0Skip(init=(1,)), ValueError, "`init` must be two finite numbers"),
         (lambda: X0Skip(init=(1, float("nan"))), ValueError, "`init` must be two finite numbers"),
         (lambda: HyperConnections(streams=0), ValueError, "`streams` must be a whole number from 1 to 1,000"),
+        (lambda: HyperConnections(streams=10**9), ValueError, "`streams` must be a whole number from 1 to 1,000"),
+        (lambda: MHC(iterations=10**9), ValueError, "`iterations` must be a whole number from 1 to 10,000"),
         (lambda: HyperConnections(streams=2.0), TypeError, "`streams` must be a whole number from 1 to 1,000"),
         (lambda: HyperConnections(dynamic=1), TypeError, "`dynamic` must be True or False"),
         (lambda: HyperConnections(fractions=0), ValueError, "`fractions` must be a whole number"),
