@@ -55,7 +55,10 @@ class Exported:
     def _ports(self, kind: str) -> tuple[list[Port], list[int]]:
         """Returns the ports as the model has them, and where in the file each of them is."""
         found = list(getattr(self._program, kind))
-        noted = [Port(**{**port, "shape": tuple(port["shape"])}) for port in self.note.get(kind, ())]
+        noted = [
+            Port(port["name"], tuple(port["shape"]), port["dtype"], port.get("own_name"))  # older files lack the last
+            for port in self.note.get(kind, ())
+        ]
         if len(noted) != len(found):
             return found, list(range(len(found)))
         places = {port.name: place for place, port in enumerate(found)}
