@@ -98,7 +98,7 @@ def export(
         int8: Rows of input to calibrate an int8 model on (`"onnx"` and `"openvino"`), as the model is called, at least
             16; None for a float model. A third of them is not calibrated on, and measures the agreement.
         agreement: Least agreement of the int8 model with the model, in `[0, 1]`: the share of rows with the same class,
-            or of another output `1 - RMS difference / deviation`.
+            or of numbers `1 - RMS difference / deviation`, of the worst of several.
         vnni: Whether the processor that runs the int8 ONNX file has AVX-512 VNNI or newer; None for what this one has.
         opset: Version of the ONNX operators.
         batch_size: The one batch size that the file takes; None for any.

@@ -18,6 +18,9 @@ BATCH_SIZES = (1, 5)
 BOUNDS = {"float64": 2e-4, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Largest difference that is taken for rounding, over the deviation of the output, by the dtype of the computation."""
 
+LOST = 0.5
+"""Closeness, `1 - RMS / deviation`, at which a number of an int8 model says nothing any more."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -112,22 +115,36 @@ def checks(
 
 
 def agreement(expected: np.ndarray, found: np.ndarray) -> float:
-    """Returns how far two outputs agree, up to 1: the share of rows with the same class, or `1 - RMS / deviation`.
+    """Returns how far two outputs agree, up to 1.
+
+    Of an output `(rows, classes)` that is the share of rows with the same class. Nothing says of scores without a
+    softmax that they are classes: where one of the columns is lost, off by half of its deviation or more, these are
+    several numbers, and the worst column counts. Of another output it is `1 - RMS / deviation`.
 
     Args:
         expected: `(rows, classes)`, or an output of another shape.
         found: Of the same shape.
     """
-    if is_classifier(expected):
-        return float((expected.argmax(-1) == found.argmax(-1)).mean())
+    if not is_classifier(expected):
+        return _closeness(expected, found)
+    same = float((expected.argmax(-1) == found.argmax(-1)).mean())
+    if _are_probabilities(expected):
+        return same
+    worst = min(_closeness(*columns) for columns in zip(expected.T, found.T, strict=True))
+    return min(same, worst) if worst <= LOST else same
+
+
+def _closeness(expected: np.ndarray, found: np.ndarray) -> float:
     spread, size = float(expected.std()), float(np.abs(expected).max(initial=0))
     # An output that hardly varies is held to its size.
     spread = spread if spread > 1e-3 * size else size
-    return (
-        1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread
-        if spread
-        else float(np.array_equal(expected, found))
-    )
+    if not spread:
+        return float(np.array_equal(expected, found))
+    return 1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread
+
+
+def _are_probabilities(output: np.ndarray) -> bool:
+    return bool(np.all(output >= 0) and np.allclose(output.sum(-1), 1, atol=1e-3))
 
 
 def is_classifier(output: np.ndarray) -> bool:

@@ -53,7 +53,7 @@ def whole_number(owner: str, argument: str, value: Any, least: int = 1, most: in
     rule = f"a whole number of at least {least}" if most is None else f"a whole number from {least} to {most:,}"
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise wrong_type(owner, argument, rule, value)
-    if value < least or (most is not None and value > most):
+    if not least <= int(value) <= (int(value) if most is None else most):
         raise bad_argument(owner, argument, rule, value)
     return int(value)
 
