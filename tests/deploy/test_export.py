@@ -275,7 +275,7 @@ class TestInt8:
     @pytest.mark.parametrize(("units", "what"), [(3, "the same class"), (1, "the same output")])
     def test_agreement_that_says_nothing_is_told(self, units, what, tmp_path):
         model = keras.Sequential([keras.Input((4,)), Dense(units)])
-        model.layers[0].set_weights([np.full((4, units), 1e-3 * (units > 1)), np.arange(units) + 1.0])
+        model.layers[0].set_weights([np.full((4, units), 1e-4 * (units > 1)), np.arange(units) + 1.0])
         with pytest.warns(UserWarning, match=f"^export: on the 16 rows of `int8` that .* the model gives {what} in '"):
             report = kr.export(model, tmp_path / "net.onnx", int8=rows(model, 50))
         assert report.agreement > 0.97
@@ -317,10 +317,8 @@ def test_files_that_are_none_of_the_format(name, tmp_path):
 
 @pytest.mark.any_backend
 def test_agreement_is_of_classes_or_of_numbers():
-    ours = np.array([[1.0, 2.0], [3.0, 1.0], [0.0, 1.0], [5.0, 0.0]])
-    theirs = ours[:, ::-1].copy()
-    theirs[0] = ours[0]
-    assert verify.agreement(ours, theirs) == 0.25
+    ours = np.array([[1.0, 1.2], [3.0, 1.0], [0.0, 2.0], [5.0, 0.0]])
+    assert verify.agreement(ours, ours + np.array([0.3, 0])) == 0.75
     numbers = np.arange(10.0)[:, None]
     assert verify.agreement(numbers, numbers + 0.1) == pytest.approx(1 - 0.1 / numbers.std())
     assert verify.agreement(np.ones((3, 1)), np.ones((3, 1))) == 1
@@ -333,7 +331,7 @@ def test_a_column_that_is_lost_counts_though_the_largest_is_found():
     ours = np.column_stack([rng.normal(size=60), 1000 + 300 * rng.normal(size=60)])
     lost = ours * [0, 1]
     assert verify.agreement(ours, lost) == pytest.approx(1 - np.sqrt(np.mean(ours[:, 0] ** 2)) / ours[:, 0].std())
-    assert verify.agreement(ours, ours + [0.1, 3]) == 1
+    assert verify.agreement(ours, ours + np.array([0.1, 3])) == 1
     # Of a softmax a rare class may be lost, and the classes are the same.
     likely = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0]]) + [-1e-4, 0, 1e-4] * rng.uniform(size=(3, 1))
     assert verify.agreement(likely, likely * [1, 1, 0]) == 1
