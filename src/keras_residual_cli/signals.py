@@ -13,6 +13,8 @@ GRACE = 0.5
 """Seconds that the work has to notice. A compiler may run for a minute without a look at Python's signals, and Keras
 drops a KeyboardInterrupt that arrives while it reads a batch's numbers."""
 
+_MOMENT = 0.1
+
 _NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 
 ending = threading.Event()
@@ -46,7 +48,11 @@ def _watch(reader: socket.socket, heeded: dict[int, str], words: int) -> None:
         if number[0] not in heeded:
             continue
         if asked or not ending.wait(GRACE):
-            _end_at_once(heeded[number[0]], words)
+            # A second one does not wait for what is still to be kept.
+            threading.Thread(target=_end_at_once, args=(heeded[number[0]], words), daemon=True).start()
+            while again := reader.recv(1):
+                if again[0] in heeded:
+                    os._exit(1)
         asked = True
 
 
@@ -54,6 +60,8 @@ def _end_at_once(by: str, words: int) -> None:
     # Only what is loaded: the end may come while the library is.
     training = sys.modules.get("keras_residual.training.stopped")
     kept = "" if training is None else " ".join(training.leave(by))
+    if ending.wait(_MOMENT):  # the work has noticed while that was written
+        return
     if (atomic := sys.modules.get("keras_residual._atomic")) is not None:
         atomic.leave()
     from keras_residual_cli.output import printable
