@@ -26,6 +26,7 @@ KEYS = [
     "model",
     "params",
     "epochs",
+    "steps",
     "train_seconds",
     "compile_seconds",
     "examples_per_second",
@@ -53,6 +54,7 @@ def test_a_run_leaves_what_it_says(tmp_path):
     assert sorted(path.name for path in run.iterdir()) == [
         "config.toml",
         "history.csv",
+        "last",
         "log.txt",
         "metrics.json",
         "model.keras",

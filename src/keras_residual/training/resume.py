@@ -128,7 +128,8 @@ def _check_settings(run: RunDirectory, was: TrainConfig, config: TrainConfig) ->
     before, now = was.flat(), config.flat()
     if config.out is not None and Path(config.out).resolve() != run.path.resolve() and config.out != was.out:
         raise ValueError(
-            f"A run goes on in its own directory, {printable(run.path)}, but `out` is {shown(config.out)}. Leave it away."
+            f"A run goes on in its own directory, {printable(run.path)}, but `out` is {shown(config.out)}. Leave it "
+            "away."
         )
     others = [key for key in before if before[key] != now[key] and key not in (*_FREE, "epochs")]
     if now["epochs"] < before["epochs"]:

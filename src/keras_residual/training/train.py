@@ -29,10 +29,10 @@ from keras_residual.data import (
 from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
+from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
-from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.fit import compile_learner, fit, make_optimizer
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.progress import NotebookProgress
@@ -43,7 +43,7 @@ from keras_residual.training.run_directory import RunDirectory, check_apart, che
 from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import SHARES, percent, score
 from keras_residual.training.session import Session
-from keras_residual.training.stopped import Heeding, keeping
+from keras_residual.training.stopped import keeping
 from keras_residual.training.validation import split_validation
 
 
