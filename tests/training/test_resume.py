@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import re
+import shutil
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from keras_residual.training import train as training
+from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
 from keras_residual.training.run_directory import RunDirectory
@@ -71,6 +73,7 @@ def unbroken(tmp_path_factory):
     return training.train(config(tmp_path_factory.mktemp("unbroken") / "run"))
 
 
+@pytest.mark.every
 def test_a_run_broken_within_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path):
     broken(tmp_path / "run", step=STEPS + 5)
     keras.utils.set_random_seed(99)
@@ -79,7 +82,6 @@ def test_a_run_broken_within_an_epoch_ends_as_an_unbroken_one(unbroken, tmp_path
 
 
 @any_backend
-@pytest.mark.every
 @pytest.mark.parametrize(
     "when",
     [{"step": 0}, {"step": 1}, {"step": STEPS - 1}, {"epoch": 0}, {"step": STEPS}, {"epoch": EPOCHS - 1}],
@@ -129,11 +131,22 @@ def test_what_callbacks_know_goes_on(tmp_path):
 def test_callbacks_that_are_missing_are_asked_for(tmp_path):
     broken(tmp_path / "run", callbacks=[Draws()], step=3)
     message = (
-        "The run was trained with callbacks whose state it has kept and that are missing: Draws, Break. "
-        "Pass them again: train(resume=..., callbacks=[...])."
+        "Training stopped: The run was trained with callbacks whose state it has kept and that are missing: "
+        "Draws, Break. Pass them again: train(resume=..., callbacks=[...])."
     )
-    with pytest.raises(TrainingStopped, match=re.escape(message)):
+    with pytest.raises(TrainingStopped, match=f"^{re.escape(message)}"):
         training.train(resume=tmp_path / "run")
+
+
+@any_backend
+def test_a_checkpoint_of_another_network_is_refused(some, tmp_path):
+    out = shutil.copytree(some, tmp_path / "run")
+    state, _ = Checkpoints(RunDirectory(out)).newest()
+    state["variables"].pop()
+    Checkpoints(RunDirectory(out)).write(state, state["step"] + 1)
+    message = "Training stopped: The checkpoint in .* is that of another network or optimizer than this version makes"
+    with pytest.raises(TrainingStopped, match=f"^{message}"):
+        training.train(resume=out, callbacks=[Break()])
 
 
 @pytest.fixture(scope="module")

@@ -96,7 +96,8 @@ class Record(keras.callbacks.Callback):
         self.run.log(describe_epoch(row))
         if self._patience is not None and epoch + 1 - self.best_epoch >= self._patience:
             self.run.log(f"No better epoch since epoch {self.best_epoch}.")
-            self.model.stop_training = True
+            model: Any = self.model
+            model.stop_training = True
 
     def state(self) -> dict[str, Any]:
         """Returns what the record knows of the epochs so far, for a run that goes on."""

@@ -28,6 +28,12 @@ _COPY_SECONDS, _COPY_SHARE = 0.25, 0.01
 """A copy of the state is taken in memory no more often than this, and for no more than this share of the time."""
 
 
+class OtherRunError(ValueError):
+    """A checkpoint is not that of this network, or not with these callbacks."""
+
+    explained = True
+
+
 class Session(keras.callbacks.CallbackList):
     """The callbacks of a run, which it goes on with as if it had never been left, and its place.
 
@@ -89,7 +95,7 @@ class Session(keras.callbacks.CallbackList):
         """Makes what a backend may make as late as in the first step, if there is a state that goes into it.
 
         Raises:
-            ValueError: If the state is not that of this network.
+            OtherRunError: If the state is not that of this network.
         """
         if self._state is None or self.ended:
             return
@@ -98,7 +104,7 @@ class Session(keras.callbacks.CallbackList):
         for variables, values in self._pairs(self._state):
             shapes = [tuple(variable.shape) for variable in variables], [value.shape for value in values]
             if values and shapes[0] != shapes[1]:
-                raise ValueError(
+                raise OtherRunError(
                     f"The checkpoint in {printable(self._run.last)} is that of another network or optimizer than this "
                     "version makes of the configuration."
                 )
@@ -191,7 +197,8 @@ class Session(keras.callbacks.CallbackList):
         """Returns the state as it is, which nothing changes any more."""
         _backend.update_variables(self._learner)
         within = bool(self.step % self._steps)
-        return self._facts | {
+        return {
+            **self._facts,
             "step": self.step,
             "ended": self.ended,
             "seconds": round(self.seconds, 3),

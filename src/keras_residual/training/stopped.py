@@ -130,9 +130,10 @@ def keeping(run: RunDirectory, kept: Callable[[], str] | None = None) -> Iterato
         except Exception as error:
             explained = getattr(error, "explained", False)
             run.try_to_log(f"Stopped: {error}" if explained else "".join(traceback.format_exception(error)))
-            # What ends in numbers that are none would end there again.
-            again = "" if isinstance(error, FloatingPointError) else f" {run.how_it_goes_on()}".rstrip()
-            raise TrainingStopped(f"Training stopped: {_reason(error, run)} {kept()}{again}", run) from error
+            # Numbers that are none, and too little memory, would end it there again.
+            again = isinstance(error, FloatingPointError) or is_out_of_memory(error)
+            how = "" if again else f" {run.how_it_goes_on()}".rstrip()
+            raise TrainingStopped(f"Training stopped: {_reason(error, run)} {kept()}{how}", run) from error
         finally:
             _runs.pop()
 
