@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,10 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual._atomic import is_disk_full
 from keras_residual._errors import listed, printable
-from keras_residual._keras import GLOBAL_SEED, get_global_attribute, print_msg, set_global_attribute
-from keras_residual.training.checkpoint import Checkpoints, pack
+from keras_residual._keras import print_msg
+from keras_residual.training.callback_state import changed, frozen
+from keras_residual.training.checkpoint import Checkpoints
+from keras_residual.training.random_states import random_states, set_random_states
 from keras_residual.training.record import Record
 from keras_residual.training.stopped import Heeding
 
@@ -72,7 +73,8 @@ class Session(keras.callbacks.CallbackList):
         self.ended = state["ended"] if state and state["ended"] != "time" else ""
         self._earlier: float = state["seconds"] if state else 0.0
         self._offset, self._random, self._out_of_time = 0, None, False
-        self._saving, self._saved, self._saved_at = threading.Lock(), self.step, 0.0
+        self._saving, self._saved = threading.Lock(), self.step
+        self._tried, self._tried_at = self.step, 0.0
         self._copy: dict[str, Any] | None = None
         self._copied_at, self._copy_took = 0.0, 0.0
         self._warned: set[str] = set()
@@ -126,7 +128,7 @@ class Session(keras.callbacks.CallbackList):
         if self._begun is None:
             self._begun = time.perf_counter()
             super().on_train_begin(logs)
-            self._before = [_frozen(callback) for callback in self._users]
+            self._before = [frozen(callback) for callback in self._users]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Goes on from the state: before the epoch begins, or within it, where Keras has begun it anew."""
@@ -140,7 +142,7 @@ class Session(keras.callbacks.CallbackList):
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Sets the random states, from which Keras may have drawn when it began to read the data."""
         if self._random is not None:
-            _set_random_states(self._random)
+            set_random_states(self._random)
             self._random = None
         super().on_train_batch_begin(batch + self._offset, logs)
 
@@ -171,7 +173,7 @@ class Session(keras.callbacks.CallbackList):
             return
         self.step = (epoch + 1) * self._steps
         if self._offset:  # the next call of `fit` reads the data anew
-            self._random = _random_states()
+            self._random = random_states()
         if self.step >= self.epochs * self._steps:
             self.ended = "epochs"
         elif self._learner.stop_training:
@@ -204,11 +206,11 @@ class Session(keras.callbacks.CallbackList):
             "seconds": round(self.seconds, 3),
             "record": copy.deepcopy(self._record.state()),
             "callbacks": [
-                (type(callback).__name__, changed)
+                (type(callback).__name__, attributes)
                 for callback, before in zip(self._users, self._before, strict=True)
-                if (changed := _changed(callback, before))
+                if (attributes := changed(callback, before))
             ],
-            "random": _random_states(),
+            "random": random_states(),
             "variables": _values([*self._learner.variables, *self._learner.optimizer.variables]),
             # Keras begins an epoch with new ones.
             "metrics": _values(self._learner.metrics_variables) if within else [],
@@ -218,7 +220,7 @@ class Session(keras.callbacks.CallbackList):
         left = [type(callback).__name__ for callback in self._users]
         missing = [name for name, _ in state["callbacks"] if name not in left or left.remove(name)]
         if missing:
-            raise ValueError(
+            raise OtherRunError(
                 f"The run was trained with callbacks whose state it has kept and that are missing: {listed(missing)}. "
                 "Pass them again: train(resume=..., callbacks=[...])."
             )
@@ -242,8 +244,8 @@ class Session(keras.callbacks.CallbackList):
 
     def _is_due(self) -> bool:
         if self._every_steps is not None:
-            return self.step - self._saved >= self._every_steps
-        return self._now - self._saved_at >= self._every_seconds
+            return self.step - self._tried >= self._every_steps
+        return self._now - self._tried_at >= self._every_seconds
 
     def _copy_in_time(self) -> None:
         """Takes a copy that can be written when the process is ended within a step, or within a long validation."""
@@ -257,7 +259,7 @@ class Session(keras.callbacks.CallbackList):
         with self._saving:
             if state["step"] <= self._saved and not state["ended"]:
                 return
-            self._saved_at = self._now
+            self._tried, self._tried_at = state["step"], self._now
             wrong = self._not_finite(state)
             if wrong:
                 self._warn(f"No checkpoint after step {state['step']}: {wrong} holds numbers that are not finite.")
@@ -275,10 +277,7 @@ class Session(keras.callbacks.CallbackList):
     def _not_finite(self, state: Mapping[str, Any]) -> str | None:
         """Returns the path of the first weight that is not finite: of a state that is no good to go on from."""
         pairs = zip(self._learner.variables, state["variables"], strict=False)
-        return next(
-            (variable.path for variable, value in pairs if value.dtype.kind == "f" and not np.isfinite(value).all()),
-            None,
-        )
+        return next((it.path for it, value in pairs if it.trainable and not np.isfinite(value).all()), None)
 
     def _warn(self, text: str) -> None:
         reason = text.partition(": ")[2] or text
@@ -291,48 +290,3 @@ class Session(keras.callbacks.CallbackList):
 def _values(variables: Sequence[Any]) -> list[np.ndarray]:
     # Of some backends an array shares its memory with the variable.
     return [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in variables]
-
-
-def _random_states() -> dict[str, Any]:
-    seed = get_global_attribute(GLOBAL_SEED)
-    return {
-        "backend": _backend.random_state(),
-        "keras": None if seed is None else np.array(keras.ops.convert_to_numpy(seed.state.value)),
-        "numpy": np.random.get_state(),  # noqa: NPY002 - what a user's callback or layer may draw from
-        "python": random.getstate(),
-    }
-
-
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    _backend.set_random_state(states["backend"])
-    if states["keras"] is not None:
-        seed = get_global_attribute(GLOBAL_SEED) or keras.random.SeedGenerator(0)
-        seed.state.assign(states["keras"])
-        set_global_attribute(GLOBAL_SEED, seed)
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    random.setstate(states["python"])
-
-
-def _frozen(callback: keras.callbacks.Callback) -> dict[str, tuple[Any, Any]]:
-    """Returns of each attribute of a callback the value, and its content where that is plain."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for name, value in vars(callback).items():
-        arrays: list[np.ndarray] = []
-        try:
-            packed = pack(value, arrays)
-            found[name] = (value, (packed, [(array.shape, array.tobytes()) for array in arrays]))
-        except TypeError:
-            found[name] = (value, None)
-    return found
-
-
-def _changed(callback: keras.callbacks.Callback, before: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
-    """Returns the attributes that are others than they were; none if there is one that cannot be written."""
-    changed: dict[str, Any] = {}
-    for name, (value, content) in _frozen(callback).items():
-        value_before, content_before = before.get(name, (None, None))
-        if content is None and value is not value_before:
-            return {}
-        if content is not None and content != content_before:
-            changed[name] = copy.deepcopy(value)
-    return changed
