@@ -40,8 +40,10 @@ UNINITIALIZED = "uninitialized_variables"  # what the end of a stateless scope d
 NAME_COUNTS = "object_name_uids"  # how often a name was given
 WRITTEN, READ = "shared_objects/id_to_config_map", "shared_objects/id_to_obj_map"  # layers that a file has twice
 LEGACY_FORMAT = "use_legacy_config"  # whether the older format is written or read
+GLOBAL_SEED = "global_seed_generator"  # what draws where nobody gives a seed
 
 __all__ = [
+    "GLOBAL_SEED",
     "LEGACY_FORMAT",
     "NAME_COUNTS",
     "READ",

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from keras_residual.training.fit import describe_epoch
+from keras_residual.training.record import describe_epoch
 from keras_residual_cli.output import Words
 
 
 @contextmanager
-def watching(console: Words, *, epochs: int, steps: int) -> Iterator[keras.callbacks.Callback]:
+def watching(console: Words, *, epochs: int, steps: int, done: int = 0) -> Iterator[keras.callbacks.Callback]:
     """Yields the callback that shows the training; the bar is gone from the terminal however the training ends."""
     if not console.is_terminal:
         yield _Lines(console, epochs)
@@ -28,7 +28,7 @@ def watching(console: Words, *, epochs: int, steps: int) -> Iterator[keras.callb
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress, epochs, steps)
+        yield _Bar(progress, epochs, steps, done)
 
 
 class _Lines(keras.callbacks.Callback):
@@ -43,11 +43,11 @@ class _Lines(keras.callbacks.Callback):
 
 
 class _Bar(keras.callbacks.Callback):
-    def __init__(self, progress: Progress, epochs: int, steps: int) -> None:
+    def __init__(self, progress: Progress, epochs: int, steps: int, done: int) -> None:
         super().__init__()
         self._progress = progress
         self._epochs = epochs
-        self._task = progress.add_task("compiling", total=epochs * steps)
+        self._task = progress.add_task("compiling", total=epochs * steps, completed=done)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._progress.advance(self._task)

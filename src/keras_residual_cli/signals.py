@@ -13,6 +13,9 @@ GRACE = 0.5
 """Seconds that the work has to notice. A compiler may run for a minute without a look at Python's signals, and Keras
 drops a KeyboardInterrupt that arrives while it reads a batch's numbers."""
 
+_MOMENT = 0.1
+"""Seconds that it has then, in which a step may have ended while a checkpoint was written."""
+
 _NAMES = {"SIGINT": "Ctrl-C", "SIGTERM": "SIGTERM", "SIGHUP": "SIGHUP"}
 
 ending = threading.Event()
@@ -45,22 +48,31 @@ def _watch(reader: socket.socket, heeded: dict[int, str], words: int) -> None:
     while number := reader.recv(1):
         if number[0] not in heeded:
             continue
-        if asked or not ending.wait(GRACE):
-            _end_at_once(heeded[number[0]], words)
+        by = heeded[number[0]]
+        if asked:
+            _end_at_once(f"Stopped by {by}.", words)
         asked = True
+        if not ending.wait(GRACE):
+            # In a thread of its own, since a second signal does not wait for what is still to be written.
+            threading.Thread(target=_end_in_order, args=(by, words), daemon=True).start()
 
 
-def _end_at_once(by: str, words: int) -> None:
+def _end_in_order(by: str, words: int) -> None:
     # Only what is loaded: the end may come while the library is.
     training = sys.modules.get("keras_residual.training.stopped")
     kept = "" if training is None else " ".join(training.leave(by))
+    if not ending.wait(_MOMENT):  # else the work has noticed meanwhile
+        _end_at_once(f"Stopped by {by}. {kept}".rstrip(), words)
+
+
+def _end_at_once(text: str, words: int) -> None:
     if (atomic := sys.modules.get("keras_residual._atomic")) is not None:
         atomic.leave()
     from keras_residual_cli.output import printable
 
     # A progress bar has hidden the cursor.
     bare = "\r\033[2K\033[?25h" if os.isatty(words) else ""
-    line = printable(f"keras-residual: Stopped by {by}. {kept}".rstrip())
+    line = printable(f"keras-residual: {text}")
     try:
         os.write(words, f"{bare}{line}\n".encode(errors="backslashreplace"))
     finally:

@@ -49,6 +49,26 @@ def train(
         str | None,
         typer.Option(metavar="FILE", help="Settings to begin with: a TOML file, or the directory of an earlier run."),
     ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run where it stopped, to the very numbers of an unbroken one; --epochs "
+            "may give it more.",
+        ),
+    ] = None,
+    save_every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STEPS|MINUTES",
+            help="How often to write what --resume needs: '500 steps', '10 minutes'.",
+            show_default="5 minutes",
+        ),
+    ] = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Stop training after N minutes; --resume goes on.", show_default="no limit"),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with its value and meaning, and stop.")
     ] = False,
@@ -61,7 +81,7 @@ def train(
             start_keras()
             from keras_residual.training import train as training
             from keras_residual.training.config import TrainConfig
-            from keras_residual.training.config_file import config_for_new_run, to_toml
+            from keras_residual.training.config_file import config_for_new_run, read_run, to_toml
             from keras_residual_cli.progress import watching
 
             asked = {
@@ -74,11 +94,15 @@ def train(
                 "epochs": epochs,
                 "seed": seed,
                 "out": out,
+                "save_every": save_every,
+                "max_minutes": max_minutes,
             }
-            chosen = (config_for_new_run(config, source=data) if config else TrainConfig()).updated(
-                {key: value for key, value in asked.items() if value is not None}
-            )
-            prepared = training.prepare(chosen.with_overrides(settings or ()))
+            if config:
+                chosen = config_for_new_run(config, source=data)
+            else:
+                chosen = read_run(resume) if resume else TrainConfig()
+            chosen = chosen.updated({key: value for key, value in asked.items() if value is not None})
+            prepared = training.prepare(chosen.with_overrides(settings or ()), resume=resume)
         if print_config:
             if as_json:
                 print_json(prepared.config.to_dict())
@@ -87,15 +111,16 @@ def train(
             return
         dataset, settled = prepared.dataset, prepared.config
         epochs_in_words = f"{prepared.epochs} epoch{'s' if prepared.epochs > 1 else ''}"
+        what = f"Going on after step {prepared.step} with" if prepared.step else "Training"
         console.say(
-            f"Training {settled.model.name} on {dataset.name}: {len(prepared.learn)} examples to learn from, "
+            f"{what} {settled.model.name} on {dataset.name}: {len(prepared.learn)} examples to learn from, "
             f"{len(prepared.choose)} to choose the best of {epochs_in_words}, {len(dataset.y_test)} to test"
         )
         if not dataset.classes:
             console.say("The loss is the mean squared error, in the square of the target's unit.")
-        for note in dataset.notes:
+        for note in prepared.notes:
             console.print(note, markup=False, soft_wrap=True)
-        with watching(console, epochs=prepared.epochs, steps=prepared.steps) as callback:
+        with watching(console, epochs=prepared.epochs, steps=prepared.steps, done=prepared.step) as callback:
             result = training.train(prepared, callbacks=[callback])
         metrics = result.metrics
         directory = printable(shlex.quote(str(result.run_directory)))
@@ -106,6 +131,8 @@ def train(
             f"Took {time.perf_counter() - began:.1f} s from start to report, {metrics['train_seconds']:.1f} s of them "
             f"training{compiling}. Report: {directory}/report.html"
         )
+        if result.go_on:
+            console.say(f"Stopped after {settled.max_minutes:g} minutes. Go on with: {result.go_on}")
         if as_json:
             print_json({**metrics, "run_directory": str(result.run_directory)})
 

@@ -151,7 +151,8 @@ def test_a_reader_that_goes_away_ends_the_training_in_order(tmp_path):
     assert status == 1
     assert re.fullmatch(
         r"keras-residual: Training stopped: The output cannot be written: Broken pipe\. "
-        r"(No epoch was finished\. )?Kept in run: ([a-z_]+\.[a-z]+, )*log\.txt\.",
+        r"(No epoch was finished\. )?Kept in run: ([a-z_]+\.[a-z]+, )*(last, )?log\.txt\. "
+        r"(Saved after step \d+\. )?Go on with: keras-residual train --resume run",
         said_last,
     )
     assert (tmp_path / "run" / "log.txt").read_text().endswith("Stopped: The output cannot be written: Broken pipe.\n")

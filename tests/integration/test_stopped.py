@@ -39,7 +39,8 @@ def test_a_disk_that_fills_up(mounted, capsys):
     assert (status, line) == (
         1,
         f"keras-residual: Training stopped: the disk of {out} is full. Free space, or choose another place: --out DIR. "
-        f"Kept in {out}: model.keras, history.csv, config.toml, trained_on.npz, log.txt.",
+        f"Kept in {out}: model.keras, history.csv, config.toml, trained_on.npz, log.txt. "
+        f"Go on with: keras-residual train --resume {out}",
     )
     assert np.isfinite(load_saved(out).model.predict(np.zeros((1, 13)), verbose=0)).all()
     assert epochs_in(out / "history.csv") >= 1
@@ -80,6 +81,10 @@ def heeding_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+def saved_step(tmp_path):
+    return max(int(path.stem.removeprefix("step-")) for path in (tmp_path / "run" / "last").glob("*.npz"))
+
+
 def start(tmp_path, *arguments, under=(), **how):
     """Starts the command with words that come as they are said."""
     return subprocess.Popen(
@@ -110,10 +115,13 @@ def test_what_asks_for_an_end_keeps_what_was_complete(number, name, tmp_path):
     assert process.returncode == 1, errors
     assert [line for line in errors.splitlines() if not line.startswith("Backend: ")] == [
         f"keras-residual: Stopped by {name}. "
-        "Kept in run: model.keras, history.csv, config.toml, trained_on.npz, log.txt."
+        "Kept in run: model.keras, history.csv, config.toml, trained_on.npz, last, log.txt. "
+        f"Saved after step {saved_step(tmp_path)}. Go on with: keras-residual train --resume run"
     ]
     assert (tmp_path / "run" / "log.txt").read_text().splitlines()[-1].endswith(f" Stopped by {name}.")
     assert epochs_in(tmp_path / "run" / "history.csv") >= 2
+    # Where it was asked to stop, and not where a checkpoint happened to be due: 8 steps an epoch.
+    assert saved_step(tmp_path) >= 16
     if number != signal.SIGINT:
         return
     # What was kept can be used like the result of a whole run.
@@ -156,6 +164,7 @@ def test_ctrl_c_in_a_terminal(when, tmp_path):
     said_last = shown.splitlines()[-1].rpartition(b"keras-residual: ")[2]
     # The very first moment is before there is a run directory.
     kept = rb"( No epoch was finished\.)? Kept in run: [a-z_., ]*log\.txt\."
+    kept += rb"(( Saved after step \d+\.)? Go on with: keras-residual train --resume run)?"
     assert re.fullmatch(rb"Stopped by Ctrl-C\." + (b"(%b)?" if when == b"compiling" else b"%b") % kept, said_last)
     assert b"\x1b[?25h" in shown  # the cursor is there again
 

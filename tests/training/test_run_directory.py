@@ -102,7 +102,30 @@ def test_what_is_kept_is_all_that_is_there(tmp_path):
     for path in (run.log_file, run.config):
         path.touch()
     assert run.kept() == f"No epoch was finished. Kept in {tmp_path}: config.toml, log.txt."
-    for path in (run.model, run.history, run.metrics, run.report, run.trained_on):
+    for path in (run.model, run.history, run.metrics, run.report, run.trained_on, run.last):
         path.touch()
     said = run.kept().removeprefix(f"Kept in {tmp_path}: ").removesuffix(".")
     assert sorted(said.split(", ")) == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_how_a_run_goes_on(tmp_path):
+    run = RunDirectory(tmp_path / "my run")
+    run.path.mkdir()
+    assert run.how_it_goes_on() == ""
+    for path in (run.config, run.trained_on):
+        path.touch()
+    command = f"keras-residual train --resume '{run.path}'"
+    assert run.how_it_goes_on() == f"Go on with: {command}"
+    run.last.mkdir()
+    for name in ("step-9.npz", "step-10.npz", "step-10.keras", "step-x.npz", "other"):
+        (run.last / name).touch()
+    assert run.how_it_goes_on() == f"Saved after step 10. Go on with: {command}"
+
+
+def test_two_processes_do_not_work_on_a_run_at_the_same_time(tmp_path):
+    run = RunDirectory(tmp_path)
+    message = f"Another process works on the run directory {str(tmp_path)!r}. Wait until it has ended."
+    with run.alone(), pytest.raises(FileExistsError, match=f"^{re.escape(message)}$"), RunDirectory(tmp_path).alone():
+        pytest.fail("both work")
+    with run.alone():
+        pass

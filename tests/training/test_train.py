@@ -15,7 +15,7 @@ from keras_residual.training import train as training
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.config_file import read_config
 from keras_residual.training.evaluate import evaluate, load_test_data
-from keras_residual.training.fit import Record
+from keras_residual.training.record import Record
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.saved import load_saved, raw_outputs
 from keras_residual.training.scores import score
@@ -26,6 +26,7 @@ KEYS = [
     "model",
     "params",
     "epochs",
+    "steps",
     "train_seconds",
     "compile_seconds",
     "examples_per_second",
@@ -53,6 +54,7 @@ def test_a_run_leaves_what_it_says(tmp_path):
     assert sorted(path.name for path in run.iterdir()) == [
         "config.toml",
         "history.csv",
+        "last",
         "log.txt",
         "metrics.json",
         "model.keras",

@@ -57,14 +57,17 @@ __all__ = [
     "name_optimizers",
     "outside_of_programs",
     "probed_gradients",
+    "random_state",
     "recompute_cheap",
     "register_parameters",
     "reversible",
     "run_compiled",
     "scale_with_other_gradient",
     "scan",
+    "set_random_state",
     "snapshot",
     "unroll",
+    "update_variables",
     "vjp",
     "with_shape_of",
 ]
@@ -178,6 +181,16 @@ def keeping_random_state() -> Iterator[None]:
         yield
 
 
+def random_state() -> list[Any]:
+    """Returns the states of the backend's own generators of random numbers, where it has some, as arrays."""
+    return _on.random_state()
+
+
+def set_random_state(states: Sequence[Any]) -> None:
+    """Puts the backend's own generators of random numbers into the states that `random_state` returned."""
+    _on.set_random_state(states)
+
+
 def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
     """Returns what `function` makes of each slice of `x` along its leading axis, stacked.
 
@@ -251,6 +264,11 @@ def with_shape_of(like: Any, x: Any) -> Any:
 def snapshot(variable: keras.Variable) -> Any:
     """Returns the value of a variable, as a tensor that stays what it is when the variable is assigned to."""
     return _on.snapshot(variable)
+
+
+def update_variables(model: keras.Model) -> None:
+    """Gives the variables of a model, within its `fit`, the values that they have after the last step."""
+    _on.update_variables(model)
 
 
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

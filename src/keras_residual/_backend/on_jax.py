@@ -59,6 +59,11 @@ def snapshot(variable: Any) -> Any:
     return variable.value
 
 
+def update_variables(model: Any) -> None:
+    """Gives the variables the values that `fit` carries from step to step."""
+    model.jax_state_sync()
+
+
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     return jax.vjp(function, *arguments)
@@ -122,6 +127,16 @@ def name_optimizers() -> None:
 
 outside_of_programs = nullcontext  # programs are traced with what is given
 keeping_random_state = nullcontext  # JAX has no generator besides Keras's own
+
+
+def random_state() -> list[Any]:
+    """Returns nothing: there are no generators besides Keras's own."""
+    return []
+
+
+def set_random_state(states: Sequence[Any]) -> None:
+    """Does nothing, as there are none."""
+    del states
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

@@ -55,6 +55,11 @@ def snapshot(variable: Any) -> Any:
     return tf.convert_to_tensor(variable.value)
 
 
+def update_variables(model: Any) -> None:
+    """Does nothing: each step has assigned to them."""
+    del model
+
+
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     flat = keras.tree.flatten(arguments)
@@ -118,6 +123,16 @@ def name_optimizers() -> None:
 
 outside_of_programs = tf.init_scope
 keeping_random_state = nullcontext  # TensorFlow draws from Keras's own generators
+
+
+def random_state() -> list[Any]:
+    """Returns nothing: there are no generators besides Keras's own."""
+    return []
+
+
+def set_random_state(states: Sequence[Any]) -> None:
+    """Does nothing, as there are none."""
+    del states
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

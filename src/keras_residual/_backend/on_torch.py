@@ -63,6 +63,11 @@ def snapshot(variable: Any) -> Any:
     return variable.value.detach().clone()
 
 
+def update_variables(model: Any) -> None:
+    """Does nothing: each step has assigned to them."""
+    del model
+
+
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     with torch.enable_grad():
@@ -124,6 +129,19 @@ def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[
 
 outside_of_programs = nullcontext  # there are none
 keeping_random_state = torch.random.fork_rng
+
+
+def random_state() -> list[Any]:
+    """Returns the states of the generators of the processor and of each accelerator, arrays of bytes."""
+    return [state.numpy() for state in (torch.get_rng_state(), *torch.cuda.get_rng_state_all())]
+
+
+def set_random_state(states: Sequence[Any]) -> None:
+    """Puts them back; of accelerators as many as there are here."""
+    processor, *accelerators = (torch.from_numpy(state) for state in states)
+    torch.set_rng_state(processor)
+    for index, state in enumerate(accelerators[: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, index)
 
 
 def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:

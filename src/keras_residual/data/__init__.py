@@ -1,7 +1,7 @@
 """Sources to batches: built-in sets, folders of pictures, tables, NumPy files; augmentation."""
 
 from keras_residual.data.augment import Augment, random_flip, random_shift, shift_and_flip
-from keras_residual.data.batches import Batches, FollowEpoch
+from keras_residual.data.batches import Batches, PaddedBatches
 from keras_residual.data.builtin import BUILTIN_NAMES
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.fingerprint import Fingerprint
@@ -16,7 +16,7 @@ __all__ = [
     "Batches",
     "Dataset",
     "Fingerprint",
-    "FollowEpoch",
+    "PaddedBatches",
     "load_dataset",
     "load_inputs",
     "random_flip",

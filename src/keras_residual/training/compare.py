@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_residual._backend import BACKEND, input_gradient
 from keras_residual._errors import printable
-from keras_residual.data import Batches, Dataset
+from keras_residual.data import Batches, Dataset, PaddedBatches
 from keras_residual.training.assemble import moments, standardised
 from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles, Row
@@ -139,7 +139,7 @@ class _Examples:
 
     def score(self, net: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
         """Returns how good the net is, in the target's units; batches of one shape, run without compiling."""
-        batches = Batches(x, y, self.batch_size, training=False)
+        batches = PaddedBatches(x, y, self.batch_size)
         answers = [net(batches[index][0], training=False) for index in range(len(batches))]
         rows = [np.asarray(keras.ops.convert_to_numpy(answer), np.float64) for answer in answers]
         outputs = np.concatenate(rows)[: len(x)] * self.target_scale + self.target_mean
@@ -170,16 +170,17 @@ def _measure(
         examples.x_train,
         examples.target(examples.y_train),
         examples.batch_size,
-        training=True,
         seed=settings.seed,
     )
-    steps = epochs * len(batches)
+    steps = epochs * batches.steps
     schedule: Any = keras.optimizers.schedules.CosineDecay(rate, steps)
     net.compile(keras.optimizers.SGD(schedule, momentum=0.9), examples.loss())
     rows = slice(0, examples.batch_size)
     batch = (examples.x_test[rows], examples.target(examples.y_test[rows]), examples.loss())
     gradient_start, start = gradient_norm(net, examples), by_depth(net, *batch, "start")
-    net.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[heeding])
+    net.fit(
+        batches.since(), steps_per_epoch=batches.steps, epochs=epochs, shuffle=False, verbose=0, callbacks=[heeding]
+    )
     on_test = examples.score(net, examples.x_test, examples.y_test)
     key = "test_accuracy" if examples.classes else "test_rmse"
     return {

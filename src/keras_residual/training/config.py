@@ -25,6 +25,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
+_EVERY = re.compile(r"([1-9]\d{0,8}) ?steps?|(\d{1,6}(?:\.\d{1,6})?) ?min(?:utes?)?")
 
 
 def _writable(text: str) -> str:
@@ -38,6 +39,12 @@ def _filled(text: str | None) -> str | None:
     if text == "":
         raise PydanticCustomError("text", "text that is not empty")
     return text if text is None else _writable(text)
+
+
+def _every(text: str) -> str:
+    if not _EVERY.fullmatch(text):
+        raise PydanticCustomError("text", "a number of steps or of minutes such as '500 steps' or '5 minutes'")
+    return text
 
 
 Text = Annotated[str, AfterValidator(_filled)]
@@ -133,6 +140,11 @@ class TrainConfig(Section):
         batch_size: Examples per step.
         seed: The one number from which every random choice follows.
         out: Run directory; left out, a fresh `runs/NAME-N`.
+        patience: Epochs without a better one after which training ends early; left out, it never does.
+        save_every: How often a checkpoint is written from which the run goes on after a power cut: `"5 minutes"`,
+            `"500 steps"`.
+        max_minutes: Minutes of training after which it stops, with a checkpoint and the report of what there is; the
+            run can be gone on with. Left out, there is no limit.
         xray: Whether `report.html` shows the network block by block, before and after training. It costs two steps of
             training, and some seconds of compilation where programs are compiled.
 
@@ -152,6 +164,9 @@ class TrainConfig(Section):
     batch_size: Count | Auto = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: TextOrNone = None
+    patience: Count | None = None
+    save_every: Annotated[str, AfterValidator(_every)] = "5 minutes"
+    max_minutes: Annotated[float, Field(gt=0, le=LARGEST)] | None = None
     xray: bool = True
 
     @classmethod
@@ -188,6 +203,22 @@ class TrainConfig(Section):
             value = _toml_value(key, text)
             settings[key] = text if _is_text(keys[key]) and not isinstance(value, str) else value
         return self.updated(settings)
+
+    @property
+    def checkpoint_every(self) -> tuple[int | None, float]:
+        """Steps between two checkpoints, None for a number of seconds, which is the other."""
+        found = _EVERY.fullmatch(self.save_every)
+        steps, minutes = found.groups() if found else (None, None)
+        return int(steps) if steps else None, 60 * float(minutes or 0)
+
+    def flat(self) -> dict[str, Any]:
+        """Returns the value of every setting by its dotted key."""
+        return {
+            ".".join(part for part in (section, name) if part): value
+            for section, owner in [("", self), *((name, value) for name, value in self if isinstance(value, Section))]
+            for name, value in owner
+            if not isinstance(value, Section)
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as nested dictionaries of plain values, without those that are `None`."""

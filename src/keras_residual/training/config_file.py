@@ -41,6 +41,19 @@ def read_config(path: str | Path) -> TrainConfig:
         raise ConfigError(f"{printable(path)} is not a TOML file: {error}.") from None
 
 
+def read_run(path: str | Path) -> TrainConfig:
+    """Reads the configuration of a run.
+
+    Raises:
+        FileNotFoundError: If it is no run directory.
+        ConfigError: See `read_config`.
+    """
+    run = RunDirectory(Path(path))
+    if not run.config.is_file():
+        raise FileNotFoundError(f"There is no run to go on with in {shown(str(path))}: it has no config.toml.")
+    return read_config(run.config)
+
+
 def config_for_new_run(path: str | Path, *, source: str | None = None) -> TrainConfig:
     """Reads a configuration to begin a new run with.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.training.fit import describe_epoch
+from keras_residual.training.record import describe_epoch
 
 SECONDS = 0.5
 """How long a line stands at least: each one goes through the network."""
@@ -21,13 +21,14 @@ class NotebookProgress(keras.callbacks.Callback):
     Args:
         epochs: Passes over the training examples.
         steps: Steps in each.
+        done: Steps that are done already.
     """
 
-    def __init__(self, epochs: int, steps: int) -> None:
+    def __init__(self, epochs: int, steps: int, done: int = 0) -> None:
         super().__init__()
         display: Any = importlib.import_module("IPython.display")  # there, since this is a notebook
-        self._html, self._epochs, self._total, self._done = display.HTML, epochs, epochs * steps, 0
-        self._words, self._shown = "the first step", time.monotonic()
+        self._html, self._epochs, self._total, self._done = display.HTML, epochs, epochs * steps, done
+        self._words, self._shown = "the first step" if done == 0 else "going on", time.monotonic()
         self._line = display.display(self._now(), display_id=True)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +20,13 @@ from keras_residual._places import expanded
 if TYPE_CHECKING:
     import keras
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows has no such locks
+    fcntl = None
+
+
+_CHECKPOINT = re.compile(r"step-(\d+)\.npz")
 
 RUNS = Path("runs")
 """Where runs go that nobody has named a place for."""
@@ -38,6 +48,7 @@ class RunDirectory:
         self.metrics = path / "metrics.json"
         self.report = path / "report.html"
         self.log_file = path / "log.txt"
+        self.last = path / "last"
 
     @classmethod
     def create(cls, out: str | None, *, name: str) -> RunDirectory:
@@ -61,6 +72,31 @@ class RunDirectory:
             raise OSError(error.errno, reason, error.filename) from error
         return run
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Within the block another process that works on this run is refused; the end of a process ends it too.
+
+        Raises:
+            FileExistsError: If another one works on it.
+            OSError: If nothing can be written here.
+        """
+        try:
+            file = self.log_file.open("a")
+        except OSError as error:
+            reason = f"{error.strerror}. A run goes on in its own directory. It cannot be written to"
+            raise OSError(error.errno, reason, str(self.path)) from error
+        with file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise FileExistsError(
+                        f"Another process works on the run directory {shown(str(self.path))}. Wait until it has ended."
+                    ) from None
+                except OSError:  # a file system without locks
+                    pass
+            yield
+
     def save_model(self, model: keras.Model) -> None:
         """Replaces `model.keras`."""
         with _atomic.replacing(self.model) as beside:
@@ -78,17 +114,48 @@ class RunDirectory:
         """Replaces `metrics.json`."""
         _atomic.write_text(self.metrics, json.dumps(metrics, indent=2, ensure_ascii=False) + "\n")
 
+    def was_reported(self, step: int) -> bool:
+        """Whether `metrics.json` tells of the run after that step."""
+        try:
+            return json.loads(self.metrics.read_text(encoding="utf-8"))["steps"] == step
+        except (OSError, ValueError, TypeError, KeyError):
+            return False
+
     def log(self, text: str) -> None:
         """Appends to `log.txt`, with the time."""
         with self.log_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
+    def try_to_log(self, text: str) -> None:
+        """Appends to `log.txt` where that can be written: not on a full disk."""
+        with suppress(OSError):
+            self.log(text.rstrip())
+
+    def how_it_goes_on(self) -> str:
+        """Says how to go on with a run that has ended before its time; nothing where it has not begun."""
+        if not (self.config.exists() and self.trained_on.exists()):
+            return ""
+        saved = max((steps_of(path) for path in self.last.glob("step-*.npz")), default=0)
+        return f"{f'Saved after step {saved}. ' if saved else ''}Go on with: {self.how_to_go_on()}"
+
+    def how_to_go_on(self, *options: str) -> str:
+        """Returns the command that goes on with the run."""
+        return " ".join(["keras-residual train --resume", printable(shlex.quote(str(self.path))), *options])
+
     def kept(self) -> str:
         """Says which of its files are there, for a message after a run that stopped."""
-        known = (self.model, self.history, self.metrics, self.report, self.config, self.trained_on, self.log_file)
+        known = (
+            self.model, self.history, self.metrics, self.report, self.config, self.trained_on, self.last, self.log_file
+        )  # fmt: skip
         names = [path.name for path in known if path.exists()]
         kept = f"Kept in {printable(self.path)}: {', '.join(names) or 'nothing'}."
         return kept if self.model.name in names else f"No epoch was finished. {kept}"
+
+
+def steps_of(path: Path) -> int:
+    """Returns after how many steps a checkpoint was written, 0 for another file."""
+    found = _CHECKPOINT.fullmatch(path.name)
+    return int(found[1]) if found else 0
 
 
 def check_free(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import listed, printable, shown
-from keras_residual.data import Batches, Fingerprint
+from keras_residual.data import Fingerprint, PaddedBatches
 from keras_residual.deploy.exported import Exported, is_exported, load_exported
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import take_apart
@@ -114,7 +114,7 @@ def raw_outputs(model: Any, x: np.ndarray, *, path: Path | None = None, batch_si
     if isinstance(model, Exported):
         outputs = np.asarray(model.predict(x, min(batch_size, len(x))), np.float32)
     else:
-        batches = Batches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)), training=False)
+        batches = PaddedBatches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)))
         quiet: Any = 0  # annotated as text, documented as a number
         outputs = np.asarray(parts.network.predict(batches, verbose=quiet), np.float32)[: len(x)]
     wrong = np.flatnonzero(~np.isfinite(outputs).all(axis=-1))

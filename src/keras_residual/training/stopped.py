@@ -6,7 +6,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -17,8 +17,8 @@ from keras_residual.training.run_directory import RunDirectory
 
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 
-_runs: list[tuple[RunDirectory, Callable[[], str]]] = []
-"""What is being worked on, each with what says what is kept of it."""
+_runs: list[tuple[RunDirectory, Callable[[], str], Heeding]] = []
+"""What is being worked on, each with what says what is kept of it, and what heeds signals for it."""
 
 
 class TrainingStopped(RuntimeError):  # noqa: N818 - what is on the disk can be used; this is no mistake of the caller
@@ -39,13 +39,21 @@ class TrainingStopped(RuntimeError):  # noqa: N818 - what is on the disk can be 
 class Heeding(keras.callbacks.Callback):
     """Raises an interrupt once more that Keras has swallowed: it drops one that comes while it reads a batch's numbers.
 
-    Within the block each signal that makes an exception in the main thread is noted.
+    Within the block each signal that makes an exception in the main thread is noted. While it `waits`, the exception
+    is raised by `check` alone, so that what is being done is completed first; a second signal does not wait.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self.waits = False
+        self.rescue: Callable[[], None] = lambda: None
         self._stop: BaseException | None = None
         self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal has come."""
+        return self._stop is not None
 
     def __enter__(self) -> Heeding:
         if threading.current_thread() is threading.main_thread():
@@ -83,11 +91,13 @@ class Heeding(keras.callbacks.Callback):
 
     def _noting(self, handler: Callable[..., Any]) -> Callable[..., None]:
         def note(*arguments: Any) -> None:
+            waits = self.waits and not self.asked
             try:
                 handler(*arguments)
             except BaseException as stop:
                 self._stop = stop
-                raise
+                if not waits:
+                    raise
 
         return note
 
@@ -107,31 +117,36 @@ def keeping(run: RunDirectory, kept: Callable[[], str] | None = None) -> Iterato
         KeyboardInterrupt: With a note about what was kept.
     """
     kept = kept or run.kept
-    _runs.append((run, kept))
-    try:
-        with Heeding() as heeding:
+    with run.alone(), Heeding() as heeding:
+        _runs.append((run, kept, heeding))
+        try:
             yield heeding
             heeding.check()
-    except KeyboardInterrupt as interrupt:
-        _log(run, f"Stopped by {interrupt.args[0] if interrupt.args else 'Ctrl-C'}.")
-        interrupt.add_note(kept())
-        raise
-    except Exception as error:
-        explained = getattr(error, "explained", False)
-        _log(run, f"Stopped: {error}" if explained else "".join(traceback.format_exception(error)))
-        raise TrainingStopped(f"Training stopped: {_reason(error, run)} {kept()}", run) from error
-    finally:
-        _runs.pop()
+        except KeyboardInterrupt as interrupt:
+            heeding.rescue()
+            run.try_to_log(f"Stopped by {interrupt.args[0] if interrupt.args else 'Ctrl-C'}.")
+            interrupt.add_note(f"{kept()} {run.how_it_goes_on()}".rstrip())
+            raise
+        except Exception as error:
+            explained = getattr(error, "explained", False)
+            run.try_to_log(f"Stopped: {error}" if explained else "".join(traceback.format_exception(error)))
+            # Numbers that are none, and too little memory, would end it there again.
+            again = isinstance(error, FloatingPointError) or is_out_of_memory(error)
+            how = "" if again else f" {run.how_it_goes_on()}".rstrip()
+            raise TrainingStopped(f"Training stopped: {_reason(error, run)} {kept()}{how}", run) from error
+        finally:
+            _runs.pop()
 
 
 def leave(by: str) -> list[str]:
-    """Writes a line into the log of each run that is being worked on, and returns what is kept of it.
+    """Writes what is still to be kept of each run that is being worked on, and returns what is kept of it.
 
     For a process that is about to end, from another thread than that of the work.
     """
-    for run, _ in _runs:
-        _log(run, f"Stopped by {by}.")
-    return [kept() for _, kept in _runs]
+    for run, _, heeding in _runs:
+        heeding.rescue()
+        run.try_to_log(f"Stopped by {by}.")
+    return [f"{kept()} {run.how_it_goes_on()}".rstrip() for run, kept, _ in _runs]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -150,9 +165,3 @@ def _reason(error: Exception, run: RunDirectory) -> str:
     if isinstance(error, OSError):
         return f"{error.strerror or error} ({printable(error.filename or run.path)})."
     return f"unexpected {type(error).__name__}: {error}. The traceback is in {printable(run.log_file)}."
-
-
-def _log(run: RunDirectory, text: str) -> None:
-    # On a full disk or a read-only one there is no log either.
-    with suppress(OSError):
-        run.log(text.rstrip())

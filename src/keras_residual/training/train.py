@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import platform
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,23 +22,27 @@ from keras_residual.data import (
     Batches,
     Dataset,
     Fingerprint,
-    FollowEpoch,
+    PaddedBatches,
     load_dataset,
     shift_and_flip,
 )
 from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
+from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
-from keras_residual.training.fit import Record, compile_learner, make_optimizer
+from keras_residual.training.fit import compile_learner, fit, make_optimizer
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.progress import NotebookProgress
+from keras_residual.training.record import Record
 from keras_residual.training.report import write_report
+from keras_residual.training.resume import Earlier, check_data, earlier, facts
 from keras_residual.training.run_directory import RunDirectory, check_apart, check_free
 from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import SHARES, percent, score
+from keras_residual.training.session import Session
 from keras_residual.training.stopped import keeping
 from keras_residual.training.validation import split_validation
 
@@ -53,12 +56,14 @@ class TrainResult:
         metrics: What `metrics.json` holds.
         history: A row an epoch, as in `history.csv`.
         best_epoch: The epoch whose model was kept.
+        go_on: The command that goes on with a run that its time limit has ended; None for a finished one.
     """
 
     run_directory: Path
     metrics: dict[str, Any]
     history: list[dict[str, float]]
     best_epoch: int
+    go_on: str | None = None
 
     def _repr_html_(self) -> str:
         """Returns the numbers as a table for a notebook."""
@@ -79,13 +84,15 @@ class TrainResult:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that can begin: a configuration without "auto", its data, its new model. Good for one training."""
+    """A run that can begin or go on: a configuration without "auto", its data, its new model. Good for one training."""
 
     config: TrainConfig
     dataset: Dataset
     learn: np.ndarray
     choose: np.ndarray
     assembled: Assembled
+    facts: Mapping[str, Any]
+    earlier: Earlier | None = None
 
     @property
     def epochs(self) -> int:
@@ -97,20 +104,45 @@ class Prepared:
         """Steps in an epoch: whole batches only."""
         return len(self.learn) // settled(self.config.batch_size)
 
+    @property
+    def state(self) -> Mapping[str, Any] | None:
+        """What it goes on from; None where it begins."""
+        return self.earlier.state if self.earlier else None
 
-def prepare(config: TrainConfig) -> Prepared:
+    @property
+    def step(self) -> int:
+        """Steps that are done."""
+        return self.state["step"] if self.state else 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of the data and of the run that goes on."""
+        return self.dataset.notes + (self.earlier.notes if self.earlier else ())
+
+
+def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> Prepared:
     """Reads the data, settles every setting and builds the model; nothing is written.
 
     Whatever is wrong with the configuration or the data is found here.
 
+    Args:
+        config: What to train; None for the default, or for what the run has that is gone on with.
+        resume: Directory of a run that is gone on with.
+
     Raises:
-        ValueError: If a setting does not fit the data, or the data cannot be learned from.
+        ValueError: If a setting does not fit the data, the data cannot be learned from, or the run cannot be gone on
+            with.
         OSError: If the data cannot be read, or the run directory is in use.
     """
-    if config.out is not None:
-        check_free(Path(config.out))
-    if config.data.source not in (*BUILTIN_NAMES, *KERAS_NAMES):
-        check_apart(config.out, config.data.source)
+    before = None if resume is None else earlier(resume, config)
+    if before is not None:
+        config = before.config
+    else:
+        config = config or TrainConfig()
+        if config.out is not None:
+            check_free(Path(config.out))
+        if config.data.source not in (*BUILTIN_NAMES, *KERAS_NAMES):
+            check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
     settings = config.data
@@ -128,23 +160,40 @@ def prepare(config: TrainConfig) -> Prepared:
     learn, choose = split_validation(
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
-    config = resolve(config, dataset, examples=len(learn))
+    config, now = resolve(config, dataset, examples=len(learn)), facts(dataset)
+    if before is not None:
+        check_data(before, dataset, choose, now)
     if dataset.kind == "pictures":
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
     assembled = assemble(config.model, dataset, learn)
-    return Prepared(config, dataset, learn, choose, assembled)
+    return Prepared(config, dataset, learn, choose, assembled, now, before)
 
 
-def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks.Callback] = ()) -> TrainResult:
+def train(
+    config: TrainConfig | Prepared | None = None,
+    *,
+    resume: str | Path | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainResult:
     """Trains, and leaves a run directory that is complete after every epoch. In a notebook a bar shows how far it is.
 
+    A run that has ended before its time goes on with `resume`, on the same backend, versions and machine to the very
+    numbers of an unbroken one: weights, optimizer, metrics, random numbers and the order of the data are what they
+    were. Ctrl-C stops when the step is complete, a second one at once.
+
     Args:
-        config: What to train, or what `prepare` made of it.
-        callbacks: Keras callbacks; they run after the epoch is on the disk.
+        config: What to train, or what `prepare` made of it; None for the default, or for what the run has that is
+            gone on with.
+        resume: Directory of a run that is gone on with. `config` may then give it more epochs, and a `patience`,
+            `save_every`, `max_minutes` and `xray` of its own; any other difference is refused.
+        callbacks: Keras callbacks; they run after the epoch is on the disk. Their attributes that change in training
+            are kept for `resume` where they are plain values and arrays, as those of `EarlyStopping` and
+            `ReduceLROnPlateau` are.
 
     Raises:
+        ValueError: If the run cannot be gone on with, or something is wrong with the configuration or the data.
         TrainingStopped: If it ended before its time; the text says what was kept.
         KeyboardInterrupt: On Ctrl-C, with a note about what was kept.
 
@@ -152,25 +201,28 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
         >>> train(TrainConfig()).metrics["test_accuracy"]                               # doctest: +SKIP
         0.9861
     """
-    prepared = config if isinstance(config, Prepared) else prepare(config)
+    prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
-    run = RunDirectory.create(config.out, name=dataset.name)
+    before = prepared.earlier
+    run = before.run if before else RunDirectory.create(config.out, name=dataset.name)
     with keeping(run) as heeding:
+        record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
+        shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
+        session = Session(prepared, record, callbacks, heeding, shown=shown)
+        Checkpoints(run).restore_best(prepared.step)
         _atomic.write_text(run.config, to_toml(config))
-        _atomic.write_bytes(
-            run.trained_on, Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose).to_bytes()
-        )
-        run.log(f"Training {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
-        for note in dataset.notes:
+        if before is None or not run.trained_on.exists():
+            trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose)
+            _atomic.write_bytes(run.trained_on, trained_on.to_bytes())
+        what = "Training" if before is None else "Going on with"
+        run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
+        for note in prepared.notes:
             run.log(note)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
-        record = Record(run, prepared.assembled, _what_decides_a_step(config))
-        started = time.perf_counter()
-        shown = [NotebookProgress(prepared.epochs, prepared.steps)] if in_notebook() else []
-        _fit(prepared, [heeding, record, *shown, *callbacks])
-        seconds = time.perf_counter() - started
+        _fit(prepared, session)
+        seconds = session.seconds
         model = load_keras_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
         trained = look.now(model.get_weights()) if look else None
@@ -179,6 +231,7 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
             "model": config.model.name,
             "params": model.count_params(),
             "epochs": len(record.rows),
+            "steps": session.step,
             "train_seconds": round(seconds, 3),
             **record.speed(settled(config.batch_size)),
             **score(outputs, dataset.y_test, classes=len(dataset.classes)),
@@ -191,28 +244,24 @@ def train(config: TrainConfig | Prepared, *, callbacks: Sequence[keras.callbacks
         )
         run.save_metrics(metrics)
         run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
-    return TrainResult(run.path, metrics, record.rows, record.best_epoch)
+    go_on = run.how_to_go_on() if session.ended == "time" else None
+    return TrainResult(run.path, metrics, record.rows, record.best_epoch, go_on)
 
 
-def _fit(prepared: Prepared, callbacks: list[keras.callbacks.Callback]) -> None:
+def _fit(prepared: Prepared, session: Session) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
     shift, flip = settled(config.augment.shift), settled(config.augment.flip)
     augment = shift_and_flip(pixels=shift, flip=flip) if shift or flip else None
-    batches = Batches(x, y, batch_size, training=True, rows=learn, seed=config.seed, augment=augment)
-    held_back = Batches(x, y, batch_size, training=False, rows=choose)
     optimizer = make_optimizer(config.optimizer, steps=prepared.steps * prepared.epochs)
     compile_learner(assembled.network, optimizer, classes=len(dataset.classes))
-    quiet: Any = 0  # annotated as text, documented as a number
-    assembled.network.fit(
-        batches,
-        validation_data=held_back,
-        epochs=prepared.epochs,
-        shuffle=False,
-        verbose=quiet,
-        callbacks=[FollowEpoch(batches), *callbacks],
+    fit(
+        assembled.network,
+        Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
+        PaddedBatches(x, y, batch_size, rows=choose),
+        session,
     )
 
 
