@@ -239,7 +239,7 @@ def test_print_config_settles_every_setting_and_writes_nothing(tmp_path, monkeyp
 def test_what_nobody_foresaw_is_one_line_and_a_file_with_the_traceback(monkeypatch, capsys, tmp_path):
     from keras_residual.training import train as training
 
-    def broken(config):
+    def broken(config, resume=None):
         raise KeyError("oops")
 
     monkeypatch.setattr(training, "prepare", broken)
