@@ -59,6 +59,7 @@ from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan
 from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
+from keras_residual.training import optimizers
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
 from keras_residual.xray import XrayCallback, XrayReport, drop_blocks, xray
@@ -132,6 +133,7 @@ __all__ = [
     "load_exported",
     "load_weights",
     "observe",
+    "optimizers",
     "preact_basic_block",
     "preact_bottleneck_block",
     "preprocessing",

@@ -120,7 +120,7 @@ def _check(optimizer: Any, variable: StackedVariable) -> None:
             what = "a MultiOptimizer that chooses the same optimizer for the weight of every block and for all in one"
     elif optimizer.clipnorm and optimizer.gradient_accumulation_steps:
         what = "one without `clipnorm` where it accumulates gradients, whose sum would be clipped for all blocks as one"
-    elif not _is_elementwise(optimizer):
+    elif not _keeps_blocks_apart(optimizer):
         what = (
             "one that updates each entry of a weight by itself, such as AdamW, or says so by an attribute `elementwise`"
         )
@@ -132,11 +132,11 @@ def _check(optimizer: Any, variable: StackedVariable) -> None:
         )
 
 
-def _is_elementwise(optimizer: Any) -> bool:
+def _keeps_blocks_apart(optimizer: Any) -> bool:
     kind = type(optimizer)
     # On PyTorch, Keras makes a subclass of its own of each; one of a user may do anything.
     known = kind in _ELEMENTWISE or (kind.__module__.startswith("keras.") and issubclass(kind, _ELEMENTWISE))
-    return known or getattr(optimizer, "elementwise", False) is True
+    return known or any(getattr(optimizer, name, False) is True for name in ("elementwise", "by_block"))
 
 
 def _chooses_alike(optimizer: Any, variable: StackedVariable) -> bool:

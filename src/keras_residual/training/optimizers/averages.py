@@ -1,0 +1,169 @@
+"""A running mean of the weights beside the weights: the exponential moving average that recipes evaluate and keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_residual._errors import bad_argument
+from keras_residual.layers.serialization import register
+
+
+@register
+class Averaged(keras.Optimizer):
+    """Another optimizer, and after its step t the mean `a = d * a + (1 - d) * w`, `d = min(decay, (1 + t) / (10 + t))`.
+
+    t counts from 0 and the first mean is the weights themselves, so that a short training has a mean too. The weights
+    go on as if there were none, until `averaged(model)` puts the means in their place; `use_ema` of Keras does so at
+    the end of each `fit`. The means are variables of the optimizer, saved and loaded with it. What layers count for
+    themselves, such as a batch norm's moving statistics, stays that of the weights.
+
+    Args:
+        inner_optimizer: What changes the weights. It is told the rate, decay, clipping and accumulation of gradients.
+        decay: Share of the mean that is kept at each step, in `[0, 1)`.
+        every: Steps of the inner optimizer from one mean to the next, 1 or more; `decay` is that of a mean.
+        name: Name of the optimizer.
+
+    Raises:
+        ValueError: If a number is out of its range.
+
+    Example:
+        >>> Averaged(keras.optimizers.SGD(0.1), decay=0.999).inner_optimizer.name
+        'SGD'
+
+    Reference:
+        Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
+    """
+
+    def __init__(
+        self, inner_optimizer: keras.Optimizer, decay: float = 0.9999, every: int = 1, name: str = "averaged"
+    ) -> None:
+        super().__init__(learning_rate=0.0, name=name)
+        if not 0 <= decay < 1:
+            raise bad_argument("Averaged", "decay", "in [0, 1)", decay)
+        if every < 1:
+            raise bad_argument("Averaged", "every", "1 or more", every)
+        self.inner_optimizer = inner_optimizer
+        self.decay, self.every = decay, every
+
+    def build(self, variables: Any) -> None:
+        """Makes the state of each weight."""
+        if self.built:
+            return
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+        self.averages = self.add_optimizer_variables(variables, "average")
+
+    @property
+    def variables(self) -> list[Any]:
+        """Its own and those of the inner optimizer."""
+        return [*self._variables, *self.inner_optimizer.variables]
+
+    @property
+    def iterations(self) -> Any:
+        """Steps of the inner optimizer."""
+        return self.inner_optimizer.iterations
+
+    @property
+    def learning_rate(self) -> Any:
+        """That of the inner optimizer."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        self.inner_optimizer.learning_rate = learning_rate
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Has the inner optimizer take its step, then takes the mean."""
+        if not self.built:
+            self.build(list(trainable_variables))
+        self.inner_optimizer.apply(grads, trainable_variables)
+        self._iterations.assign_add(1)
+        # Gradients that are summed up first are no steps.
+        between = self.every * (self.inner_optimizer.gradient_accumulation_steps or 1)
+        due = ops.equal(ops.mod(self._iterations, between), 0)
+        before = ops.cast(ops.floor_divide(self._iterations, between), "float32") - 1
+        decay = ops.minimum(self.decay, (1 + before) / (10 + before))
+        kept = ops.where(due, ops.where(before > 0, decay, 0.0), 1.0)
+        for average, variable in zip(self.averages, self._trainable_variables, strict=True):
+            share = ops.cast(kept, average.dtype)
+            average.assign(share * average + (1 - share) * variable)
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Scales as the inner optimizer does."""
+        return self.inner_optimizer.scale_loss(loss)
+
+    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
+        """Tells the inner optimizer, whose decay it is."""
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Has the inner optimizer do what it does at the end of `fit`; the means stay beside the weights."""
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal optimizer."""
+        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
+        return {"name": self.name, "inner_optimizer": inner, "decay": self.decay, "every": self.every}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Averaged:
+        """Makes an optimizer from what `get_config` returned."""
+        inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
+        return cls(**{**config, "inner_optimizer": inner})
+
+
+@contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Within it the trainable weights of a model are their means, if its optimizer is `Averaged` and has taken a step.
+
+    Args:
+        model: A compiled model.
+
+    Example:
+        >>> with averaged(model):                                                       # doctest: +SKIP
+        ...     model.save("model.keras")
+    """
+    pairs = _pairs(model)
+    weights = [ops.convert_to_numpy(variable.value) for variable, _ in pairs]
+    for variable, average in pairs:
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for (variable, _), weight in zip(pairs, weights, strict=True):
+            variable.assign(weight)
+
+
+class EvaluateAverages(keras.callbacks.Callback):
+    """Has `fit` validate, and `evaluate` evaluate, the means of the weights; for a model compiled with `Averaged`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._within: Any = None
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the means in the place of the weights."""
+        self._within = averaged(self.model)
+        self._within.__enter__()
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Puts the weights back."""
+        self._within.__exit__(None, None, None)
+
+
+def _pairs(model: keras.Model) -> list[tuple[Any, Any]]:
+    """Returns the trained variables of a model, each with its mean; none where there are no means yet."""
+    optimizer: Any = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, Averaged) or not optimizer.built:
+        return []
+    steps = optimizer.inner_optimizer.gradient_accumulation_steps or 1
+    if int(ops.convert_to_numpy(optimizer._iterations.value)) < steps * optimizer.every:
+        return []
+    return list(zip(optimizer._trainable_variables, optimizer.averages, strict=True))
