@@ -59,7 +59,7 @@ from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan
 from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups
-from keras_residual.training import optimizers
+from keras_residual.training import optimizers, recipes
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
 from keras_residual.xray import XrayCallback, XrayReport, drop_blocks, xray
@@ -137,6 +137,7 @@ __all__ = [
     "preact_basic_block",
     "preact_bottleneck_block",
     "preprocessing",
+    "recipes",
     "residualize",
     "save_weights",
     "series_block",

@@ -18,6 +18,7 @@ from keras_residual_cli import (
     failure,
     models,
     predict,
+    recipes,
     residualize,
     show,
     signals,
@@ -28,6 +29,7 @@ from keras_residual_cli import (
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (
     train.train,
+    recipes.recipes,
     evaluate.evaluate,
     predict.predict,
     compare.compare,

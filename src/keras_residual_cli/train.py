@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import reading_the_call
+from keras_residual_cli.failure import CallError, reading_the_call
 from keras_residual_cli.output import output, print_json, print_text, printable
 
 
@@ -25,6 +25,9 @@ def train(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the network.", show_default="by the kind of data")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A published training; keras-residual recipes lists them.")
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="DIR", help="Run directory.", show_default="a fresh runs/NAME-N")
     ] = None,
@@ -84,7 +87,12 @@ def train(
             from keras_residual.training.config_file import config_for_new_run, read_run, to_toml
             from keras_residual_cli.progress import watching
 
+            if recipe and config:
+                raise CallError(
+                    "--recipe cannot go with --config, whose settings leave nothing to it. Drop one of them."
+                )
             asked = {
+                "recipe": recipe,
                 "data.source": data,
                 "data.target": target,
                 "data.image_size": image_size,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_residual.data import Batches, PaddedBatches, shift_and_flip
+from keras_residual.data import Augmentation, Batches, PaddedBatches
 
 any_backend = pytest.mark.any_backend
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))
@@ -49,7 +49,7 @@ def test_each_epoch_has_another_order_and_every_example_gets_its_turn():
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=12), st.integers(0, 9))
 def test_a_batch_depends_on_seed_and_step_alone(asked, seed):
     pictures = np.random.default_rng(0).integers(0, 256, (23, 5, 5, 1)).astype(np.uint8)
-    make = lambda: Batches(pictures, np.arange(23), 4, seed=seed, augment=shift_and_flip(pixels=2, flip=True))  # noqa: E731
+    make = lambda: Batches(pictures, np.arange(23), 4, seed=seed, augment=Augmentation(shift=2, flip=True))  # noqa: E731
     used = make()
     for step in asked:
         for served in (used.batch(step), next(used.since(step)), next(itertools.islice(make().since(), step, None))):
@@ -60,7 +60,7 @@ def test_a_batch_depends_on_seed_and_step_alone(asked, seed):
 @any_backend
 def test_every_batch_of_every_epoch_is_augmented_differently():
     x = np.tile(np.random.default_rng(0).integers(0, 256, (1, 9, 9, 1)).astype(np.uint8), (40, 1, 1, 1))
-    batches = Batches(x, np.arange(40), 20, augment=shift_and_flip(pixels=4))
+    batches = Batches(x, np.arange(40), 20, augment=Augmentation(shift=4))
     assert len({batches.batch(step)[0].tobytes() for step in range(6)}) == 6
 
 

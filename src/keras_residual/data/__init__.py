@@ -1,6 +1,6 @@
 """Sources to batches: built-in sets, folders of pictures, tables, NumPy files; augmentation."""
 
-from keras_residual.data.augment import Augment, random_flip, random_shift, shift_and_flip
+from keras_residual.data.augment import Augment, Augmentation
 from keras_residual.data.batches import Batches, PaddedBatches
 from keras_residual.data.builtin import BUILTIN_NAMES
 from keras_residual.data.dataset import Dataset
@@ -13,13 +13,11 @@ __all__ = [
     "BUILTIN_NAMES",
     "KERAS_NAMES",
     "Augment",
+    "Augmentation",
     "Batches",
     "Dataset",
     "Fingerprint",
     "PaddedBatches",
     "load_dataset",
     "load_inputs",
-    "random_flip",
-    "random_shift",
-    "shift_and_flip",
 ]

@@ -16,8 +16,8 @@ class Batches:
     """Training batches of `batch_size` rows, each a pure function of seed, epoch and step, whatever was asked before.
 
     An epoch is a permutation of the examples drawn from `(seed, epoch)`, cut into whole batches: what is left over is
-    left out of this epoch. `augment` draws from `(seed, epoch, index of the batch in its epoch)`. So the position of a
-    training is the number of steps done, and nothing else of the data has to be saved.
+    left out of this epoch. `augment` draws from `(seed, epoch, index of the example)`. So the position of a training is
+    the number of steps done, and nothing else of the data has to be saved.
 
     Args:
         x: Array of shape `(examples, ...)`.
@@ -25,7 +25,7 @@ class Batches:
         batch_size: Rows in a batch, from 1 to the number of examples.
         rows: Places of the examples that are served; by default all. They are not copied.
         seed: Whole number, 0 or more.
-        augment: Function of `(x, generator)` that returns a changed batch.
+        augment: Function of `(x, y, seed, epoch, rows)` that returns a changed `(x, y)`.
 
     Raises:
         ValueError: If an argument is out of its range or the lengths differ.
@@ -71,10 +71,9 @@ class Batches:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
             self._drawn = (epoch, order)
         rows = order[index * self._batch_size : (index + 1) * self._batch_size]
-        x = self._x[rows]
-        if self._augment is not None:
-            x = self._augment(x, np.random.default_rng((self._seed, epoch, index)))
-        return x, self._y[rows]
+        if self._augment is None:
+            return self._x[rows], self._y[rows]
+        return self._augment(self._x[rows], self._y[rows], self._seed, epoch, rows)
 
     def since(self, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the batches of a step and of all that follow it, without end.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
-from keras_residual._errors import shown
+from keras_residual._errors import shown, unknown_name
 from keras_residual._optional import require
 from keras_residual.training.config_errors import ConfigError, explain, unknown_key
+from keras_residual.training.recipes import RECIPES
 
 try:
-    from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+    from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
     from pydantic.fields import FieldInfo
     from pydantic_core import PydanticCustomError
 except ModuleNotFoundError:
@@ -20,8 +22,9 @@ except ModuleNotFoundError:
     raise
 
 Auto = Literal["auto"]
-Setting = TypeVar("Setting", bool, int, float)
+Setting = TypeVar("Setting", bool, int, float, bool | str)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
@@ -103,38 +106,95 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """AdamW whose learning rate rises linearly, then falls along a cosine to zero.
+    """How the weights are changed: by default AdamW, whose rate rises linearly, then falls along a cosine to zero.
+
+    What happens in the course of the training is told in shares of its steps.
 
     Args:
+        name: `"adamw"`, `"sgd"`, `"sgdw"`, `"lars"` or `"lamb"`; see `keras_residual.optimizers`.
         learning_rate: Highest learning rate.
-        weight_decay: Decoupled weight decay of the kernels; biases and norm parameters have none.
+        weight_decay: Weight decay: coupled in `"sgd"`, `"lars"` and `"lamb"`, decoupled in `"adamw"` and `"sgdw"`.
+        decayed: Which weights it draws to zero: `"kernels"` (no biases, norms, scales), `"but_norms"` or `"all"`.
+        momentum: Share of the running sum of steps that SGD and LARS keep.
+        nesterov: Whether SGD and LARS look ahead along that sum.
+        schedule: `"cosine"`, `"linear"` and `"one_cycle"` fall to zero, `"step"` by a factor at each milestone;
+            `"constant"` stays.
         warmup: Share of the steps in which the learning rate rises.
+        warmup_start: Share of the learning rate that it rises from.
+        milestones: Shares of the steps at which `"step"` falls.
+        factor: What `"step"` multiplies the learning rate by.
+        by_epoch: Whether the learning rate changes only from epoch to epoch.
+        clipnorm: Largest norm of all gradients together; 0 for any. LAMB has 1 in the papers.
+        accumulate: Batches whose gradients are put together into one step.
+        average: Share of a running mean of the weights that is kept at each step; 0 for no such mean. It is the mean
+            that is validated and kept.
+        average_every: Steps from one mean to the next.
     """
 
+    name: Literal["adamw", "sgd", "sgdw", "lars", "lamb"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=LARGEST)] | Auto = "auto"
     weight_decay: Annotated[float, Field(ge=0, le=LARGEST)] | Auto = "auto"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    decayed: Literal["kernels", "but_norms", "all"] = "kernels"
+    momentum: Share = 0.9
+    nesterov: bool = False
+    schedule: Literal["cosine", "linear", "step", "one_cycle", "constant"] = "cosine"
+    warmup: Share = 0.1
+    warmup_start: Annotated[float, Field(ge=0, le=1)] = 0.0
+    milestones: Annotated[tuple[Fraction, ...], Field(strict=False)] = ()
+    factor: Fraction = 0.1
+    by_epoch: bool = False
+    clipnorm: Annotated[float, Field(ge=0, le=LARGEST)] = 0.0
+    accumulate: Count = 1
+    average: Share = 0.0
+    average_every: Count = 1
+
+
+class LossConfig(Section):
+    """What is made small where there are classes; for numbers it is the squared error.
+
+    Args:
+        name: `"crossentropy"`, or `"binary_crossentropy"` of each class by itself.
+        label_smoothing: Share of a label that is spread over all classes.
+    """
+
+    name: Literal["crossentropy", "binary_crossentropy"] = "crossentropy"
+    label_smoothing: Share = 0.0
 
 
 class AugmentConfig(Section):
-    """Random changes of the training pictures; tables have none.
+    """Random changes of the training pictures, in this order; tables have none.
 
     Args:
+        crop: Smallest share of a picture that is cut out and scaled to its size; 0 leaves pictures whole.
         shift: Largest shift in pixels along each side.
-        flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror.
+        border: What a shift brings in: `"zero"`, or the mirrored picture, `"reflect"`.
+        flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror. With
+            `"alternating"` each is mirrored in every other epoch.
+        cutout: Side in pixels of a square that is blackened.
+        erase: Probability that a box of a picture is blackened.
+        mixup: Strength with which two pictures are put on top of each other; 0 for none.
+        cutmix: Strength with which a box of a picture is that of another; 0 for none.
     """
 
+    crop: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
-    flip: bool | Auto = "auto"
+    border: Literal["zero", "reflect"] = "zero"
+    flip: bool | Literal["alternating"] | Auto = "auto"
+    cutout: Annotated[int, Field(ge=0, le=4096)] = 0
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
 
 
 class TrainConfig(Section):
     """Everything that decides a training run.
 
     Args:
+        recipe: A name of `keras_residual.recipes`: its settings hold for all that is not set otherwise.
         data: What to learn from.
         model: Which network.
         optimizer: How the weights are changed.
+        loss: What is made small.
         augment: How training pictures are varied.
         epochs: Passes over the training examples.
         batch_size: Examples per step.
@@ -154,11 +214,15 @@ class TrainConfig(Section):
     Example:
         >>> TrainConfig().with_overrides(["optimizer.learning_rate=0.05"]).optimizer.learning_rate
         0.05
+        >>> TrainConfig(recipe="he2015_cifar", epochs=8).optimizer.name
+        'sgd'
     """
 
+    recipe: TextOrNone = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     epochs: Count | Auto = "auto"
     batch_size: Count | Auto = "auto"
@@ -168,6 +232,24 @@ class TrainConfig(Section):
     save_every: Annotated[str, AfterValidator(_every)] = "5 minutes"
     max_minutes: Annotated[float, Field(gt=0, le=LARGEST)] | None = None
     xray: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begin_with_recipe(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("recipe"), str):
+            return values
+        if values["recipe"] not in RECIPES:
+            raise unknown_name("TrainConfig", "recipe", values["recipe"], RECIPES)
+        given = {
+            key: value.model_dump(exclude_unset=True) if isinstance(value, Section) else copy.copy(value)
+            for key, value in values.items()
+        }
+        for key, value in RECIPES[values["recipe"]].settings.items():
+            section, _, name = key.rpartition(".")
+            place = given.setdefault(section, {}) if section else given
+            if isinstance(place, dict):  # what is no section is refused for what it is
+                place.setdefault(name, value)
+        return given
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -184,7 +266,13 @@ class TrainConfig(Section):
 
     def updated(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with values set by dotted key, for example `{"model.name": "small_resnet"}`."""
-        values = self.to_dict()
+        if settings.get("recipe") is not None and self.recipe not in (None, settings["recipe"]):
+            raise ConfigError(
+                f"TrainConfig: `recipe` is {shown(self.recipe)} already, and its settings would stay. Begin with "
+                "another configuration."
+            )
+        # What nobody has set is left to a recipe.
+        values = self.model_dump(mode="json", exclude_none=True, exclude_unset=True)
         for key, value in settings.items():
             place = values
             *sections, name = key.split(".")

@@ -62,9 +62,12 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     values["model"]["drop_path_rate"] = _either(config.model.drop_path_rate, choice.drop_path_rate)
     values["optimizer"]["learning_rate"] = _either(config.optimizer.learning_rate, LEARNING_RATE[dataset.kind])
     values["optimizer"]["weight_decay"] = _either(config.optimizer.weight_decay, choice.weight_decay)
-    side = min(dataset.input_shape[:2])
-    values["augment"]["shift"] = _either(config.augment.shift, min(side - 1, max(1, side // 8))) if pictures else 0
-    values["augment"]["flip"] = _either(config.augment.flip, dataset.name in MIRRORED) if pictures else False
+    if pictures:
+        side = min(dataset.input_shape[:2])
+        values["augment"]["shift"] = _either(config.augment.shift, min(side - 1, max(1, side // 8)))
+        values["augment"]["flip"] = _either(config.augment.flip, dataset.name in MIRRORED)
+    else:
+        values["augment"] = {"shift": 0, "flip": False}
     return config.parse(values)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_residual.training.assemble import Assembled
+from keras_residual.training.optimizers import averaged
 from keras_residual.training.run_directory import RunDirectory
 from keras_residual.training.scores import SHARES, percent
 
@@ -90,7 +91,8 @@ class Record(keras.callbacks.Callback):
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
         if self._best is None or rank < self._best:
-            self.run.save_model(self.assembled.raw)
+            with averaged(self.assembled.network):
+                self.run.save_model(self.assembled.raw)
             self._best, self.best_epoch = rank, epoch + 1
         self.run.save_history(self.rows)
         self.run.log(describe_epoch(row))

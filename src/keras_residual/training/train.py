@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_residual import _atomic
 from keras_residual._backend import BACKEND, VERSION
+from keras_residual._errors import bad_argument
 from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
 from keras_residual.data import (
@@ -24,7 +25,6 @@ from keras_residual.data import (
     Fingerprint,
     PaddedBatches,
     load_dataset,
-    shift_and_flip,
 )
 from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
@@ -33,8 +33,10 @@ from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import to_toml
 from keras_residual.training.defaults import resolve
-from keras_residual.training.fit import compile_learner, fit, make_optimizer
+from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
+from keras_residual.training.making import compile_learner, make_augmentation
+from keras_residual.training.optimizers import EvaluateAverages
 from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.record import Record
 from keras_residual.training.report import write_report
@@ -174,6 +176,7 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
 def train(
     config: TrainConfig | Prepared | None = None,
     *,
+    recipe: str | None = None,
     resume: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainResult:
@@ -186,6 +189,7 @@ def train(
     Args:
         config: What to train, or what `prepare` made of it; None for the default, or for what the run has that is
             gone on with.
+        recipe: A name of `keras_residual.recipes`, whose settings hold for all that `config` does not set.
         resume: Directory of a run that is gone on with. `config` may then give it more epochs, and a `patience`,
             `save_every`, `max_minutes` and `xray` of its own; any other difference is refused.
         callbacks: Keras callbacks; they run after the epoch is on the disk. Their attributes that change in training
@@ -201,6 +205,10 @@ def train(
         >>> train(TrainConfig()).metrics["test_accuracy"]                               # doctest: +SKIP
         0.9861
     """
+    if recipe is not None:
+        if isinstance(config, Prepared):
+            raise bad_argument("train", "recipe", "left out where `config` is prepared already", recipe)
+        config = (config or TrainConfig()).updated({"recipe": recipe})
     prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
@@ -209,7 +217,7 @@ def train(
     with keeping(run) as heeding:
         record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
         shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
-        session = Session(prepared, record, callbacks, heeding, shown=shown)
+        session = Session(prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown])
         Checkpoints(run).restore_best(prepared.step)
         _atomic.write_text(run.config, to_toml(config))
         if before is None or not run.trained_on.exists():
@@ -253,10 +261,10 @@ def _fit(prepared: Prepared, session: Session) -> None:
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
-    shift, flip = settled(config.augment.shift), settled(config.augment.flip)
-    augment = shift_and_flip(pixels=shift, flip=flip) if shift or flip else None
-    optimizer = make_optimizer(config.optimizer, steps=prepared.steps * prepared.epochs)
-    compile_learner(assembled.network, optimizer, classes=len(dataset.classes))
+    augment = make_augmentation(config.augment, classes=len(dataset.classes))
+    compile_learner(
+        assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
+    )
     fit(
         assembled.network,
         Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),

@@ -1,0 +1,103 @@
+"""From settings to a network that can be trained: the optimizer with its schedule, the loss, the augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from keras_residual.data import Augmentation
+from keras_residual.stacks.state import rank_in_block
+from keras_residual.training.config import AugmentConfig, OptimizerConfig, TrainConfig, settled
+from keras_residual.training.losses import Crossentropy, accuracy, crossentropy
+from keras_residual.training.optimizers import SGD, Averaged, Lamb, Lars, schedules
+from keras_residual.training.record import EXACT
+
+_NORMS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")
+
+
+def compile_learner(
+    learner: keras.Model, config: TrainConfig, *, classes: int, epochs: int, steps_per_epoch: int
+) -> None:
+    """Compiles a network with what a resolved configuration says; the loss also as a metric, without smoothing."""
+    optimizer = make_optimizer(config.optimizer, steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
+    optimizer.exclude_from_weight_decay(var_list=without_decay(learner, config.optimizer.decayed))
+    if classes:
+        loss: Any = Crossentropy(
+            "binary" if config.loss.name == "binary_crossentropy" else "softmax", config.loss.label_smoothing
+        )
+        metrics = [
+            keras.metrics.MeanMetricWrapper(accuracy, name="accuracy"),
+            keras.metrics.MeanMetricWrapper(crossentropy, name=EXACT),
+        ]
+    else:
+        loss, metrics = "mean_squared_error", [keras.metrics.MeanSquaredError(EXACT)]
+    learner.compile(optimizer=optimizer, loss=loss, weighted_metrics=metrics)
+
+
+def make_optimizer(config: OptimizerConfig, *, steps: int, steps_per_epoch: int = 1) -> Any:
+    """Returns the optimizer over `steps` steps."""
+    options: dict[str, Any] = {"global_clipnorm": config.clipnorm or None}
+    if config.accumulate > 1:
+        options["gradient_accumulation_steps"] = config.accumulate
+    rate, decay = _schedule(config, steps, steps_per_epoch), settled(config.weight_decay)
+    momentum = {"momentum": config.momentum, "nesterov": config.nesterov}
+    make: dict[str, Callable[[], Any]] = {
+        "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, **options),
+        "sgd": lambda: SGD(rate, weight_decay=decay, **momentum, **options),
+        "sgdw": lambda: SGD(rate, weight_decay=decay, decoupled=True, **momentum, **options),
+        "lars": lambda: Lars(rate, weight_decay=decay, **momentum, **options),
+        "lamb": lambda: Lamb(rate, weight_decay=decay, **options),
+    }
+    optimizer = make[config.name]()
+    return Averaged(optimizer, config.average, config.average_every) if config.average else optimizer
+
+
+def _schedule(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> Any:
+    rate = settled(config.learning_rate)
+    warmup = min(round(config.warmup * steps), steps - 1)
+    every = steps_per_epoch if config.by_epoch else 1
+    if config.schedule == "one_cycle":
+        return schedules.one_cycle(rate, steps, warmup=warmup, every=every)
+    rising: dict[str, Any] = {"warmup": warmup, "start": config.warmup_start, "every": every}
+    if config.schedule == "step":
+        milestones = sorted({max(1, round(share * steps)) for share in config.milestones})
+        return schedules.step_decay(rate, steps, milestones, factor=config.factor, **rising)
+    if config.schedule == "constant":
+        return schedules.step_decay(rate, steps, (), **rising)
+    return {"cosine": schedules.cosine, "linear": schedules.linear}[config.schedule](rate, steps, **rising)
+
+
+def without_decay(learner: keras.Model, rule: str) -> list[Any]:
+    """Returns the trainable weights of a model that are not drawn towards zero.
+
+    Args:
+        learner: The model.
+        rule: `"kernels"`: all but those with two axes or more, so biases, norms and the scales of branches are left
+            out. `"but_norms"`: those of norms are. `"all"`: none is.
+    """
+    if rule == "all":
+        return []
+    if rule == "kernels":
+        return [variable for variable in learner.trainable_variables if rank_in_block(variable) < 2]
+    layers = [
+        layer for layer in learner._flatten_layers() if any(kind.__name__ in _NORMS for kind in type(layer).mro())
+    ]
+    return [variable for layer in layers for variable in layer.trainable_variables]
+
+
+def make_augmentation(config: AugmentConfig, *, classes: int) -> Augmentation | None:
+    """Returns what is done to training pictures, None for nothing."""
+    wanted = Augmentation(
+        crop=config.crop,
+        shift=settled(config.shift),
+        border=config.border,
+        flip=settled(config.flip),
+        cutout=config.cutout,
+        erase=config.erase,
+        mixup=config.mixup,
+        cutmix=config.cutmix,
+        classes=classes,
+    )
+    return None if wanted == Augmentation(border=config.border, classes=classes) else wanted
