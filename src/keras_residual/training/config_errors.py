@@ -35,7 +35,7 @@ def explain(error: ValidationError, keys: Iterable[str]) -> str:
     if first["type"] == "extra_forbidden":
         return unknown_key(".".join(map(str, first["loc"])), keys)
     if first["type"] == "value_error" and not first["loc"]:
-        return str(first["ctx"]["error"])
+        return str(first.get("ctx", {}).get("error"))
     key = _key(first["loc"], keys)
     # A field that takes a number or "auto" reports a problem for each; together they are the rule.
     rules = [_rule(problem) for problem in problems if _key(problem["loc"], keys) == key]

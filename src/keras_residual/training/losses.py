@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import keras
-from keras import ops
 
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers.serialization import register
+
+ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
 
 @register

@@ -89,11 +89,12 @@ def without_decay(learner: keras.Model, rule: str) -> list[Any]:
 
 def make_augmentation(config: AugmentConfig, *, classes: int) -> Augmentation | None:
     """Returns what is done to training pictures, None for nothing."""
+    flip: Any = settled(config.flip)
     wanted = Augmentation(
         crop=config.crop,
         shift=settled(config.shift),
         border=config.border,
-        flip=settled(config.flip),
+        flip=flip,
         cutout=config.cutout,
         erase=config.erase,
         mixup=config.mixup,

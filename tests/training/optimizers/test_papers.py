@@ -43,7 +43,10 @@ def trained(model: keras.Model, steps: int) -> dict[str, np.ndarray]:
     return {**model.get_layer("stack").get_stacked_weights(), "head": model.get_layer("head").get_weights()[0]}
 
 
-@pytest.mark.parametrize("name", MADE)
+# A program for each: what has norms of its own always, the rest where there is time.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "means" else pytest.mark.slow) for name in MADE]
+)
 def test_scanned_and_unrolled_stacks_get_the_same_steps_and_state(name: str, tmp_path: Path) -> None:
     unrolled, scanned = network(MADE[name](), "unrolled"), network(MADE[name](), "scan")
     for model, other in ((unrolled, scanned), (scanned, unrolled)):
@@ -56,15 +59,19 @@ def test_scanned_and_unrolled_stacks_get_the_same_steps_and_state(name: str, tmp
 
 @pytest.mark.parametrize("name", MADE)
 def test_a_saved_model_goes_on_with_the_same_steps(name: str, tmp_path: Path) -> None:
-    model = network(MADE[name](), "unrolled")
-    trained(model, 3)
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4), keras.layers.Dense(2)])
+    model.compile(MADE[name](), "mse")
+    for _ in range(3):
+        model.train_on_batch(X, Y)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     assert type(loaded.optimizer) is type(model.optimizer)
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
-    expected, found = trained(model, 2), trained(loaded, 2)
-    for key, value in expected.items():
-        np.testing.assert_array_equal(found[key], value)
+    for each in (model, loaded):
+        each.train_on_batch(X, Y)
+    for value, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, other)
 
 
 @pytest.mark.any_backend

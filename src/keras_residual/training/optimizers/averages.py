@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers.serialization import register
+
+ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
 
 @register
@@ -148,7 +149,8 @@ class EvaluateAverages(keras.callbacks.Callback):
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Puts the means in the place of the weights."""
-        self._within = averaged(self.model)
+        model: Any = self.model
+        self._within = averaged(model)
         self._within.__enter__()
 
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:

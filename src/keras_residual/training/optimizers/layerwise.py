@@ -9,12 +9,13 @@ import math
 from typing import Any
 
 import keras
-from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers.serialization import register
 from keras_residual.stacks.state import rank_in_block
 from keras_residual.training.optimizers.sgd import MomentumOptimizer, check_decay
+
+ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
 
 @register
@@ -72,7 +73,8 @@ class Lars(MomentumOptimizer):
         decay = self._coupled
         if not (decay and self._use_weight_decay(variable)):
             return gradient
-        weight, slope = _norm(variable, variable), _norm(gradient, variable)
+        axes = _axes_in_block(self, variable)
+        weight, slope = _norm(variable, axes), _norm(gradient, axes)
         ratio = _ratio(self.trust * weight, slope + decay * weight + self.epsilon, both=weight * slope)
         return ratio * (gradient + decay * variable)
 
@@ -148,7 +150,8 @@ class Lamb(keras.Optimizer):
         step = mean / first / (ops.sqrt(square / second) + self.epsilon)
         if self._coupled and self._use_weight_decay(variable):
             step = step + self._coupled * variable
-            weight, length = _norm(variable, variable), _norm(step, variable)
+            axes = _axes_in_block(self, variable)
+            weight, length = _norm(variable, axes), _norm(step, axes)
             step = step * _ratio(weight, length, both=weight * length)
         self.assign_sub(variable, rate * step)
 
@@ -165,13 +168,21 @@ class Lamb(keras.Optimizer):
         """Returns `1 - beta**t` of step t, from 1, without the digits that single precision loses near 1."""
         if not beta:
             return 1.0
-        return -ops.expm1(math.log(beta) * ops.cast(self.iterations + 1, "float32"))
+        steps: Any = self.iterations
+        return -ops.expm1(math.log(beta) * ops.cast(steps + 1, "float32"))
 
 
-def _norm(array: Any, variable: Any) -> Any:
-    """Returns the Euclidean norm over the axes of a variable that lie in one block; the others stay."""
-    axes = tuple(range(len(variable.shape) - rank_in_block(variable), len(variable.shape)))
-    # One of no axes is not the sum over all of them.
+def _axes_in_block(optimizer: keras.Optimizer, variable: Any) -> tuple[int, ...]:
+    """Returns the axes of a weight that lie in one block."""
+    # On TensorFlow `variable` is one of its own, which knows no blocks.
+    trained = optimizer._trainable_variables[optimizer._get_variable_index(variable)]
+    rank = len(trained.shape)
+    return tuple(range(rank - rank_in_block(trained), rank))
+
+
+def _norm(array: Any, axes: tuple[int, ...]) -> Any:
+    """Returns the Euclidean norm over some axes, which stay."""
+    # One over no axes is not the sum over all of them.
     return ops.sqrt(ops.sum(ops.square(array), axis=axes, keepdims=True)) if axes else ops.abs(array)
 
 

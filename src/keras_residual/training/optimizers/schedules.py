@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
-from keras import ops
 
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers.serialization import register
+
+ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
 Curve = Literal["constant", "linear", "cosine"]
 
