@@ -140,6 +140,41 @@ def test_without_decay_nothing_is_scaled() -> None:
             assert np.abs(one - other).max() / max(np.abs(other).max(), 1e-3) < BOUND
 
 
+# --- What is Keras's own ----------------------------------------------------------------------------------------------
+
+
+def stepped_by_sgd(weights: Any, gradients: Any, clip: float | None, accumulate: int) -> list[np.ndarray]:
+    """Steps as papers have it: the mean of the gradients of several batches, of a bounded norm together."""
+    parameters = [torch.nn.Parameter(torch.tensor(weight)) for weight in weights]
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=1e-2)
+    for start in range(0, len(gradients) - accumulate + 1, accumulate):
+        for group in optimizer.param_groups:  # the rate of the batch that completes the step
+            group["lr"] = rate_at(0.1, start + accumulate - 1)
+        for index, parameter in enumerate(parameters):
+            parameter.grad = torch.tensor(np.mean([each[index] for each in gradients[start : start + accumulate]], 0))
+        if clip:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+    return [parameter.detach().numpy() for parameter in parameters]
+
+
+@pytest.mark.every
+@pytest.mark.parametrize(("clip", "accumulate"), [(0.5, 1), (1e3, 1), (None, 3), (0.5, 3)])
+def test_clipping_and_accumulation_of_keras_are_those_of_the_papers(clip: float | None, accumulate: int) -> None:
+    weights, gradients = drawn(2)
+    optimizer = optimizers.SGD(
+        schedules.step_decay(0.1, STEPS, DROPS),
+        momentum=0.9,
+        weight_decay=1e-2,
+        global_clipnorm=clip,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+    )
+    found = stepped(optimizer, weights, gradients, set())
+    expected = stepped_by_sgd(weights, gradients, clip, accumulate)
+    for one, other in zip(found, expected, strict=True):
+        assert np.abs(one - other).max() / max(np.abs(other).max(), 1e-3) < 2 * BOUND
+
+
 # --- Schedules -------------------------------------------------------------------------------------------------------
 
 RATE, EPOCH = 0.4, 5
