@@ -189,7 +189,7 @@ def test_a_folder_is_known_by_its_pictures(pets, tmp_path):
     for source in (None, folder / "pets", copy):
         scores, _ = found(saved, *([source] if source else []))
         assert scores["examples"] == 8
-        assert scores["test_loss"] == result.metrics["test_loss"]
+        assert scores["test_loss"] == pytest.approx(result.metrics["test_loss"], rel=1e-12)  # rows in another order
     for seed in range(100, 110):
         draw(copy / "dog" / f"{seed}.png", seed)
     assert found(saved, copy)[0]["examples"] == 18
