@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_residual._errors import bad_argument
 from keras_residual.layers.serialization import register
@@ -130,9 +131,11 @@ def averaged(model: keras.Model) -> Iterator[None]:
         ...     model.save("model.keras")
     """
     pairs = _pairs(model)
-    weights = [ops.convert_to_numpy(variable.value) for variable, _ in pairs]
-    for variable, average in pairs:
-        variable.assign(average)
+    # Copies: a backend may lend the memory of a variable, and JAX gives away that of a weight in the next step.
+    weights = [np.array(ops.convert_to_numpy(variable.value)) for variable, _ in pairs]
+    means = [np.array(ops.convert_to_numpy(average.value)) for _, average in pairs]
+    for (variable, _), mean in zip(pairs, means, strict=True):
+        variable.assign(mean)
     try:
         yield
     finally:
