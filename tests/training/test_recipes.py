@@ -1,5 +1,6 @@
 """Each hyper-parameter of each recipe, typed here from its source; recipes in configurations, runs and the command."""
 
+import dataclasses
 import json
 import re
 
@@ -150,7 +151,7 @@ def test_a_run_by_recipe_records_it_and_reloads(tmp_path, name):
     assert kept.optimizer == TrainConfig(recipe=name).optimizer
     assert 0 <= result.metrics["test_accuracy"] <= 1
     message = f"train: `recipe` must be left out where `config` is prepared already, but received {name!r} (str)."
-    prepared = training.Prepared(kept, *[None] * 4)
+    prepared = training.Prepared(kept, *[None] * (len(dataclasses.fields(training.Prepared)) - 1))
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         training.train(prepared, recipe=name)
 
