@@ -1,9 +1,11 @@
 """Each hyper-parameter of each recipe, typed here from its source; recipes in configurations, runs and the command."""
 
 import dataclasses
+import itertools
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -170,6 +172,26 @@ def test_a_run_takes_every_kind_of_setting(tmp_path, settings):
     metrics = training.train(config).metrics
     assert np.isfinite(metrics["test_loss"])
     assert read_config(tmp_path / "run" / "config.toml").loss.label_smoothing == 0.1
+
+
+def test_a_run_with_means_and_mixed_pictures_goes_on_exactly(tmp_path):
+    def config(name):
+        settings = ["optimizer.average=0.9", "optimizer.accumulate=2", "augment.mixup=0.2", "augment.cutmix=1.0"]
+        return TrainConfig(out=str(tmp_path / name), recipe="wrn").with_overrides([*SMALL, "epochs=2", *settings])
+
+    steps = itertools.count()
+
+    def interrupt(batch, logs=None):
+        if next(steps) == 4:
+            raise KeyboardInterrupt
+
+    whole = training.train(config("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        training.train(config("cut"), callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=interrupt)])
+    rest = training.train(resume=tmp_path / "cut", callbacks=[keras.callbacks.LambdaCallback()])
+    assert rest.metrics["test_loss"] == whole.metrics["test_loss"]
+    for one, other in zip(rest.load_model().get_weights(), whole.load_model().get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_tables_take_an_optimizer_by_recipe_and_no_augmentation(tmp_path):
