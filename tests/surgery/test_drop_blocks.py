@@ -391,3 +391,27 @@ class TestRefusals:
     def test_a_loss_that_is_not_finite(self):
         with pytest.raises(ValueError, match="the loss of the model is nan on this batch"):
             kr.drop_blocks(connections(), np.full((2, 6), np.nan), np.array([0, 1]), LOGITS)
+
+    @pytest.mark.parametrize("outcome", [np.nan, np.inf])
+    @pytest.mark.parametrize("blocks", [1, "lifts", ["adds", "lifts"]])
+    def test_a_block_without_which_the_loss_is_not_finite(self, outcome, blocks, capsys):
+        inputs = keras.Input((6,))
+        x = kr.Residual(Dense(6, kernel_initializer="zeros", bias_initializer="ones"), name="lifts")(inputs)
+        if blocks == ["adds", "lifts"]:
+            x = kr.Residual(Dense(6, kernel_initializer="zeros"), name="adds")(x)
+        model, x = keras.Model(inputs, x), np.full((8, 6), -0.5, "float32")
+        # The logarithm of a negative number, or of 0.
+        lowest = -1.0 if np.isnan(outcome) else 0.0
+
+        def loss(y, outputs):
+            return -keras.ops.mean(keras.ops.log(keras.ops.maximum(outputs, lowest)), -1)
+
+        message = f"drop_blocks: without 'lifts' the loss is {outcome} on this batch, so that the block is needed. With"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            kr.drop_blocks(model, x, x, loss, blocks=blocks)
+        capsys.readouterr()
+        smaller, report = kr.drop_blocks(model, x, x, loss, blocks=blocks, max_loss_rise=0.1)
+        assert report.blocks == (["adds"] if isinstance(blocks, list) else [])
+        assert all(np.isfinite(step.loss) for step in report.steps)
+        assert smaller.get_layer("lifts")
+        assert f"lifts stays: without it the loss is {outcome}, beyond" in capsys.readouterr().out

@@ -106,8 +106,8 @@ def drop_blocks(
         loss: As of `xray`; None for that of `compile`.
         blocks: How many blocks go, at least 1; or the names of those that go, in that order: as the X-ray names them,
             `"block2"` or of a stack `"stage2_blocks.3"`, in a nested model with its name before, `"encoder/block2"`.
-        max_loss_rise: By how much the loss may rise in all, at least 0; a block that would raise it further stays, and
-            those after it. None for no bound.
+        max_loss_rise: By how much the loss may rise in all, at least 0; a block that would raise it further, or without
+            which it is not finite, stays, and those after it. None for no bound.
         sample_weight: Weights of the samples, as of `fit`.
         verbose: Whether to print each step.
 
@@ -116,7 +116,8 @@ def drop_blocks(
 
     Raises:
         ValueError: For a model that is no graph of layers, more blocks than can go, a block that cannot, an unknown
-            name, a batch without targets or loss, or a loss that is not finite.
+            name, a batch without targets or loss, or a loss that is not finite, of the model or, without
+            `max_loss_rise`, of what is left of it.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -148,10 +149,17 @@ def drop_blocks(
 
     def take(block: Block | None, loss: float | None, accuracy: float | None) -> bool:
         nonlocal weights
-        if steps and max_loss_rise is not None and loss is not None and loss > (steps[0].loss or 0.0) + max_loss_rise:
-            if verbose:
-                print_msg(f"{block and block.name} stays: without it the loss is {loss:.4g}, beyond `max_loss_rise`.")
-            return False
+        if block is not None and loss is not None:
+            finite = np.isfinite(loss)
+            if max_loss_rise is None and not finite:
+                raise ValueError(
+                    f"{_OWNER}: without {block.name!r} the loss is {loss} on this batch, so that the block is needed. "
+                    "With `max_loss_rise`, the blocks before it go and it stays."
+                )
+            if max_loss_rise is not None and not (finite and loss <= (steps[0].loss or 0.0) + max_loss_rise):
+                if verbose:
+                    print_msg(f"{block.name} stays: without it the loss is {loss:.4g}, beyond `max_loss_rise`.")
+                return False
         weights -= 0 if block is None else _weights_of(block)
         steps.append(DropStep(block and block.name, loss, accuracy, weights))
         if verbose:
