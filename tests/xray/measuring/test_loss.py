@@ -128,3 +128,18 @@ def test_weights_of_samples_of_two_outputs() -> None:
     weights, y = [np.linspace(0, 2, 16).astype("float32"), np.ones(16, "float32")], [WIDE, NARROW]
     expected = model.evaluate(X, y, sample_weight=weights, batch_size=16, verbose=0, return_dict=True)["loss"]
     assert xray(model, X, y, sample_weight=weights, training=False).model["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_classes_are_counted_along_the_axis_of_the_loss(axis: int, sparse: bool) -> None:
+    made = keras.losses.SparseCategoricalCrossentropy if sparse else keras.losses.CategoricalCrossentropy
+    loss, labels = made(from_logits=True, axis=axis), RNG.integers(0, 5, size=(16, 4))
+    shape = (5, 4) if axis == 1 else (4, 5)
+    x = RNG.normal(size=(16, *shape)).astype("float32")
+    model = keras.Sequential([keras.Input(shape), layers.Dense(shape[-1])])
+    y = labels if sparse else np.moveaxis(np.eye(5, dtype="float32")[labels], -1, axis)
+    report = xray(model, x, y, loss, training=False)
+    assert report.model["loss"] == pytest.approx(float(loss(y, model.predict(x, verbose=0))), rel=1e-4)
+    assert report.model["labels"][0]["classes"] == 5
+    assert not [entry for entry in report.advice if entry.rule == "labels_out_of_range"]

@@ -109,22 +109,21 @@ class _AsInTraining(CompileLoss):
         def looked(y: Any, outputs: Any, sample_weight: Any = None) -> Any:
             if not hasattr(y, "dtype") or not len(getattr(outputs, "shape", ())):
                 return loss(y, outputs, sample_weight)
-            classes = int(outputs.shape[getattr(loss, "axis", -1)])
-            ignored = getattr(loss, "ignore_class", None)
+            axis, ignored = setting_of(loss, "axis", -1), setting_of(loss, "ignore_class", None)
+            classes = int(outputs.shape[axis])
             if self.noted is not None:
                 facts = {"name": name, "kind": kind, "classes": classes, "count": int(np.prod(y.shape))}
-                self.noted.append((facts, _targets(y, kind, ignored)))
+                self.noted.append((facts, _targets(y, kind, axis, ignored)))
             return loss(_in_range(y, kind, classes, ignored), outputs, sample_weight)
 
         return looked
 
 
-def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
+def _targets(y: Any, kind: str, axis: int, ignored: int | None) -> dict[str, Any]:
     """Returns the range of targets, whether they are whole, how many different ones there are, and their sums."""
     y = ops.cast(y, "float32")
-    found: dict[str, Any] = {
-        "off_one": ops.max(ops.abs(ops.subtract(ops.sum(y, axis=-1), 1.0))) if len(y.shape) else ops.zeros(())
-    }
+    sums: Any = ops.ones(()) if kind.startswith("sparse") or not len(y.shape) else ops.sum(y, axis=axis)
+    found: dict[str, Any] = {"off_one": ops.max(ops.abs(ops.subtract(sums, 1.0)))}
     flat: Any = ops.reshape(y, (-1,))
     if ignored is not None:  # another one in its place
         kept: Any = flat != ignored
@@ -157,6 +156,18 @@ def cross_entropy_of(loss: Any) -> str | None:
     return name if name in CROSS_ENTROPIES else None
 
 
+def setting_of(loss: Any, name: str, otherwise: Any) -> Any:
+    """Returns what a loss of Keras was made with.
+
+    Args:
+        loss: The loss, or a function.
+        name: Name of the argument, such as `"axis"`.
+        otherwise: Returned for a loss without that argument.
+    """
+    # Not each loss has an attribute for each of its arguments.
+    return getattr(loss, "_fn_kwargs", {}).get(name, getattr(loss, name, otherwise))
+
+
 def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     """Returns which cross-entropy a loss is, and whether it takes `"logits"` or `"probabilities"`; Nones for others.
 
@@ -168,7 +179,9 @@ def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     found: Any = keras.losses.get(loss)
     name = cross_entropy_of(found)
     return (
-        (None, None) if name is None else (name, "logits" if getattr(found, "from_logits", False) else "probabilities")
+        (None, None)
+        if name is None
+        else (name, "logits" if setting_of(found, "from_logits", False) else "probabilities")
     )
 
 
