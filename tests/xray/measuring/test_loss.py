@@ -130,6 +130,7 @@ def test_weights_of_samples_of_two_outputs() -> None:
     assert xray(model, X, y, sample_weight=weights, training=False).model["loss"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.any_backend
 @pytest.mark.parametrize("axis", [1, -1])
 @pytest.mark.parametrize("sparse", [True, False])
 def test_classes_are_counted_along_the_axis_of_the_loss(axis: int, sparse: bool) -> None:

@@ -12,12 +12,11 @@ from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual._keras import CompileLoss
+from keras_residual.xray.quantities.draws import own_draws
 
 FIRST_LOSS_SCALE = 2.0**15
 """What Keras's `LossScaleOptimizer` begins with."""
 
-
-DIRECTION_SEED = 0x5872_6179
 
 CROSS_ENTROPIES = (
     "binary_crossentropy",
@@ -221,8 +220,7 @@ def random_direction(outputs: Any) -> Any:
     Args:
         outputs: Structure of tensors, the batch first.
     """
-    # Not a seed that somebody draws a batch with: a norm takes out the direction of its own input.
-    rng = np.random.default_rng(DIRECTION_SEED)
+    rng = own_draws()
     total: Any = ops.zeros((), "float32")
     for output in keras.tree.flatten(outputs):
         if output is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
