@@ -41,7 +41,8 @@ def xray(
 
     Args:
         model: Any Keras model or layer. One that is not built yet is called once, which gives it its weights.
-        x: A batch of inputs, as the model takes them; 32 samples and more tell dead units from rare ones.
+        x: A batch of inputs, as the model takes them; 32 samples and more tell dead units from rare ones, fewer than
+            16 do not.
         y: Targets of the batch. Without them the gradient is that of a random direction of the output.
         loss: A loss of Keras, its name, a function of targets and outputs, or for several outputs a structure of these,
             as of `compile`; by default that of `compile`, with its `loss_weights`. Penalties of weights and of
