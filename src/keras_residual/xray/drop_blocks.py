@@ -259,7 +259,7 @@ def _measurement(
         rule = "given for a model that is not compiled"
         raise bad_argument(_OWNER, "loss", rule, loss, "Such as loss='sparse_categorical_crossentropy'.")
     x, y, sample_weight = batch_of(_OWNER, x, y, sample_weight)
-    total = FollowedLoss(model, y, loss)
+    total = FollowedLoss(model, y, loss, _OWNER)
     how = {"training": False} if model._call_has_training_arg else {}
     recorder = Recorder(discover(model, x, training=False), model)
     blocks = np.array([[_is_of(place, block) for place in recorder.places] for block in free.values()], "float32")
