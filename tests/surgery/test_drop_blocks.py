@@ -310,6 +310,64 @@ class TestRanking:
         expected = np.mean((raw > (0.5 if ending else 0)) == (y.reshape(-1) > 0.5))
         assert report.steps[0].accuracy == (None if loss == "mse" else pytest.approx(expected))
 
+    @pytest.mark.parametrize(
+        ("loss", "shape", "class_axis"),
+        [
+            (keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2), (8, 4, 3), -1),
+            (keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=-1), (16, 3), -1),
+            (keras.losses.SparseCategoricalCrossentropy(from_logits=True, axis=1), (8, 3, 6), 1),
+            (keras.losses.CategoricalCrossentropy(from_logits=True, axis=1), (8, 3, 6), 1),
+            (keras.losses.BinaryCrossentropy(from_logits=True), (8, 6), None),
+        ],
+    )
+    @pytest.mark.parametrize("weighted", [False, True])
+    def test_accuracy_is_over_what_counts_in_the_loss(self, loss, shape, class_axis, weighted):
+        rng = np.random.default_rng(1)
+        inputs = keras.Input(shape[1:])
+        model = keras.Model(inputs, kr.Residual(Dense(shape[-1]), name="only")(inputs))
+        x = rng.normal(size=shape).astype("float32")
+        outputs = np.asarray(model.predict(x, verbose=0))
+        if class_axis is None:
+            y = rng.integers(0, 2, size=shape)
+            right = (outputs > 0) == (y > 0)
+        else:
+            right_answers = outputs.argmax(class_axis)
+            y = np.where(rng.random(right_answers.shape) < 0.4, right_answers, rng.integers(0, 3, right_answers.shape))
+            right = right_answers == y
+        counts = np.ones(right.shape)
+        ignored = getattr(loss, "ignore_class", None)
+        if ignored is not None:
+            y = np.where(rng.random(y.shape) < 0.3, ignored, y)
+            counts = (y != ignored) * counts
+        if loss.name.startswith("categorical"):
+            y = np.moveaxis(np.eye(3, dtype="float32")[y], -1, class_axis)
+        weights = None
+        if weighted:
+            weights = rng.random(shape[:1] if len(right.shape) == 1 or class_axis is None else right.shape)
+            counts = counts * weights.reshape(weights.shape + (1,) * (right.ndim - weights.ndim))
+        report = kr.drop_blocks(model, x, y, loss, sample_weight=weights, verbose=False)[1]
+        assert 0 < report.steps[0].accuracy == pytest.approx((right * counts).sum() / counts.sum(), rel=1e-5)
+        expected = float(loss(y, outputs, None if weights is None else weights.astype("float32")))
+        assert report.steps[0].loss == pytest.approx(expected, rel=1e-5)
+
+    @pytest.mark.any_backend
+    def test_masked_places_are_no_part_of_the_accuracy(self):
+        tokens = np.array([[1, 2, 0, 0], [3, 1, 2, 0]])
+        model = keras.Sequential([keras.layers.Embedding(4, 3, mask_zero=True), kr.Residual(Dense(3))])
+        model.build((None, 4))
+        y = np.asarray(model.predict(tokens, verbose=0)).argmax(-1)
+        y[:, 1:] = np.where(tokens[:, 1:] > 0, y[:, 1:], (y[:, 1:] + 1) % 3)
+        assert kr.drop_blocks(model, tokens, y, LOGITS, verbose=False)[1].steps[0].accuracy == 1.0
+
+    @pytest.mark.any_backend
+    def test_one_loss_of_two_outputs_has_no_accuracy(self):
+        inputs = keras.Input((6,))
+        x = kr.Residual(Dense(6), name="only")(inputs)
+        model = keras.Model(inputs, [Dense(3)(x), Dense(3)(x)])
+        x, y = np.ones((4, 6), "float32"), np.arange(4) % 3
+        assert kr.drop_blocks(model, x, [y, y], [LOGITS, LOGITS], verbose=False)[1].steps[0].accuracy is None
+        assert kr.drop_blocks(model, x, [y, y], LOGITS, verbose=False)[1].steps[0].accuracy is None
+
 
 @pytest.mark.any_backend
 class TestRefusals:
@@ -391,3 +449,59 @@ class TestRefusals:
     def test_a_loss_that_is_not_finite(self):
         with pytest.raises(ValueError, match="the loss of the model is nan on this batch"):
             kr.drop_blocks(connections(), np.full((2, 6), np.nan), np.array([0, 1]), LOGITS)
+
+    @pytest.mark.parametrize("outcome", [np.nan, np.inf])
+    @pytest.mark.parametrize("blocks", [1, "lifts", ["adds", "lifts"]])
+    def test_a_block_without_which_the_loss_is_not_finite(self, outcome, blocks, capsys):
+        inputs = keras.Input((6,))
+        x = kr.Residual(Dense(6, kernel_initializer="zeros", bias_initializer="ones"), name="lifts")(inputs)
+        if blocks == ["adds", "lifts"]:
+            x = kr.Residual(Dense(6, kernel_initializer="zeros"), name="adds")(x)
+        model, x = keras.Model(inputs, x), np.full((8, 6), -0.5, "float32")
+        # The logarithm of a negative number, or of 0.
+        lowest = -1.0 if np.isnan(outcome) else 0.0
+
+        def loss(y, outputs):
+            return -keras.ops.mean(keras.ops.log(keras.ops.maximum(outputs, lowest)), -1)
+
+        message = f"drop_blocks: without 'lifts' the loss is {outcome} on this batch, so that the block is needed. With"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            kr.drop_blocks(model, x, x, loss, blocks=blocks)
+        capsys.readouterr()
+        smaller, report = kr.drop_blocks(model, x, x, loss, blocks=blocks, max_loss_rise=0.1)
+        assert report.blocks == (["adds"] if isinstance(blocks, list) else [])
+        assert all(np.isfinite(step.loss) for step in report.steps)
+        assert smaller.get_layer("lifts")
+        assert f"lifts stays: without it the loss is {outcome}, beyond" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("loss", "change", "what"),
+        [
+            (
+                LOGITS,
+                lambda y: y + 7,
+                "the labels go from 7 to 9, and the model has 3 outputs, for 0 to 2. Take labels",
+            ),
+            (LOGITS, lambda y: y - 5, "the labels go from -5 to -3, and the model has 3 outputs, for 0 to 2"),
+            (LOGITS, lambda y: y + 1, "the labels go from 1 to 3, and the model has 3 outputs, for 0 to 2"),
+            (LOGITS, lambda y: y + 0.5, "they are not whole numbers (0.5 to 2.5)"),
+            (
+                keras.losses.SparseCategoricalCrossentropy(from_logits=True, ignore_class=2),
+                lambda y: np.where(y == 0, -1, y),
+                "the labels go from -1 to 1",
+            ),
+            (
+                "binary_crossentropy",
+                lambda y: 2.0 * np.eye(3)[y] - 1,
+                "the targets go from -1 to 1, and the cross-entr",
+            ),
+            (keras.losses.BinaryFocalCrossentropy(), lambda y: 255.0 * np.eye(3)[y], "the targets go from 0 to 255"),
+            ([LOGITS], lambda y: y + 7, "the labels go from 7 to 9"),
+        ],
+    )
+    def test_targets_that_the_loss_cannot_take(self, loss, change, what):
+        x, y = batch(connections())[0], np.arange(40) % 3
+        with pytest.raises(
+            ValueError, match=f"^drop_blocks: `y` must be targets that the loss can take, but {re.escape(what)}"
+        ):
+            kr.drop_blocks(connections(), x, change(y), loss)

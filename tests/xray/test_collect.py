@@ -310,3 +310,17 @@ def test_a_stack_that_computes_anew_may_come_first(how: str) -> None:
     assert len(report.blocks) >= 3
     if how == "reversible":  # whose layers are called one by one here
         assert report.advice[0].rule == "input_scale"
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("rows", "copies"), [(1, 1), (15, 1), (1, 32), (16, 1)])
+def test_few_samples_tell_of_no_dead_units_and_no_ratio_is_none(rows: int, copies: int) -> None:
+    inputs = x = keras.Input((6,))
+    for _ in range(2):
+        x = Residual([layers.Dense(6, activation="relu"), layers.Dense(6)])(x)
+    batch = np.repeat(np.random.default_rng(0).normal(size=(rows, 6)), copies, axis=0)
+    report = xray(keras.Model(inputs, layers.Dense(3)(x)), batch)
+    assert [block["dead_units"] is None for block in report.blocks] == [rows < 16] * 2
+    title = str(report).splitlines()[0]
+    assert ("variance, last row over first" in title) == (rows > 1)
+    assert "nan" not in title

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -41,7 +41,8 @@ def xray(
 
     Args:
         model: Any Keras model or layer. One that is not built yet is called once, which gives it its weights.
-        x: A batch of inputs, as the model takes them; 32 samples and more tell dead units from rare ones.
+        x: A batch of inputs, as the model takes them; 32 samples and more tell dead units from rare ones, fewer than
+            16 do not.
         y: Targets of the batch. Without them the gradient is that of a random direction of the output.
         loss: A loss of Keras, its name, a function of targets and outputs, or for several outputs a structure of these,
             as of `compile`; by default that of `compile`, with its `loss_weights`. Penalties of weights and of
@@ -58,8 +59,9 @@ def xray(
         An `XrayReport`, with `.blocks`, `.model`, `.advice`, `.to_dict()` and `.to_json(path)`; `print` shows a table.
 
     Raises:
-        ValueError: For targets without a loss, a batch that is empty, an unknown quantity, or one that lacks targets.
-        TypeError: If `model` is not a Keras layer.
+        ValueError: For targets without a loss, a batch that is empty, arrays of different numbers of rows, targets or
+            weights of a shape that a loss of Keras cannot take, an unknown quantity, or one that lacks targets.
+        TypeError: If `model` is not a Keras layer, or for arrays of anything but numbers.
 
     Example:
         >>> inputs = keras.Input((8,))
@@ -76,6 +78,10 @@ def xray(
         raise wrong_type("xray", "model", "a model or a layer of Keras", model)
     x, y, sample_weight = batch_of("xray", x, y, sample_weight)
     quantities = (quantities,) if isinstance(quantities, str) else quantities
+    quantities = [*quantities] if isinstance(quantities, Iterable) else quantities
+    if not isinstance(quantities, list) or not all(isinstance(name, str) for name in quantities):
+        rule = "names of quantities, such as ['lesion', 'cka']; none at all as []"
+        raise wrong_type("xray", "quantities", rule, quantities)
     check_quantities(quantities, y)
     with LOCK, _backend.keeping_random_state():
         make_weights(model, x)
@@ -123,8 +129,14 @@ def batch_of(owner: str, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, 
     if y is None and sample_weight is not None:
         raise bad_argument(owner, "y", "the targets of the loss that `sample_weight` weighs", y)
     given = {"x": x, "y": y, "sample_weight": sample_weight}
-    x, y, sample_weight = (None if a is None else batch_tensors(owner, name, a) for name, a in given.items())
-    return x, y, sample_weight
+    found = {name: None if a is None and name != "x" else batch_tensors(owner, name, a) for name, a in given.items()}
+    rows = keras.tree.flatten(found["x"])[0].shape[0]
+    for name in ("y", "sample_weight"):
+        for tensor in keras.tree.flatten(() if found[name] is None else found[name]):
+            if tensor.shape[0] != rows:
+                rule = f"arrays of {rows} rows, one for each of `x`"
+                raise bad_argument(owner, name, rule, tuple(tensor.shape), "The shape is shown.")
+    return found["x"], found["y"], found["sample_weight"]
 
 
 def batch_tensors(owner: str, argument: str, given: Any) -> Any:
@@ -139,7 +151,10 @@ def batch_tensors(owner: str, argument: str, given: Any) -> Any:
 
     def convert(array: Any) -> Any:
         if not hasattr(array, "shape"):
-            array = np.asarray(array)
+            try:
+                array = np.asarray(array)
+            except ValueError as error:  # rows of different lengths
+                raise wrong_type(owner, argument, "an array of numbers, its rows of one length", given) from error
         if not len(array.shape):
             rule = "an array or a tensor with a batch axis, or a structure of these"
             way_out = "Make an array of a list of numbers, and take one batch of a data set."
@@ -151,10 +166,24 @@ def batch_tensors(owner: str, argument: str, given: Any) -> Any:
         lengths.add(int(array.shape[0]))
         if len(lengths) > 1:
             raise bad_argument(owner, argument, "arrays of one batch, all of the same length", sorted(lengths))
-        tensor: Any = ops.convert_to_tensor(array)
+        # A model may begin with strings; no loss takes them.
+        kind = getattr(array.dtype, "kind", "f") if hasattr(array, "dtype") else "f"
+        try:
+            if kind in "OUSMm" and argument != "x":
+                raise TypeError(f"an array of {array.dtype}")
+            tensor: Any = ops.convert_to_tensor(array)
+        except (TypeError, ValueError) as error:
+            way_out = (
+                "Convert it, with np.asarray(…, 'float32') for instance; labels in words by their places in a list."
+            )
+            received = f"an array of {getattr(array, 'dtype', type(array).__name__)}"
+            raise wrong_type(owner, argument, "an array or a tensor of numbers", received, way_out) from error
         double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
         return ops.cast(tensor, keras.config.floatx()) if double else tensor
 
     if isinstance(given, Sequence) and not isinstance(given, (list, tuple)):
         raise wrong_type(owner, argument, "an array, a tensor, or a structure of these", given)
-    return keras.tree.map_structure(convert, given)
+    tensors = keras.tree.map_structure(convert, given)
+    if not lengths:
+        raise bad_argument(owner, argument, "a batch of at least one array", given)
+    return tensors

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, listed, unknown_name, wrong_type
-from keras_residual._keras import print_msg
+from keras_residual._keras import get_keras_mask, print_msg
 from keras_residual.layers._checks import flag, number, whole_number
 from keras_residual.surgery.models import check_model, compile_like
 from keras_residual.surgery.without_blocks import Block, blocks_of, without_blocks
@@ -21,8 +21,9 @@ from keras_residual.xray.finding.discover import discover
 from keras_residual.xray.finding.one_at_a_time import LOCK
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.collection import given_of
-from keras_residual.xray.measuring.loss import FollowedLoss, loss_of, loss_takes
+from keras_residual.xray.measuring.loss import FollowedLoss, loss_of, loss_takes, setting_of
 from keras_residual.xray.measuring.recorder import Recorder
+from keras_residual.xray.rules.batch import out_of_range
 
 _OWNER = "drop_blocks"
 
@@ -37,7 +38,8 @@ class DropStep:
     Args:
         block: Name of the block; None for the model as it was.
         loss: Loss on the batch, at inference; None where no batch was given.
-        accuracy: Share of right answers, in `[0, 1]`; None where the loss is no cross-entropy.
+        accuracy: Share of right answers, in `[0, 1]`, where the loss is one cross-entropy of one output, else None. As
+            in the loss, classes that it ignores and masked places do not count, and `sample_weight` weighs the others.
         weights: Number of weights that are left.
     """
 
@@ -106,8 +108,8 @@ def drop_blocks(
         loss: As of `xray`; None for that of `compile`.
         blocks: How many blocks go, at least 1; or the names of those that go, in that order: as the X-ray names them,
             `"block2"` or of a stack `"stage2_blocks.3"`, in a nested model with its name before, `"encoder/block2"`.
-        max_loss_rise: By how much the loss may rise in all, at least 0; a block that would raise it further stays, and
-            those after it. None for no bound.
+        max_loss_rise: By how much the loss may rise in all, at least 0; a block that would raise it further, or without
+            which it is not finite, stays, and those after it. None for no bound.
         sample_weight: Weights of the samples, as of `fit`.
         verbose: Whether to print each step.
 
@@ -116,7 +118,8 @@ def drop_blocks(
 
     Raises:
         ValueError: For a model that is no graph of layers, more blocks than can go, a block that cannot, an unknown
-            name, a batch without targets or loss, or a loss that is not finite.
+            name, a batch without targets or loss, targets that a cross-entropy cannot take, or a loss that is not
+            finite, of the model or, without `max_loss_rise`, of what is left of it.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -148,10 +151,17 @@ def drop_blocks(
 
     def take(block: Block | None, loss: float | None, accuracy: float | None) -> bool:
         nonlocal weights
-        if steps and max_loss_rise is not None and loss is not None and loss > (steps[0].loss or 0.0) + max_loss_rise:
-            if verbose:
-                print_msg(f"{block and block.name} stays: without it the loss is {loss:.4g}, beyond `max_loss_rise`.")
-            return False
+        if block is not None and loss is not None:
+            finite = np.isfinite(loss)
+            if max_loss_rise is None and not finite:
+                raise ValueError(
+                    f"{_OWNER}: without {block.name!r} the loss is {loss} on this batch, so that the block is needed. "
+                    "With `max_loss_rise`, the blocks before it go and it stays."
+                )
+            if max_loss_rise is not None and not (finite and loss <= (steps[0].loss or 0.0) + max_loss_rise):
+                if verbose:
+                    print_msg(f"{block.name} stays: without it the loss is {loss:.4g}, beyond `max_loss_rise`.")
+                return False
         weights -= 0 if block is None else _weights_of(block)
         steps.append(DropStep(block and block.name, loss, accuracy, weights))
         if verbose:
@@ -249,11 +259,11 @@ def _measurement(
         rule = "given for a model that is not compiled"
         raise bad_argument(_OWNER, "loss", rule, loss, "Such as loss='sparse_categorical_crossentropy'.")
     x, y, sample_weight = batch_of(_OWNER, x, y, sample_weight)
-    total = FollowedLoss(model, y, loss)
-    kind, takes = loss_takes(followed)
+    total = FollowedLoss(model, y, loss, _OWNER)
     how = {"training": False} if model._call_has_training_arg else {}
     recorder = Recorder(discover(model, x, training=False), model)
     blocks = np.array([[_is_of(place, block) for place in recorder.places] for block in free.values()], "float32")
+    facts: list[dict[str, Any]] = []
 
     def body(carry: Any, masks: Any, given: tuple[Any, ...]) -> Any:
         recorder.reset(lambda shape, dtype: ops.zeros(shape, dtype))
@@ -264,8 +274,10 @@ def _measurement(
         finally:
             recorder.mask = None
             recorder.forget()
-        right = None if kind is None else _right(kind, takes, outputs, given[1])
-        return carry, (total(outputs, *given[1:]), ops.zeros(()) if right is None else right)
+        with total.noting() as labels:
+            found = total(outputs, *given[1:])
+        facts[:] = [fact for fact, _ in labels]
+        return carry, (found, _right(followed, outputs, *given[1:]), *(numbers for _, numbers in labels))
 
     def run(arguments: Any) -> Any:
         given, masks = arguments
@@ -278,15 +290,28 @@ def _measurement(
     def measure(rows: np.ndarray) -> Measured:
         masks = 1 - (1 - rows) @ blocks
         with LOCK, _backend.keeping_random_state():
-            losses, right = (np.asarray(ops.convert_to_numpy(part)) for part in program((given, masks)))
+            found: Any = keras.tree.map_structure(
+                lambda part: np.asarray(ops.convert_to_numpy(part)), program((given, masks))
+            )
+        losses, right, *labels = found
+        for fact, numbers in zip(facts, labels, strict=True):
+            _check_targets({**fact, **{name: float(value[0]) for name, value in numbers.items()}})
         if not np.isfinite(losses[0]):
             raise ValueError(
                 f"{_OWNER}: the loss of the model is {losses[0]} on this batch, so that nothing can be compared with "
                 "it. kr.xray says where that comes from."
             )
-        return losses, None if kind is None else right
+        return losses, right if np.isfinite(right).all() else None
 
     return measure
+
+
+def _check_targets(labels: Mapping[str, Any]) -> None:
+    """Raises for targets that the loss was measured without, since it cannot take them."""
+    wrong = out_of_range(labels) if labels["kind"].startswith(("sparse", "binary")) else None
+    if wrong is not None:
+        what, cure = wrong
+        raise ValueError(f"{_OWNER}: `y` must be {labels['name']} that the loss can take, but {what}. Take {cure}.")
 
 
 def _is_of(place: Any, block: Block) -> bool:
@@ -295,16 +320,36 @@ def _is_of(place: Any, block: Block) -> bool:
     return place.stack is None and any(operation is block.layer for operation in place.operations)
 
 
-def _right(kind: str, takes: str | None, outputs: Any, y: Any) -> Any:
-    """Returns the share of right answers."""
+def _right(loss: Any, outputs: Any, y: Any, sample_weight: Any = None) -> Any:
+    """Returns the share of right answers among what counts in the loss; not a number where there is no such share."""
+    kind, takes = loss_takes(loss)
+    parts = [keras.tree.flatten(part) for part in (outputs, y)]
+    if kind is None or any(len(part) != 1 for part in parts):
+        return ops.full((), np.nan)
+    (outputs,), (y,) = parts
+    loss = keras.losses.get(loss)
+    axis, ignored = setting_of(loss, "axis", -1), setting_of(loss, "ignore_class", None)
     if kind.startswith("binary"):
-        threshold = 0.0 if takes == "logits" else 0.5
-        answers: Any = ops.greater(ops.reshape(outputs, (-1,)), threshold)
-        targets: Any = ops.greater(ops.reshape(y, (-1,)), 0.5)
+        answers: Any = ops.greater(outputs, 0.0 if takes == "logits" else 0.5)
+        right: Any = ops.equal(answers, ops.reshape(ops.greater(y, 0.5), answers.shape))
     else:
-        answers = ops.reshape(ops.argmax(outputs, axis=-1), (-1,))
-        targets = ops.reshape(y if kind.startswith("sparse") else ops.argmax(y, axis=-1), (-1,))
-    return ops.mean(ops.cast(ops.equal(answers, ops.cast(targets, answers.dtype)), "float32"))
+        answers = ops.argmax(outputs, axis=axis)
+        targets: Any = y if kind.startswith("sparse") else ops.argmax(y, axis=axis)
+        right = ops.equal(answers, ops.reshape(ops.cast(targets, answers.dtype), answers.shape))
+    right = ops.cast(right, "float32")
+    counts: Any = ops.ones_like(right)
+    if ignored is not None:
+        counts = ops.cast(ops.not_equal(ops.reshape(ops.cast(y, "int32"), right.shape), ignored), "float32")
+    for weights in (get_keras_mask(outputs), *keras.tree.flatten(() if sample_weight is None else sample_weight)):
+        if weights is not None:
+            counts = counts * _as_long(ops.cast(weights, "float32"), len(right.shape))
+    return ops.sum(right * counts) / ops.sum(counts)
+
+
+def _as_long(weights: Any, rank: int) -> Any:
+    """Returns weights with as many axes as the answers have: the last ones are of size 1."""
+    shape = tuple(weights.shape)
+    return ops.reshape(weights, (*shape[:rank], *(1,) * (rank - len(shape))))
 
 
 def _in_words(step: DropStep, first: DropStep) -> str:

@@ -151,8 +151,9 @@ def title_of(report: XrayReport) -> str:
     for key, title, step in HEADLINE:
         # Of the very numbers that the columns show.
         column = [block[key] for block in report.blocks if block.get(key) is not None][::step]
-        if len(column) > 1:
-            parts.append(f"{title}: {short(ratio_of_ends(column))}")
+        ratio = ratio_of_ends(column)
+        if math.isfinite(ratio):
+            parts.append(f"{title}: {short(ratio)}")
     return "; ".join(parts)
 
 

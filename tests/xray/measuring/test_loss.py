@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import keras
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+from keras_residual import Residual, drop_blocks
 from keras_residual.xray import XrayCallback, xray
 
 RNG = np.random.default_rng(0)
@@ -128,3 +130,124 @@ def test_weights_of_samples_of_two_outputs() -> None:
     weights, y = [np.linspace(0, 2, 16).astype("float32"), np.ones(16, "float32")], [WIDE, NARROW]
     expected = model.evaluate(X, y, sample_weight=weights, batch_size=16, verbose=0, return_dict=True)["loss"]
     assert xray(model, X, y, sample_weight=weights, training=False).model["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("axis", [1, -1])
+@pytest.mark.parametrize("sparse", [True, False])
+def test_classes_are_counted_along_the_axis_of_the_loss(axis: int, sparse: bool) -> None:
+    made = keras.losses.SparseCategoricalCrossentropy if sparse else keras.losses.CategoricalCrossentropy
+    loss, labels = made(from_logits=True, axis=axis), RNG.integers(0, 5, size=(16, 4))
+    shape = (5, 4) if axis == 1 else (4, 5)
+    x = RNG.normal(size=(16, *shape)).astype("float32")
+    model = keras.Sequential([keras.Input(shape), layers.Dense(shape[-1])])
+    y = labels if sparse else np.moveaxis(np.eye(5, dtype="float32")[labels], -1, axis)
+    report = xray(model, x, y, loss, training=False)
+    assert report.model["loss"] == pytest.approx(float(loss(y, model.predict(x, verbose=0))), rel=1e-4)
+    assert report.model["labels"][0]["classes"] == 5
+    assert not [entry for entry in report.advice if entry.rule == "labels_out_of_range"]
+
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+HOT = np.eye(3, dtype="float32")[LABELS]
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("loss", "changed", "line"),
+    [
+        ("mse", {"y": WIDE[:5]}, "`y` must be arrays of 16 rows, one for each of `x`, but received (5, 3)"),
+        ("mse", {"y": WIDE[:1]}, "`y` must be arrays of 16 rows"),
+        ("mse", {"sample_weight": np.ones(5)}, "`sample_weight` must be arrays of 16 rows"),
+        ("mse", {"sample_weight": np.ones(1)}, "`sample_weight` must be arrays of 16 rows"),
+        ("mse", {"sample_weight": np.ones((16, 3))}, "`sample_weight` must be weights of shape (16,), for targets of"),
+        ("mse", {"sample_weight": {"a": np.ones(16)}}, "`sample_weight` must be one array, but received ['a']"),
+        ("mse", {"sample_weight": ["a"] * 16}, "`sample_weight` must be "),
+        (
+            "mse",
+            {"y": NARROW},
+            "`y` must be targets of shape (16, 3), for outputs of shape (16, 3), but received (16,)",
+        ),
+        (
+            "mse",
+            {"y": WIDE[:, :2]},
+            "`y` must be targets of shape (16, 3), for outputs of shape (16, 3), but",
+        ),
+        ("mse", {"y": [WIDE, WIDE]}, "`y` must be one array, but received '2 of them'"),
+        (
+            "mse",
+            {"y": np.array(["a"] * 16)},
+            "`y` must be an array or a tensor of numbers, but received '",
+        ),
+        (
+            "mse",
+            {"y": np.array([None] * 16)},
+            "`y` must be an array or a tensor of numbers, but received '",
+        ),
+        (
+            "mse",
+            {"x": np.array([[None] * 4] * 16)},
+            "`x` must be an array or a tensor of numbers, but rec",
+        ),
+        ("mse", {"x": {}}, "`x` must be a batch of at least one array, but received {} (dict)."),
+        ("mse", {"x": None}, "`x` must be an array or a tensor with a batch axis"),
+        (
+            SPARSE,
+            {"y": HOT},
+            "`y` must be targets of shape (16,), for outputs of shape (16, 3), but received (16, 3)",
+        ),
+        (
+            "categorical_crossentropy",
+            {"y": LABELS},
+            "`y` must be targets of shape (16, 3), for outputs of shape (16, 3), bu",
+        ),
+    ],
+)
+def test_what_does_not_fit_the_batch_or_the_loss_is_named(loss: Any, changed: dict[str, Any], line: str) -> None:
+    model = keras.Sequential([keras.Input((4,)), Residual(layers.Dense(4)), layers.Dense(3)])
+    with pytest.raises((ValueError, TypeError), match=f"^xray: {re.escape(line)}"):
+        xray(model, **{"x": X, "y": WIDE, "loss": loss, **changed})
+    if changed.get("x", X) is not None:
+        with pytest.raises((ValueError, TypeError), match=f"^drop_blocks: {re.escape(line)}"):
+            drop_blocks(model, **{"x": X, "y": WIDE, "loss": loss, **changed})
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("quantities", [3, None, [3], [None]])
+def test_quantities_are_names(quantities: Any) -> None:
+    with pytest.raises(TypeError, match=r"^xray: `quantities` must be names of quantities, such as"):
+        xray(two(), X, quantities=quantities)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("loss", "y", "weights"),
+    [
+        (SPARSE, LABELS[:, None], np.linspace(0, 1, 16)[:, None]),
+        (SPARSE, LABELS.astype("float32"), None),
+        ("mse", WIDE[:, :1], np.linspace(0, 1, 16)),
+        (keras.losses.Huber(), [WIDE], None),
+        ("mse", WIDE, {"head": np.linspace(0, 1, 16)}),
+    ],
+)
+def test_what_training_takes_is_taken(loss: Any, y: Any, weights: Any) -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="head")(inputs))
+    found = xray(model, X, y, loss, sample_weight=weights, training=False).model["loss"]
+    model.compile("sgd", loss)
+    y, weights = (keras.tree.flatten(part)[0] if part is not None else None for part in (y, weights))
+    expected = model.evaluate(X, y, sample_weight=weights, batch_size=16, verbose=0)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.any_backend
+def test_weights_by_the_names_of_outputs() -> None:
+    model, weights = two(), {"narrow": np.linspace(0, 1, 16), "wide": np.ones(16)}
+    model.compile("sgd", ["mse", "mae"])
+    by_name = xray(model, X, [WIDE, NARROW], sample_weight=weights, training=False).model["loss"]
+    listed = [weights["wide"], weights["narrow"]]
+    assert by_name == xray(model, X, [WIDE, NARROW], sample_weight=listed, training=False).model["loss"]
+    with pytest.raises(
+        ValueError, match="`y` must be 2 arrays, one for each output, by its name: wide, narrow, but rec"
+    ):
+        xray(model, X, WIDE)

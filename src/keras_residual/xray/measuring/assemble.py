@@ -16,6 +16,7 @@ from keras_residual.xray.finding.place import ReportedBlock, Weight
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.quantities.branch import shares
 from keras_residual.xray.quantities.stream_gradient import ratio_of_ends, slope
+from keras_residual.xray.quantities.table import LEAST_SAMPLES, samples_of
 from keras_residual.xray.quantities.update_ratio import measured_update_ratio, update_ratio
 
 Numbers = dict[str, Any]
@@ -45,7 +46,7 @@ def assemble(
     over_time = _over_time(recorder, found["streams"])
     by_variable = _by_variable(weights, trained, found)
     optimizer = _optimizer(model)
-    blocks, inputs = [], []
+    blocks, inputs, few = [], [], samples_of(facts) < LEAST_SAMPLES
     calls: dict[int, int] = {}
     for entry, (places, numbers) in enumerate(zip(recorder.order, found["seen"], strict=True)):
         for position, place in enumerate(places):
@@ -55,6 +56,8 @@ def assemble(
             gradient = _gradient_at(gradients["blocks"].get(entry), depth, last=position == len(places) - 1)
             calls[id(place)] = calls.get(id(place), 0) + 1
             block = _block(place, own, gradient)
+            if few:
+                block["dead_units"] = None
             if not place.is_connection and id(place.operations[-1]) in normed:
                 block["norm"] = ["post"]
             block["name"] += f":{calls[id(place)]}" if calls[id(place)] > 1 else ""

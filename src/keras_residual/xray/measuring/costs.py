@@ -61,7 +61,7 @@ COSTS: MappingProxyType[str, Passes] = MappingProxyType(
         "early_exit": Passes(forward=1, beside=_KEPT),
         "loss_slice": Passes(forward=SLICE_POINTS, beside="the weights are kept once more"),
         "loss_surface": Passes(forward=SURFACE_POINTS**2, beside="the weights are kept twice more"),
-        "sharpness": Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept twice more"),
+        "sharpness": Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept three times more"),
     }
 )
 """The cost of each quantity on request, by its name."""

@@ -10,14 +10,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual._errors import bad_argument
+from keras_residual._errors import bad_argument, listed
 from keras_residual._keras import CompileLoss
+from keras_residual.xray.quantities.draws import own_draws
 
 FIRST_LOSS_SCALE = 2.0**15
 """What Keras's `LossScaleOptimizer` begins with."""
 
-
-DIRECTION_SEED = 0x5872_6179
 
 CROSS_ENTROPIES = (
     "binary_crossentropy",
@@ -29,6 +28,19 @@ CROSS_ENTROPIES = (
 
 
 DISTANCES = ("mean_squared_error", "mean_absolute_error", "huber", "log_cosh")
+
+ENTRY_BY_ENTRY = (
+    *DISTANCES,
+    "mean_absolute_percentage_error",
+    "mean_squared_logarithmic_error",
+    "cosine_similarity",
+    "hinge",
+    "squared_hinge",
+    "categorical_hinge",
+    "kl_divergence",
+    "poisson",
+)
+"""Losses, beside the cross-entropies, that hold each entry of the outputs against one of the targets."""
 
 
 class FollowedLoss:
@@ -44,27 +56,50 @@ class FollowedLoss:
         y: Targets, or None. Then the loss is the outputs' component in one random direction, so that the gradient is
             that of a target about which nothing is known.
         loss: A loss of Keras, its name, a function of targets and outputs, a structure of these, or None.
+        owner: Whose arguments they are, for errors.
     """
 
-    def __init__(self, model: Any, y: Any, loss: Any) -> None:
+    def __init__(self, model: Any, y: Any, loss: Any, owner: str = "xray") -> None:
         self._total: Any = None
+        self._owner = owner
+        self._names = list(getattr(model, "output_names", None) or ())
         if y is None:
             if loss is not None:
-                raise bad_argument("xray", "y", "the targets that the loss needs", y)
+                raise bad_argument(owner, "y", "the targets that the loss needs", y)
             return
         loss, weights = loss_of(model, loss)
         if loss is None:
-            raise bad_argument("xray", "loss", "given where targets are, or part of a compiled model", loss)
+            raise bad_argument(owner, "loss", "given where targets are, or part of a compiled model", loss)
         for part in keras.tree.flatten(loss):
             if part is not None and not is_any_crossentropy(part):
                 keras.losses.get(part)  # raises for what is no loss, before anything runs
         self._total = _AsInTraining(loss, weights, output_names=getattr(model, "output_names", None))
+        self._total.owner = owner
 
     def __call__(self, outputs: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Returns the loss."""
         if self._total is None:
             return random_direction(outputs)
+        y, sample_weight = self._by_output("y", y, outputs), self._by_output("sample_weight", sample_weight, outputs)
         return ops.mean(ops.cast(self._total(y, outputs, sample_weight), "float32"))
+
+    def _by_output(self, argument: str, given: Any, outputs: Any) -> Any:
+        """Returns targets or weights with an array for each output; one array of weights is for all of them."""
+        nested, parts = keras.tree.is_nested(given), keras.tree.flatten(given)
+        count = len(keras.tree.flatten(outputs))
+        names = list(outputs) if isinstance(outputs, dict) else self._names
+        unknown = [name for name in given if name not in names] if isinstance(given, dict) else []
+        of_weights = argument == "sample_weight"
+        # Targets may be left out for an output without a loss.
+        few = nested and (len(parts) != count if of_weights else len(parts) > count)
+        if few or (unknown and (of_weights or count > 1)) or (not nested and not of_weights and count > 1):
+            of = f" by its name: {listed(names)}" if names else " in the order of the outputs"
+            rule = "one array" if count == 1 else f"{count} arrays, one for each output,{of}"
+            received = list(given) if isinstance(given, dict) else f"{len(parts)} of them"
+            raise bad_argument(self._owner, argument, rule, received)
+        if not nested or (count > 1 and not (isinstance(given, dict) and of_weights and not isinstance(outputs, dict))):
+            return given
+        return parts[0] if count == 1 and not keras.tree.is_nested(outputs) else [given[name] for name in names]
 
     @contextmanager
     def noting(self) -> Iterator[list[tuple[dict[str, Any], dict[str, Any]]]]:
@@ -86,6 +121,7 @@ class _AsInTraining(CompileLoss):
     """
 
     noted: list[Any] | None = None
+    owner = "xray"
 
     @property
     def metrics(self) -> list[Any]:
@@ -93,7 +129,7 @@ class _AsInTraining(CompileLoss):
         return [None] * len(self._flat_losses or ())
 
     def build(self, y_true: Any, y_pred: Any) -> None:
-        """Pairs losses with outputs, and lets each cross-entropy look at its targets."""
+        """Pairs losses with outputs, and lets those of Keras look at their targets."""
         super().build(y_true, y_pred)
         several = len(self._flat_losses) > 1
         self._flat_losses = [
@@ -103,28 +139,30 @@ class _AsInTraining(CompileLoss):
 
     def _looking(self, loss: Any, name: str) -> Any:
         kind = cross_entropy_of(loss)
-        if kind is None:
+        if kind is None and _name_of(loss) not in ENTRY_BY_ENTRY:
             return loss
 
         def looked(y: Any, outputs: Any, sample_weight: Any = None) -> Any:
             if not hasattr(y, "dtype") or not len(getattr(outputs, "shape", ())):
                 return loss(y, outputs, sample_weight)
-            classes = int(outputs.shape[getattr(loss, "axis", -1)])
-            ignored = getattr(loss, "ignore_class", None)
+            _check_shapes(self.owner, name, kind, setting_of(loss, "axis", -1), y, outputs, sample_weight)
+            if kind is None:
+                return loss(y, outputs, sample_weight)
+            axis, ignored = setting_of(loss, "axis", -1), setting_of(loss, "ignore_class", None)
+            classes = int(outputs.shape[axis])
             if self.noted is not None:
                 facts = {"name": name, "kind": kind, "classes": classes, "count": int(np.prod(y.shape))}
-                self.noted.append((facts, _targets(y, kind, ignored)))
+                self.noted.append((facts, _targets(y, kind, axis, ignored)))
             return loss(_in_range(y, kind, classes, ignored), outputs, sample_weight)
 
         return looked
 
 
-def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
+def _targets(y: Any, kind: str, axis: int, ignored: int | None) -> dict[str, Any]:
     """Returns the range of targets, whether they are whole, how many different ones there are, and their sums."""
     y = ops.cast(y, "float32")
-    found: dict[str, Any] = {
-        "off_one": ops.max(ops.abs(ops.subtract(ops.sum(y, axis=-1), 1.0))) if len(y.shape) else ops.zeros(())
-    }
+    sums: Any = ops.ones(()) if kind.startswith("sparse") or not len(y.shape) else ops.sum(y, axis=axis)
+    found: dict[str, Any] = {"off_one": ops.max(ops.abs(ops.subtract(sums, 1.0)))}
     flat: Any = ops.reshape(y, (-1,))
     if ignored is not None:  # another one in its place
         kept: Any = flat != ignored
@@ -137,6 +175,37 @@ def _targets(y: Any, kind: str, ignored: int | None) -> dict[str, Any]:
         ordered: Any = ops.sort(flat)
         seen = ops.add(1.0, ops.sum(ops.cast(ordered[1:] != ordered[:-1], "float32")))
     return {**found, "seen": seen}
+
+
+def _check_shapes(owner: str, name: str, kind: str | None, axis: int, y: Any, outputs: Any, weights: Any) -> None:
+    """Raises where targets or weights are of a shape that a loss of Keras cannot take with the outputs."""
+    of_y, whole = tuple(y.shape), tuple(outputs.shape)
+    sparse = kind is not None and kind.startswith("sparse")
+    lost = axis % len(whole) if kind is not None and not kind.startswith("binary") else len(whole) - 1
+    rest = tuple(size for place, size in enumerate(whole) if place != lost)
+    one = tuple(1 if place == lost else size for place, size in enumerate(whole))
+    wanted = rest if sparse else whole
+    longer = (*wanted, 1) if len(of_y) > len(wanted) else wanted[:-1] if wanted[-1:] == (1,) else wanted
+    takes = [wanted, one if sparse else longer]
+    # Where targets or outputs have one number for several, NumPy's rules hold, as in training.
+    if not any(_alike(of_y, shape, broadcast=kind is None) for shape in takes):
+        way_out = "With a probability for each class the loss is 'categorical_crossentropy'." if sparse else ""
+        if kind is not None and not sparse and _alike(of_y, rest):
+            way_out = "With labels the loss is 'sparse_categorical_crossentropy'."
+        rule = f"{name} of shape {wanted}, for outputs of shape {whole}"
+        raise bad_argument(owner, "y", rule, of_y, way_out)
+    of_weights = tuple(getattr(weights, "shape", rest))
+    if not any(_alike(of_weights, shape, spread=True) for shape in (rest, (*rest, 1))):
+        rule = f"weights of shape {rest}, for {name} of shape {of_y} and outputs of shape {whole}"
+        raise bad_argument(owner, "sample_weight", rule, of_weights, "A size of 1 stands for any but the first.")
+
+
+def _alike(one: tuple[Any, ...], other: tuple[Any, ...], *, spread: bool = False, broadcast: bool = False) -> bool:
+    """Returns whether shapes are equal as far as they are known; a 1 of the first, or of both, may stand for any."""
+    return len(one) == len(other) and all(
+        a == b or None in (a, b) or (a == 1 and (spread or broadcast)) or (b == 1 and broadcast)
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _in_range(y: Any, kind: str, classes: int, ignored: int | None) -> Any:
@@ -153,8 +222,24 @@ def cross_entropy_of(loss: Any) -> str | None:
     Args:
         loss: A loss of Keras or a function.
     """
-    name = getattr(getattr(loss, "fn", loss), "__name__", None)
+    name = _name_of(loss)
     return name if name in CROSS_ENTROPIES else None
+
+
+def _name_of(loss: Any) -> str | None:
+    return getattr(getattr(loss, "fn", loss), "__name__", None)
+
+
+def setting_of(loss: Any, name: str, otherwise: Any) -> Any:
+    """Returns what a loss of Keras was made with.
+
+    Args:
+        loss: The loss, or a function.
+        name: Name of the argument, such as `"axis"`.
+        otherwise: Returned for a loss without that argument.
+    """
+    # Not each loss has an attribute for each of its arguments.
+    return getattr(loss, "_fn_kwargs", {}).get(name, getattr(loss, name, otherwise))
 
 
 def loss_takes(loss: Any) -> tuple[str | None, str | None]:
@@ -168,7 +253,9 @@ def loss_takes(loss: Any) -> tuple[str | None, str | None]:
     found: Any = keras.losses.get(loss)
     name = cross_entropy_of(found)
     return (
-        (None, None) if name is None else (name, "logits" if getattr(found, "from_logits", False) else "probabilities")
+        (None, None)
+        if name is None
+        else (name, "logits" if setting_of(found, "from_logits", False) else "probabilities")
     )
 
 
@@ -208,8 +295,7 @@ def random_direction(outputs: Any) -> Any:
     Args:
         outputs: Structure of tensors, the batch first.
     """
-    # Not a seed that somebody draws a batch with: a norm takes out the direction of its own input.
-    rng = np.random.default_rng(DIRECTION_SEED)
+    rng = own_draws()
     total: Any = ops.zeros((), "float32")
     for output in keras.tree.flatten(outputs):
         if output is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):

@@ -12,6 +12,8 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual.xray.finding.structure import distinct
 from keras_residual.xray.measuring.output_filters import trained_weights
+from keras_residual.xray.quantities.draws import own_draws
+from keras_residual.xray.quantities.lanczos import largest_eigenvalue
 from keras_residual.xray.quantities.loss_slice import filter_normalised
 from keras_residual.xray.quantities.sharpness import sharpness
 
@@ -26,7 +28,7 @@ def random_direction_of(model: keras.Layer, seed: int) -> Direction:
         model: A built model or layer.
         seed: Seed of the draws.
     """
-    rng = np.random.default_rng(seed)
+    rng = own_draws(seed)
     direction: Direction = []
     for variable, filters in trained_weights(model):
         weights = np.asarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))
@@ -100,4 +102,4 @@ def sharpness_of(model: keras.Layer, loss_of: Callable[[Any], Any], given: Any) 
 
         return sharpness(loss, [ops.convert_to_tensor(variable.value) for variable in trained])
 
-    return float(np.asarray(ops.convert_to_numpy(_backend.run_compiled(program, variables, given))))
+    return largest_eigenvalue(*_backend.run_compiled(program, variables, given))

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual.xray.quantities.draws import own_draws
 
 
 def chi(
@@ -31,7 +32,7 @@ def chi(
         https://arxiv.org/abs/1606.05340
         Hutchinson, A stochastic estimator of the trace of the influence matrix, 1990.
     """
-    rng = np.random.default_rng(seed)
+    rng = own_draws(seed)
     size = float(np.prod(x.shape))
     whole, branch = [], []
     for _ in range(draws):

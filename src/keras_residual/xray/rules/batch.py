@@ -114,39 +114,46 @@ def constant_inputs(blocks: Sequence[Block], model: Block, threshold: float) -> 
 def labels_out_of_range(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds targets that the cross-entropy cannot take."""
     for labels in model.get("labels") or ():
-        kind, name = labels["kind"], labels["name"]
-        lowest, highest, classes = labels["lowest"], labels["highest"], labels["classes"]
-        if kind.startswith("sparse"):
-            if not labels["whole"]:
-                yield (
-                    name,
-                    f"they are not whole numbers ({lowest:.3g} to {highest:.3g}), and the loss takes them for classes",
-                    "labels 0, 1, 2, … as integers; or 'categorical_crossentropy' for a probability of each class, or "
-                    "'mse' for numbers",
-                )
-            elif lowest < 0 or highest >= classes:
-                yield (
-                    name,
-                    f"the labels go from {lowest:.0f} to {highest:.0f}, and the model has {classes} outputs, for 0 to "
-                    f"{classes - 1}",
-                    "labels that begin at 0, and as many outputs as there are classes; `ignore_class=` of the loss for "
-                    "a label that stands for nothing",
-                )
-        elif lowest < -1e-6 or highest > 1 + 1e-6:
+        found = out_of_range(labels)
+        if found is not None:
+            yield (labels["name"], *found)
+        elif not labels["kind"].startswith(("sparse", "binary")) and labels["off_one"] > 1e-2:
             yield (
-                name,
-                f"the targets go from {lowest:.3g} to {highest:.3g}, and the cross-entropy takes probabilities from 0 "
-                "to 1",
-                "0 and 1 for no and yes: (y + 1) / 2 for -1 and 1, y / 255 for masks of pictures; or another loss, "
-                "'mse' for numbers and 'hinge' for -1 and 1",
-            )
-        elif not kind.startswith("binary") and labels["off_one"] > 1e-2:
-            yield (
-                name,
+                labels["name"],
                 f"the targets of a sample do not add up to 1 (by up to {labels['off_one']:.2g})",
                 "one probability for each class, 1 in all; 'binary_crossentropy' and sigmoids where several classes "
                 "may be true at once",
             )
+
+
+def out_of_range(labels: Block) -> tuple[str, str] | None:
+    """Returns what is wrong with the targets of a cross-entropy, and which ones it takes; None where nothing is.
+
+    Args:
+        labels: What `FollowedLoss.noting` found of the targets.
+    """
+    lowest, highest, classes = labels["lowest"], labels["highest"], labels["classes"]
+    if labels["kind"].startswith("sparse"):
+        if not labels["whole"]:
+            return (
+                f"they are not whole numbers ({lowest:.3g} to {highest:.3g}), and the loss takes them for classes",
+                "labels 0, 1, 2, … as integers; or 'categorical_crossentropy' for a probability of each class, or "
+                "'mse' for numbers",
+            )
+        if lowest < 0 or highest >= classes:
+            return (
+                f"the labels go from {lowest:.0f} to {highest:.0f}, and the model has {classes} outputs, for 0 to "
+                f"{classes - 1}",
+                "labels that begin at 0, and as many outputs as there are classes; `ignore_class=` of the loss for "
+                "a label that stands for nothing",
+            )
+    elif lowest < -1e-6 or highest > 1 + 1e-6:
+        return (
+            f"the targets go from {lowest:.3g} to {highest:.3g}, and the cross-entropy takes probabilities from 0 to 1",
+            "0 and 1 for no and yes: (y + 1) / 2 for -1 and 1, y / 255 for masks of pictures; or another loss, "
+            "'mse' for numbers and 'hinge' for -1 and 1",
+        )
+    return None
 
 
 @rule(
