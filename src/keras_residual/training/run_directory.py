@@ -159,7 +159,7 @@ def steps_of(path: Path) -> int:
 
 
 def check_free(path: Path) -> None:
-    """Raises FileExistsError if something of the user's is at `path`, another OSError if no folder can be made there."""
+    """Raises FileExistsError if something of the user's is at `path`, or an OSError if no folder can be made there."""
     try:
         _atomic.check_can_be_made(path)
     except OSError as error:
