@@ -75,8 +75,13 @@ def check_can_be_made(path: Path) -> None:
         os.lstat(path)  # a name that is too long, a file in place of a folder
     nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
     beside = nearest / f"{_PREFIX}{secrets.token_hex(8)}"
-    os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    beside.unlink()
+    try:
+        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # whoever writes says what a full disk means
+            raise
+    else:
+        beside.unlink()
 
 
 @contextmanager
