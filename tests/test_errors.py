@@ -53,6 +53,13 @@ def test_blanks_at_the_ends_of_a_name_are_seen():
     assert did_you_mean("   target", ["targets", "target"]) == " Did you mean 'target'? Known: targets, target."
 
 
+@pytest.mark.parametrize(("name", "near"), [("7", "007"), ("0012", "12"), ("0", None), ("8", None)])
+def test_zeros_that_a_spreadsheet_takes_away_are_thought_of(name, near):
+    known = ["007", "other", "12", ""]
+    said = did_you_mean(name, known).partition("?")[0]
+    assert said == f" Did you mean {near!r}" if near else not said.startswith(" Did")
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

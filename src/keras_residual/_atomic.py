@@ -62,6 +62,28 @@ def replacing(path: Path) -> Iterator[Path]:
             beside.unlink()
 
 
+def check_can_be_made(path: Path) -> None:
+    """Raises what a new file or folder at a path would meet, and the missing folders above it.
+
+    It tries, in the nearest folder that is there, since permissions alone do not tell. Whether something is at the path
+    already is not looked at.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+    with suppress(FileNotFoundError):
+        os.lstat(path)  # a name that is too long, a file in place of a folder
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.is_dir())
+    beside = nearest / f"{_PREFIX}{secrets.token_hex(8)}"
+    try:
+        os.close(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # whoever writes says what a full disk means
+            raise
+    else:
+        beside.unlink()
+
+
 @contextmanager
 def folder_beside(path: Path) -> Iterator[Path]:
     """Yields an empty folder on the file system of `path`, for what is renamed to `path` when it is whole.

@@ -182,6 +182,9 @@ def did_you_mean(name: str, allowed: Iterable[str], *, most: int = 30) -> str:
     best = max(near, key=lambda known: (_similarity(name.lower(), known), _alike(name.lower(), known)), default=None)
     # Blanks at the ends are not seen, however many they are.
     best = next((known for known in folded if known.split() == name.lower().split() != []), best)
+    # Spreadsheets take the zeros away with which a number begins.
+    bare = name.lower().lstrip("0")
+    best = best or next((known for known in folded if known.lstrip("0") == bare != ""), None)
     suggestion = f" Did you mean {shown(folded[best])}?" if best else ""
     listing = f" Known: {listed(names, most)}." if len(names) <= most else f" There are {len(names)} names."
     return suggestion + listing

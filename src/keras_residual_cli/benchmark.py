@@ -43,6 +43,8 @@ def benchmark(
             for path in (out, picture):
                 if path is not None:
                     check_free(path)
+            if picture is not None and picture.suffix.lower() != ".png":
+                raise CallError(f"--picture must end in .png, but received {str(picture)!r}.")
             start_keras()
             from keras_residual import _atomic
             from keras_residual._optional import require

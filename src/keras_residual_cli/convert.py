@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call, say
+from keras_residual_cli.failure import CallError, check_free, reading_the_call, say
 from keras_residual_cli.output import output, print_json
 
 
@@ -40,10 +40,7 @@ def convert(
         with reading_the_call():
             if out.suffix != ".keras":
                 raise CallError(f"OUT must end in .keras, but received {str(out)!r}.")
-            if out.exists():
-                raise CallError(f"{str(out)!r} exists. Choose another name, or remove it first.")
-            if not out.parent.is_dir():
-                raise CallError(f"There is no folder {str(out.parent)!r}.")
+            check_free(out, "Choose another name.")
             channels = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
             start_keras()
             from keras_residual import _atomic

@@ -70,7 +70,8 @@ def export(
             saved = load_saved(run, any_kind=not int8)
             rows: Any = calibration_rows(saved, calibrate) if int8 else None
         known = saved.data
-        with console.status(f"Exporting to {out.name}"):
+        # What is wrong with the work itself is an ExportError; everything else is the call.
+        with console.status(f"Exporting to {out.name}"), reading_the_call():
             report = write(
                 saved.model,
                 out,

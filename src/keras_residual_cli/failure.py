@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -27,12 +28,21 @@ class StoppedFromOutside(Exception):  # noqa: N818 - no error
 
 
 def check_free(path: Path, choose: str = "Choose another.") -> None:
-    """Raises where a file cannot be written because it is there already, or its folder is not.
+    """Raises where a file cannot be written: because something is there already, its folder is not, or takes no file.
 
     Args:
         path: The file.
         choose: How the message says to name another.
     """
+    from keras_residual._atomic import check_can_be_made
+    from keras_residual._errors import printable as bounded
+
+    try:
+        check_can_be_made(path)
+    except OSError as error:
+        raise CallError(f"{bounded(path)} cannot be written: {error.strerror}. {choose}") from error
+    if path.is_symlink() and not path.exists():
+        raise CallError(f"{path} is a link that leads nowhere. {choose}")
     if path.exists():
         raise CallError(f"{path} is there already and is not overwritten. {choose}")
     if not path.parent.is_dir():
@@ -46,6 +56,14 @@ def reading_the_call() -> Iterator[None]:
         yield
     except (ValueError, TypeError, ImportError, FileNotFoundError, FileExistsError, NotADirectoryError) as error:
         raise CallError(str(error)) from error
+    except OSError as error:
+        if error.errno is None:  # one of the library's own, whose text is the whole message
+            raise CallError(str(error)) from error
+        if error.errno == errno.ENAMETOOLONG:
+            from keras_residual._errors import printable as bounded
+
+            raise CallError(f"A name is longer than the file system takes: {bounded(error.filename)}.") from error
+        raise
 
 
 def say(text: str, *, status: int) -> int:

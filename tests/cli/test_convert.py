@@ -44,7 +44,7 @@ def test_pictures_are_standardised_as_asked(checkpoint: Path, capsys: pytest.Cap
     ("arguments", "told"),
     [
         (["net.safetensors", "net.h5", "--model", "cifar_resnet20"], "OUT must end in .keras"),
-        (["net.safetensors", "there.keras", "--model", "cifar_resnet20"], "exists"),
+        (["net.safetensors", "there.keras", "--model", "cifar_resnet20"], "is there already"),
         (["net.safetensors", "no/net.keras", "--model", "cifar_resnet20"], "There is no folder"),
         (["net.safetensors", "net.keras", "--model", "cifar_resnet2O"], "Did you mean 'cifar_resnet20'"),
         (["net.safetensors", "net.keras", "--model", "resnet18"], "does not fit 'resnet18'"),

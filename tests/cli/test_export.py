@@ -107,6 +107,8 @@ def test_int8_is_calibrated_on_the_data_of_the_run(trained, tmp_path, capfd):
             ["net.onnx", "--int8", "--calibrate", "digits"],
             "Data 'digits': the data is pictures, and the model takes a table of 13 columns.",
         ),
+        (["net.onnx", "--preprocessing", "resnet50.a1_in1k"], "`preprocessing` must be None for a model that"),
+        (["net.onnx", "--preprocessing", "nope"], "unknown name for `name`: 'nope'."),
         (["mine.onnx"], "mine.onnx' exists. Choose another path, or replace it with overwrite=True"),
     ],
 )

@@ -15,6 +15,8 @@ from deploy.nets import NETS, QUICK, close, made, rows
 from keras_residual.deploy import verify
 from keras_residual.deploy.child import ExportError
 from keras_residual.deploy.formats import FORMATS
+from keras_residual.deploy.formats.base import OPSETS
+from keras_residual.deploy.signature import Port
 
 ROOT = Path(__file__).parents[2]
 FILES = {"onnx": "net.onnx", "openvino": "net.xml", "litert": "net.tflite", "saved_model": "net", "pt2": "net.pt2"}
@@ -126,9 +128,9 @@ class TestPredict:
         for wrong, rule in [
             ({"x": words}, f"must be a dictionary with {', '.join(names)} or with .*, but received \\['x'\\]"),
             (words, f"must be 2 arrays in a list, for {', '.join(names)}, but received .*There are 1"),
-            ([["a"] * 5, size], rf"must be what makes an array of int32, for {names[0]} of shape \(None, 5\), but rec"),
+            ([["a"] * 5, size], rf"must be numbers, for {names[0]}, but received 'str32'"),
             ([words, [[1], [1, 2]]], rf"must be what makes an array of float32, for {names[1]} of shape"),
-            ([words, None], rf"for {names[1]} of shape \(None, 4\), but received \(1,\)|\(\)"),
+            ([words, None], f"must be numbers, for {names[1]}, but received 'object'"),
             ([words, size[:1]], r"must be as many rows of each input, but received \[2, 1\]"),
             ([words, size[:, :3]], rf"must be for {names[1]} of shape \(None, 4\), but received \(2, 3\)"),
         ]:
@@ -226,6 +228,12 @@ def test_a_model_of_a_class_of_the_users_own(tmp_path):
     close(loaded.predict(x), predicted(model, x))
 
 
+def _broken_row(row):
+    x = np.random.default_rng(1).normal(size=(30, 8, 8, 3))
+    x[row, 2, 1, 0] = np.inf
+    return x
+
+
 @pytest.mark.any_backend
 class TestInt8:
     @pytest.fixture
@@ -233,9 +241,10 @@ class TestInt8:
         return made("convolutions")
 
     @pytest.mark.parametrize("name", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
-    def test_it_agrees_on_rows_that_it_was_not_calibrated_on(self, model, name, tmp_path):
+    def test_it_agrees_on_rows_that_it_was_not_calibrated_on(self, model, name, tmp_path, caplog):
         report = kr.export(model, tmp_path / FILES[name], int8=rows(model, 120), agreement=0.8)
         assert 0.8 <= report.agreement <= 1
+        assert not [record for record in caplog.records if "onnxruntime" in record.pathname]
         assert (b"DequantizeLinear" if name == "onnx" else b"FakeQuantize") in (tmp_path / FILES[name]).read_bytes()
         loaded = kr.load_exported(tmp_path / FILES[name])
         assert loaded.note["int8"]["agreement"] == report.agreement
@@ -262,7 +271,8 @@ class TestInt8:
                 np.zeros((30, 8, 8, 3)),
                 "`int8` must be rows that differ, since .*, but received '30 equal rows'",
             ),
-            ("onnx", np.full((30, 8, 8, 3), np.nan), "`int8` must be finite numbers, for "),
+            ("onnx", np.full((30, 8, 8, 3), np.nan), "`int8` must be finite numbers, for .*, but received 'row 0'"),
+            ("onnx", _broken_row(3), "`int8` must be finite numbers, for .*, but received 'row 3'"),
             ("onnx", np.full((30, 8, 8, 3), "a"), "`int8` must be numbers, for "),
             ("pt2", np.zeros((30, 8, 8, 3)), "`int8` must be None where the format is neither 'onnx' nor 'openvino'"),
         ],
@@ -288,14 +298,162 @@ class TestInt8:
         ("net.h5", {}, "`path` must be a path that ends in .onnx .onnx., .xml"),
         ("net.onnx", {"format": "onx"}, "unknown name for `format`: 'onx'. Did you mean 'onnx'?"),
         ("net.onnx", {"format": "openvino"}, "`path` must be a path that ends in .xml, as format='openvino' has it"),
+        ("net.onnx", {"agreement": "much"}, "`agreement` must be a share in"),
+        ("net.onnx", {"bound": "x"}, "`bound` must be a number of at least 0, but received 'x'"),
+        ("net.onnx", {"bound": -1}, "`bound` must be a number of at least 0"),
+        ("net.onnx", {"bound": np.nan}, "`bound` must be a number of at least 0"),
+        ("net.onnx", {"batch_size": 0}, "`batch_size` must be a whole number of at least 1"),
+        ("net.onnx", {"batch_size": 1.5}, "`batch_size` must be a whole number of at least 1"),
+        ("net.onnx", {"timeout": 0}, "`timeout` must be a number above 0"),
+        ("net.onnx", {"opset": 17}, "`opset` must be a whole number from 18 to 25, but received 17"),
+        ("net.onnx", {"opset": 999}, "`opset` must be a whole number from 18 to 25, but received 999"),
+        ("net.onnx", {"format": 3}, "`format` must be None or one of onnx, openvino, litert, saved_model, pt2, but"),
+        (f"{'n' * 300}.onnx", {}, "`path` must be a place where a file can be made, but received "),
+        ("net.onnx", {"samples": np.zeros((0, 6))}, "`samples` must be one or more rows for input of shape"),
+        ("net.onnx", {"samples": np.zeros((4, 5))}, "`samples` must be one or more rows for input of shape"),
+        ("net.onnx", {"samples": np.full((4, 6), "a")}, "`samples` must be numbers, for input, but received 'str32'"),
+        ("net.onnx", {"samples": [np.zeros((4, 6))] * 2}, "`samples` must be a batch for each input"),
+        (
+            "net.onnx",
+            {"samples": np.array([[0.0] * 6, [0.0] * 5 + [np.inf]])},
+            "`samples` must be finite numbers, for input, but received 'row 1'",
+        ),
         ("net.onnx", {"agreement": 2}, "`agreement` must be a share in"),
         ("net.onnx", {"preprocessing": kr.Preprocessing(size=(8, 8))}, "`preprocessing` must be None for a model that"),
     ],
 )
 def test_calls_that_are_refused(path, how, rule, tmp_path):
-    with pytest.raises(ValueError, match=rule):
+    with pytest.raises((TypeError, ValueError), match=rule):
         kr.export(made("residual"), tmp_path / path, **how)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.any_backend
+@pytest.mark.parametrize("opset", OPSETS)
+def test_the_operators_are_those_that_were_asked_for(opset, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    kr.export(made("convolutions"), tmp_path / "net.onnx", opset=opset)
+    assert {one.domain: one.version for one in onnx.load(tmp_path / "net.onnx").opset_import}[""] == opset
+
+
+@pytest.mark.any_backend
+def test_a_file_of_other_operators_than_asked_for_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_residual.deploy.export.OPSETS", (1, 99))
+    with pytest.raises(ExportError, match=r"these versions of PyTorch and onnxscript write opset 18, not 17\."):
+        kr.export(made("convolutions"), tmp_path / "net.onnx", opset=17)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(("value", "said"), [(np.nan, "NaN in 18 of 18 values"), (np.inf, "NaN in |infinite")])
+def test_a_model_that_gives_no_numbers_is_not_compared(value, said, tmp_path):
+    model = made("residual")
+    model.layers[-1].bias.assign(np.full(3, value))
+    rule = f"`model` must be one that gives numbers for the rows that the file is tried with, but received .*{said}"
+    with pytest.raises(ValueError, match=rule):
+        kr.export(model, tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _foreign(path, *, inputs=(("x", 1, [None, 2]),), output=(1, [None, 2]), note=None):
+    """Writes an ONNX file as another program may: one input handed on, or made a number of."""
+    onnx = pytest.importorskip("onnx")
+    ports = [onnx.helper.make_tensor_value_info(*port) for port in inputs]
+    node = onnx.helper.make_node(
+        "Identity" if output[1] else "ReduceSum", ["x"], ["y"], **({} if output[1] else {"keepdims": 0})
+    )
+    graph = onnx.helper.make_graph([node], "g", ports, [onnx.helper.make_tensor_value_info("y", *output)])
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    if note is not None:
+        onnx.helper.set_model_props(made, {"keras_residual.json": note})
+    onnx.save(made, path)
+    return path
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    "note", ["[]", "3", "null", '{"inputs": 3}', '{"inputs": [{}], "outputs": [{}]}', '{"labels": 3}', "{"]
+)
+def test_a_note_that_is_none_of_ours(note, tmp_path):
+    path = _foreign(tmp_path / "net.onnx", note=note)
+    with pytest.raises(ValueError, match="load_exported: `path` must be a file that onnx can run, but received"):
+        kr.load_exported(path)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("port", [("x", 1, []), ("x", 1, None), ("x", 8, [None, 2])])
+def test_files_that_take_no_rows_of_numbers(port, tmp_path):
+    path = _foreign(tmp_path / "net.onnx", inputs=[port], output=port[1:] if port[2] else (port[1], None))
+    with pytest.raises(
+        ValueError, match=r"`path` must be a model that takes rows of numbers, but received .* Its input x"
+    ):
+        kr.load_exported(path)
+
+
+@pytest.mark.any_backend
+def test_an_output_that_is_one_number(tmp_path):
+    found = kr.load_exported(_foreign(tmp_path / "net.onnx", output=(1, [])))
+    with pytest.raises(ValueError, match="must be a model of which each output is an array with the rows first"):
+        found.predict(np.ones((3, 2)))
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("fixed", [None, 4])
+def test_rows_of_any_number_and_batches_of_a_whole_one(fixed, tmp_path):
+    x = np.arange(18.0).reshape(9, 2)
+    found = kr.load_exported(_foreign(tmp_path / "net.onnx", inputs=[("x", 1, [fixed, 2])], output=(1, [fixed, 2])))
+    for count in (0, 1, 4, 9):
+        np.testing.assert_array_equal(found.predict(x[:count]), x[:count])
+    for size in (0, -1, 1.5, None, True):
+        with pytest.raises((TypeError, ValueError), match="`batch_size` must be a whole number of at least 1"):
+            found.predict(x, size)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("dtype", "value", "rule"),
+    [
+        ("uint8", 0.5, r"whole numbers from 0 to 255, for x of dtype uint8, but received 0\.5"),
+        ("uint8", -1, "whole numbers from 0 to 255, for x of dtype uint8, but received -1"),
+        ("uint8", 256.0, "whole numbers from 0 to 255"),
+        ("uint8", np.nan, "whole numbers from 0 to 255, for x of dtype uint8, but received nan"),
+        ("int64", 2.0**63, "whole numbers from -9223372036854775808"),
+        ("int32", 2**31, "whole numbers from -2147483648 to 2147483647"),
+        ("bool", 2, "booleans, for x of dtype bool, but received 2"),
+        ("float32", 1e300, r"numbers from -3\.4.* for x of dtype float32, but received 1e\+300"),
+        ("float32", 1 + 2j, "numbers, for x, but received 'complex128'"),
+        ("float32", None, "numbers, for x, but received 'object'"),
+        ("float32", "1", "numbers, for x, but received 'str"),
+    ],
+)
+def test_an_input_holds_what_was_passed_or_is_refused(dtype, value, rule):
+    port = Port("x", (None, 2), dtype)
+    with pytest.raises(ValueError, match=f"load_exported: `x` must be {rule}"):
+        port.array("load_exported", "x", [[1, 1], [1, value]])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float16", "float32", "float64", "bool"])
+@pytest.mark.parametrize("given", ["bool", "uint8", "int8", "int64", "float32", "float64", "object"])
+def test_what_an_input_holds_is_taken_as_it_is(dtype, given):
+    x = np.array([[0, 1], [1, 0]]).astype(given)
+    found = Port("x", (None, 2), dtype).array("load_exported", "x", x)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, x)
+
+
+@pytest.mark.any_backend
+def test_calls_of_load_exported_that_are_refused(tmp_path):
+    path = _foreign(tmp_path / "net.onnx")
+    for wrong in (3, None, "", "a\0"):
+        with pytest.raises((TypeError, ValueError), match="load_exported: `path` must be a path"):
+            kr.load_exported(wrong)
+    with pytest.raises(FileNotFoundError, match=r"There is no file '/nnn.*\.onnx'"):
+        kr.load_exported(f"/{'n' * 5000}.onnx")
+    for wrong in ("2", -1, 0, 10**9):
+        with pytest.raises((TypeError, ValueError), match="load_exported: `threads` must be a whole number from 1 to"):
+            kr.load_exported(path, threads=wrong)
 
 
 @pytest.mark.any_backend

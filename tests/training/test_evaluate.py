@@ -158,7 +158,44 @@ def test_a_run_without_a_record_says_so(noise, tmp_path):
         "Nothing tells what the model was trained on, so there may be training examples in the test.",
     )
     (copy / "trained_on.npz").write_bytes(b"something else")
-    with pytest.raises(ValueError, match=r"^Fingerprint .*trained_on\.npz: the file .* cannot be read as npz"):
+    with pytest.raises(
+        ValueError, match=r"trained_on\.npz: the file .* cannot be read as npz .*\. Remove it, or train"
+    ):
+        load_saved(copy)
+
+
+@pytest.mark.parametrize("edit", ["columns", "classes", "seed", "record", "moved"])
+def test_a_record_and_a_configuration_are_of_one_run(edit, noise, houses, tmp_path):
+    copy = shutil.copytree(noise[0] / "run", tmp_path / "run")
+    config, record = copy / "config.toml", copy / "trained_on.npz"
+    if edit == "record":
+        shutil.copy(houses[0] / "run" / "trained_on.npz", record)
+    else:
+        old, new = {
+            "columns": ('"a",\n    "b"', '"b",\n    "a"'),
+            "classes": ('"x",\n    "y"', '"y",\n    "x"'),
+            "seed": ("\nseed = 0", "\nseed = 1"),
+            "moved": (str(noise[0]), "/elsewhere"),
+        }[edit]
+        assert old in config.read_text()
+        config.write_text(config.read_text().replace(old, new))
+    if edit == "moved":
+        load_saved(copy)
+        return
+    with pytest.raises(
+        ValueError, match=r"trained_on\.npz is not the record of config\.toml beside it: one of them is"
+    ):
+        load_saved(copy)
+    with np.load(record) as arrays:  # as they were written before
+        np.savez(record, **{name: arrays[name] for name in ("digests", "answers", "chose")})
+    load_saved(copy)
+
+
+@pytest.mark.parametrize(("size", "what"), [(0, "it is empty"), (3000, "its end is missing")])
+def test_a_model_that_was_cut_off(size, what, noise, tmp_path):
+    copy = shutil.copytree(noise[0] / "run", tmp_path / "run")
+    (copy / "model.keras").write_bytes((copy / "model.keras").read_bytes()[:size])
+    with pytest.raises(ValueError, match=rf"model\.keras cannot be .* it is damaged: {what}\. Take another copy of it"):
         load_saved(copy)
 
 

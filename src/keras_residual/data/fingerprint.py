@@ -15,8 +15,9 @@ from keras_residual.data.dataset import Dataset
 from keras_residual.data.npz import read_arrays
 from keras_residual.data.split import places_in_groups
 
-_FORMS = {"digests": ("<u8", 1), "answers": ("<f8", 1), "chose": ("|b1", 1)}
-"""Types and axes of the arrays of a file; earlier ones have no `chose`."""
+_FORMS = {"digests": ("<u8", 1), "answers": ("<f8", 1), "chose": ("|b1", 1), "run": ("<u8", 0)}
+"""Types and axes of the arrays of a file; earlier ones have no `chose` and no `run`."""
+_WAY_OUT = "Remove it, or train again."
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,26 +29,31 @@ class Fingerprint:
         answers: Class indices or numbers, shape `(examples,)`, float64.
         chose: Whether the best epoch was chosen by an example and nothing was learned from it, shape `(examples,)`,
             booleans; None where that is not known.
+        run: Digest of what the examples were chosen and read by; None where that is not known.
     """
 
     digests: np.ndarray
     answers: np.ndarray
     chose: np.ndarray | None = None
+    run: int | None = None
 
     @classmethod
-    def of(cls, x: np.ndarray, y: np.ndarray, chose: np.ndarray | None = None) -> Fingerprint:
+    def of(
+        cls, x: np.ndarray, y: np.ndarray, chose: np.ndarray | None = None, *, run: int | None = None
+    ) -> Fingerprint:
         """Returns the fingerprint of examples as a `Dataset` holds them.
 
         Args:
             x: Inputs, as the model sees them.
             y: Class indices or numbers.
             chose: Places of those by which the best epoch is chosen; None where that is not known.
+            run: As `Fingerprint` takes it.
         """
         among = None if chose is None else np.isin(np.arange(len(y)), chose)
         if x.dtype.kind == "f":
             x = x + 0.0  # -0.0 is 0.0
         digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
-        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0, among)
+        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0, among, run)
 
     @classmethod
     def read(cls, path: Path) -> Fingerprint:
@@ -57,16 +63,20 @@ class Fingerprint:
             ValueError: If it is something else.
         """
         owner = f"Fingerprint {path}"
-        arrays = read_arrays(path, _FORMS, owner=owner)
-        forms = {"chose": _FORMS["chose"]} | {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
-        if forms != _FORMS or len({len(array) for array in arrays.values()}) != 1:
-            raise bad_data(owner, "the file does not hold what a run writes into it", "Remove it, or train again.")
-        return cls(**arrays)
+        arrays = read_arrays(path, _FORMS, owner=owner, way_out=_WAY_OUT)
+        optional = {name: _FORMS[name] for name in ("chose", "run")}
+        forms = optional | {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
+        if forms != _FORMS or len({len(array) for array in arrays.values() if array.ndim}) != 1:
+            raise bad_data(owner, "the file does not hold what a run writes into it", _WAY_OUT)
+        run = arrays.pop("run", None)
+        return cls(**arrays, run=None if run is None else int(run))
 
     def to_bytes(self) -> bytes:
         """Returns the content of a file."""
         file = io.BytesIO()
         known: dict[str, Any] = {} if self.chose is None else {"chose": self.chose}
+        if self.run is not None:
+            known["run"] = np.array(self.run, "<u8")
         np.savez(file, digests=self.digests.astype("<u8"), answers=self.answers.astype("<f8"), **known)
         return file.getvalue()
 

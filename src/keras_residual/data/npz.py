@@ -20,6 +20,7 @@ from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
 _WAY_OUT = "Write it with numpy.savez, which does not compress, or take fewer examples."
+_WRITE = "Write it with numpy.savez, from arrays of numbers or text."
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -82,18 +83,24 @@ def array_names(path: Path, *, owner: str) -> list[str]:
         return [name.removesuffix(".npy") for name in archive.names]
 
 
-def read_arrays(path: Path, names: Iterable[str], *, owner: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, names: Iterable[str], *, owner: str, way_out: str = _WRITE) -> dict[str, np.ndarray]:
     """Returns those of the named arrays that the file has: numbers, booleans or text.
+
+    Args:
+        path: The file.
+        names: Names of arrays.
+        owner: What is being read, for the message.
+        way_out: What the message says to do about a damaged file.
 
     Raises:
         ValueError: As `array_names`, and if an array holds something else; Python objects would have to be unpickled.
     """
-    with _opened(path, owner) as archive:
+    with _opened(path, owner, way_out) as archive:
         return {name: archive.array(f"{name}.npy", kinds="biufcU") for name in names if f"{name}.npy" in archive.names}
 
 
 @contextmanager
-def _opened(path: Path, owner: str) -> Iterator[Archive]:
+def _opened(path: Path, owner: str, way_out: str = _WRITE) -> Iterator[Archive]:
     check_file(path, owner=owner)
     try:
         with path.open("rb") as file:
@@ -102,10 +109,7 @@ def _opened(path: Path, owner: str) -> Iterator[Archive]:
         with Archive(path) as archive:
             yield archive
     except ArchiveError as error:
-        raise bad_data(
-            owner, f"the file {path} cannot be read as npz ({error})",
-            "Write it with numpy.savez, from arrays of numbers or text.",
-        ) from None  # fmt: skip
+        raise bad_data(owner, f"the file {path} cannot be read as npz ({error})", way_out) from None
 
 
 def as_pictures(x: np.ndarray, name: str, *, owner: str) -> np.ndarray:

@@ -22,12 +22,13 @@ from keras_residual._errors import bad_argument, printable, shown, wrong_type
 from keras_residual._version import __version__
 from keras_residual.deploy import place, triton, verify
 from keras_residual.deploy.child import ExportError, write_in_child
-from keras_residual.deploy.formats import format_of
-from keras_residual.deploy.formats.base import Format, Options, computes_in_bfloat16
+from keras_residual.deploy.formats import format_of, path_of
+from keras_residual.deploy.formats.base import OPSETS, Format, Options, computes_in_bfloat16
 from keras_residual.deploy.int8 import quantized, rows_of
 from keras_residual.deploy.pictures import as_layer, takes_pictures
-from keras_residual.deploy.signature import OWNER, Signature, signature_of
+from keras_residual.deploy.signature import OWNER, Signature, check_finite, signature_of
 from keras_residual.deploy.verify import BATCH_SIZES, BOUNDS, Check
+from keras_residual.layers._checks import number, positive, whole_number
 from keras_residual.models.outputs import declared_ending
 
 _NO_ROOM = 4096
@@ -100,15 +101,15 @@ def export(
         agreement: Least agreement of the int8 model with the model, in `[0, 1]`: the share of rows with the same class,
             or of numbers `1 - RMS difference / deviation`, of the worst of several.
         vnni: Whether the processor that runs the int8 ONNX file has AVX-512 VNNI or newer; None for what this one has.
-        opset: Version of the ONNX operators.
+        opset: Version of the ONNX operators, 18 to 25, for ONNX and OpenVINO.
         batch_size: The one batch size that the file takes; None for any.
         preprocessing: What turns pictures into the model's input: a layer or the name of weights, as
             `keras_residual.preprocessing` takes it. The file then takes pictures 0..255 of the model's size, and
             scales them itself; resizing and cropping stay outside, and are noted.
         labels: Names of the classes.
         features: Names of the columns, of a model of table rows.
-        samples: One batch of inputs that the file is tried with; needed where the model's class has a `call` of its
-            own, or an input has sizes that are not known. None for random ones.
+        samples: One batch of inputs, of finite numbers, that the file is tried with; needed where the model's class has
+            a `call` of its own, or an input has sizes that are not known. None for random ones.
         bound: Largest difference over the deviation of the output; None for 2e-4 in float32.
         overwrite: Whether something at `path` may be replaced; it is, once the new file is good.
         find_difference: Whether to look for the first layer at which a file that fails differs. Takes time.
@@ -121,7 +122,8 @@ def export(
         What was written, with the figures.
 
     Raises:
-        ValueError: For a bad argument.
+        TypeError: For an argument of the wrong type.
+        ValueError: For a bad argument, or a model that gives no numbers for the rows that the file is tried with.
         FileExistsError: If there is something at `path`.
         ImportError: If a package or a framework is missing; says how to install it.
         ExportError: If the model cannot be written, or the file answers differently. Nothing is left behind then, and
@@ -132,13 +134,16 @@ def export(
         >>> kr.export(model, "model.onnx").format  # doctest: +SKIP
         'onnx'
     """
-    start, target = time.monotonic(), Path(path)
+    start, target = time.monotonic(), path_of(OWNER, path)
     if not isinstance(model, keras.Model):
         raise wrong_type(OWNER, "model", "a keras.Model", model)
     if not model.built:
         raise bad_argument(OWNER, "model", "built", model.name, "Call it on a batch first.")
-    if not 0 <= agreement <= 1:
-        raise bad_argument(OWNER, "agreement", "a share in [0, 1]", agreement)
+    agreement = number(OWNER, "agreement", agreement, "a share in [0, 1]", lambda share: 0 <= share <= 1)
+    bound = None if bound is None else number(OWNER, "bound", bound, "a number of at least 0", lambda most: most >= 0)
+    batch_size = None if batch_size is None else whole_number(OWNER, "batch_size", batch_size)
+    opset = whole_number(OWNER, "opset", opset, *OPSETS)
+    timeout = positive(OWNER, "timeout", timeout)
     served = None if serve_folder is None else Path(serve_folder)
     made = check_call(target, format, int8=int8 is not None, overwrite=overwrite, serve_folder=served)
     if made.without_bfloat16 and computes_in_bfloat16(model):
@@ -153,6 +158,7 @@ def export(
     batches = _batches(signature, samples, batch_size)
     rows = None if int8 is None else rows_of(int8, signature)
     expected = [verify.answers(whole, signature, batch) for batch in batches]
+    verify.check_comparable(signature, expected)
     computed = "bfloat16" if computes_in_bfloat16(model) else keras.backend.standardize_dtype(model.compute_dtype)
     limit = BOUNDS.get(computed, 2e-4) if bound is None else bound
     note: dict[str, Any] = {
@@ -251,8 +257,16 @@ def _batches(signature: Signature, samples: Any, batch_size: int | None) -> list
     sizes = BATCH_SIZES if batch_size is None else (batch_size,)
     if samples is None:
         return [signature.samples(size) for size in sizes]
-    arrays = [np.asarray(array) for array in keras.tree.flatten(samples)]
-    typed = [array.astype(port.dtype) for array, port in zip(arrays, signature.inputs, strict=True)]
+    arrays, ports = keras.tree.flatten(samples), signature.inputs
+    if len(arrays) != len(ports):
+        rule = f"a batch for each input, {', '.join(port.name for port in ports)}"
+        raise bad_argument(OWNER, "samples", rule, samples, f"There are {len(arrays)}.")
+    typed = [port.array(OWNER, "samples", array) for array, port in zip(arrays, ports, strict=True)]
+    for array, port in zip(typed, ports, strict=True):
+        if not port.takes(array.shape) or len(array) != len(typed[0]) or not len(array):
+            rule = f"one or more rows for {port.name} of shape {port.shape}, as many of each input"
+            raise bad_argument(OWNER, "samples", rule, array.shape, "The shape is shown.")
+    check_finite("samples", typed, ports)
     return [[np.resize(array, (size, *array.shape[1:])) for array in typed] for size in sizes]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from keras_residual._errors import bad_argument, listed
+from keras_residual._errors import bad_argument, listed, shown
 from keras_residual._optional import require
-from keras_residual.deploy.formats import FORMATS, format_of
-from keras_residual.deploy.formats.base import Program
+from keras_residual.deploy.formats import FORMATS, format_of, path_of
+from keras_residual.deploy.formats.base import NOTE, Program
 from keras_residual.deploy.signature import Port
 from keras_residual.layers._checks import whole_number
 
@@ -35,7 +35,7 @@ class Exported:
 
     def __init__(self, path: Path, format: str, program: Program) -> None:
         self.path, self.format, self._program = path, format, program
-        self.note: Mapping[str, Any] = program.note
+        self.note: Mapping[str, Any] = _checked(program.note)
         self.inputs, self._given = self._ports("inputs")
         self.outputs, self._made = self._ports("outputs")
         self.labels: list[str] | None = self.note.get("labels")
@@ -78,21 +78,29 @@ class Exported:
             One array, or a dictionary by name where there are several outputs.
 
         Raises:
-            ValueError: If the inputs are not those of the model.
+            ValueError: If the inputs are not those of the model, or hold numbers that its dtypes do not, such as
+                fractions for pictures of whole numbers 0..255.
         """
-        arrays = self._arrays(x)
         batch_size = whole_number(_OWNER, "batch_size", batch_size)
+        arrays = self._arrays(x)
         size, rows = self.inputs[0].shape[0] or batch_size, len(arrays[0])
+        if not rows:  # some runtimes take no empty batch: the shapes are those of a row of zeros
+            arrays = [np.zeros((1, *array.shape[1:]), array.dtype) for array in arrays]
         order, found = np.argsort(self._given), []  # the file's inputs, by their places in the model
-        for start in range(0, max(rows, 1), size):
+        for start in range(0, len(arrays[0]), size):
             part = [array[start : start + size] for array in arrays]
             missing = size - len(part[0]) if self.inputs[0].shape[0] else 0
             if missing:
                 part = [np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for array in part]
             outputs = self._program.run([part[index] for index in order])
             outputs = [outputs[place] for place in self._made]
+            for port, output in zip(self.outputs, outputs, strict=True):
+                if not isinstance(output, np.ndarray) or not output.ndim:
+                    rule = "a model of which each output is an array with the rows first"
+                    what = getattr(output, "shape", type(output).__name__)
+                    raise bad_argument(_OWNER, "path", rule, str(self.path), f"Its {port.name} is {what}.")
             found.append([output[: size - missing] if missing else output for output in outputs])
-        joined = [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        joined = [np.concatenate(parts)[:rows] for parts in zip(*found, strict=True)]
         return joined[0] if len(joined) == 1 else dict(zip((port.name for port in self.outputs), joined, strict=True))
 
     def _arrays(self, x: Any) -> list[np.ndarray]:
@@ -114,7 +122,7 @@ class Exported:
         if len(given) != len(names):
             rule = f"{len(names)} arrays in a list, for {', '.join(names)}"
             raise bad_argument(_OWNER, "x", rule, x, f"There are {len(given)}.")
-        arrays = [_array(value, port) for value, port in zip(given, self.inputs, strict=True)]
+        arrays = [port.array(_OWNER, "x", value) for value, port in zip(given, self.inputs, strict=True)]
         for array, port in zip(arrays, self.inputs, strict=True):
             if not port.takes(array.shape):
                 raise bad_argument(_OWNER, "x", f"for {port.name} of shape {port.shape}", array.shape, "It is shown.")
@@ -126,12 +134,29 @@ class Exported:
         return f"<Exported {self.format} {self.path.name!r}: {self.inputs} -> {self.outputs}>"
 
 
-def _array(value: Any, port: Port) -> np.ndarray:
-    try:
-        return np.ascontiguousarray(value, port.dtype)
-    except (TypeError, ValueError, OverflowError) as error:
-        rule = f"what makes an array of {port.dtype}, for {port.name} of shape {port.shape}"
-        raise bad_argument(_OWNER, "x", rule, value, f"{error}.") from None
+def _checked(note: Any) -> Mapping[str, Any]:
+    """Returns a note, which may be another program's, as far as it is looked at.
+
+    Raises:
+        ValueError: If it is none of `export`.
+    """
+    right = isinstance(note, Mapping)
+    for kind in ("inputs", "outputs") if right else ():
+        ports = note.get(kind, [])
+        right = right and isinstance(ports, list) and all(_is_port(port) for port in ports)
+    for names in (note.get("labels"), note.get("features")) if right else ():
+        right = right and (names is None or (isinstance(names, list) and all(isinstance(one, str) for one in names)))
+    if not right:
+        raise ValueError(f"its note, {NOTE}, is not as `export` writes it. Export the model again")
+    return note
+
+
+def _is_port(port: Any) -> bool:
+    if not isinstance(port, Mapping) or not isinstance(port.get("shape"), list) or not port["shape"]:
+        return False
+    texts = (port.get("name"), port.get("dtype"), port.get("own_name") or "")
+    sizes = (size for size in port["shape"] if size is not None)
+    return all(isinstance(text, str) for text in texts) and all(type(size) is int and size >= 0 for size in sizes)
 
 
 def _shape_of(ports: Sequence[Port]) -> Any:
@@ -151,25 +176,39 @@ def load_exported(path: str | os.PathLike[str], format: str | None = None, *, th
     Args:
         path: The file, or the folder of a SavedModel.
         format: Name of the format; None to go by the suffix.
-        threads: Number of threads; None for the runtime's own choice.
+        threads: Number of threads, up to 1,024; None for the runtime's own choice.
 
     Raises:
+        TypeError: For an argument of the wrong type.
         FileNotFoundError: If there is no such file.
         ImportError: If the runtime is not installed; says how to install it.
-        ValueError: If it is no file of that format.
+        ValueError: If it is no file of that format, or takes something else than rows of numbers.
 
     Example:
         >>> kr.load_exported("model.onnx").predict(pictures)  # doctest: +SKIP
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    path = path_of(_OWNER, path)
+    if not os.path.exists(path):  # noqa: PTH110 - that of Path raises for a name that is too long
+        raise FileNotFoundError(f"There is no file {shown(str(path))}.")
+    threads = None if threads is None else whole_number(_OWNER, "threads", threads, most=1024)
     made = format_of(_OWNER, path, format)
     for module in made.runs_with:
         require(module, extra=made.extra)
     try:
-        program = made.load(path, threads)
+        found = Exported(path, made.name, made.load(path, threads))
     except Exception as error:
         rule = f"a file that {made.name} can run"
         raise bad_argument(_OWNER, "path", rule, str(path), f"{type(error).__name__}: {error}") from error
-    return Exported(path, made.name, program)
+    for port in found.inputs:
+        if not port.shape or not _is_number(port.dtype):
+            rule = "a model that takes rows of numbers"
+            way_out = f"Its input {port.name} is {port.dtype} of shape {port.shape or 'unknown or ()'}."
+            raise bad_argument(_OWNER, "path", rule, str(path), way_out)
+    return found
+
+
+def _is_number(dtype: str) -> bool:
+    try:
+        return np.dtype(dtype).kind in "biuf"
+    except TypeError:
+        return dtype == "bfloat16"

@@ -14,7 +14,7 @@ from keras_residual._backend.processor import has_vnni
 from keras_residual._errors import bad_argument
 from keras_residual.deploy import verify
 from keras_residual.deploy.formats.base import Format
-from keras_residual.deploy.signature import OWNER, Signature
+from keras_residual.deploy.signature import OWNER, Signature, check_finite
 
 LEAST_ROWS = 16
 """Rows that int8 needs: some to calibrate on, some to measure on."""
@@ -36,16 +36,12 @@ def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
     if count < LEAST_ROWS or any(len(array) != count for array in arrays):
         rule = f"at least {LEAST_ROWS} rows, as many of each input"
         raise bad_argument(OWNER, "int8", rule, shapes, "The shapes are shown.")
-    for array, port in zip(arrays, signature.inputs, strict=True):
-        if array.dtype.kind not in "biuf" and array.dtype.name != "bfloat16":
-            raise bad_argument(OWNER, "int8", f"numbers, for {port.name}", array.dtype.name, "The dtype is shown.")
-        if not np.isfinite(array.astype("float64") if array.dtype.kind not in "biuf" else array).all():
-            rule = f"finite numbers, for {port.name}"
-            raise bad_argument(OWNER, "int8", rule, array, "Leave out rows with NaN or infinity.")
+    arrays = [port.array(OWNER, "int8", array) for array, port in zip(arrays, signature.inputs, strict=True)]
+    check_finite("int8", arrays, signature.inputs)
     if all((array == array[:1]).all() for array in arrays):
         rule = "rows that differ, since ranges and agreement are measured on them"
         raise bad_argument(OWNER, "int8", rule, f"{count} equal rows", "Pass typical rows of the data.")
-    return [array.astype(port.dtype) for array, port in zip(arrays, signature.inputs, strict=True)]
+    return arrays
 
 
 def quantized(

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_residual._atomic import write_text
-from keras_residual._errors import shown
+from keras_residual._atomic import check_can_be_made, write_text
+from keras_residual._errors import bad_argument, shown
 from keras_residual.deploy.formats.base import Format
 from keras_residual.deploy.signature import OWNER
 
@@ -24,6 +24,11 @@ def check_free(made: Format, target: Path, *, overwrite: bool) -> None:
     """
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{OWNER}: there is no folder {shown(str(target.parent))}. Make it first.")
+    try:
+        check_can_be_made(target)
+    except OSError as error:
+        rule = "a place where a file can be made"
+        raise bad_argument(OWNER, "path", rule, str(target), f"{error.strerror}.") from error
     taken = next((path for path in _places(made, target) if os.path.lexists(path)), None)
     if taken is not None and not overwrite:
         raise FileExistsError(

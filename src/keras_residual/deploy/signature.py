@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import keras
@@ -37,6 +38,68 @@ class Port:
         """Returns whether rows of a shape, however many, are those of this port."""
         pairs = zip(self.shape[1:], shape[1:], strict=False)
         return len(shape) == len(self.shape) and all(size in (None, found) for size, found in pairs)
+
+    def array(self, owner: str, argument: str, value: Any) -> np.ndarray:
+        """Returns a value as an array of this dtype, in which no number has become another one.
+
+        Floats are rounded, as the model rounds them; whole numbers and booleans must be what they are.
+
+        Args:
+            owner: What was called, for messages.
+            argument: The argument that the value came in.
+            value: An array, or what NumPy makes one of.
+
+        Raises:
+            ValueError: If it holds something else than real numbers, or numbers that the dtype does not hold.
+        """
+        try:
+            given = np.asarray(value)
+        except (TypeError, ValueError, OverflowError, RuntimeError) as error:
+            raise self._no_array(owner, argument, value, error) from None
+        if given.dtype.kind == "O" and all(isinstance(one, Real) for one in given.flat):
+            given = given.astype("float64")  # a table of columns of several types
+        if given.dtype.kind not in "biuf" and given.dtype.name != "bfloat16":
+            raise bad_argument(owner, argument, f"numbers, for {self.name}", given.dtype.name, "The dtype is shown.")
+        try:
+            with np.errstate(invalid="ignore", over="ignore"):
+                array = np.ascontiguousarray(given, self.dtype).reshape(given.shape)
+        except (TypeError, ValueError) as error:
+            raise self._no_array(owner, argument, value, error) from None
+        if array.dtype == given.dtype:
+            return array
+        lost = array != given if array.dtype.kind in "biu" else np.isinf(array) & (array != given)
+        if lost.any():
+            wrong = given[lost].flat[0].item()
+            rule = f"{_held_by(array.dtype)}, for {self.name} of dtype {self.dtype}"
+            raise bad_argument(owner, argument, rule, wrong, "It is the first of those that are not.")
+        return array
+
+    def _no_array(self, owner: str, argument: str, value: Any, error: Exception) -> ValueError:
+        rule = f"what makes an array of {self.dtype}, for {self.name} of shape {self.shape}"
+        return bad_argument(owner, argument, rule, value, f"{error}.")
+
+
+def _held_by(dtype: np.dtype) -> str:
+    if dtype.kind == "b":
+        return "booleans"
+    bounds = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return f"{'whole ' if dtype.kind in 'iu' else ''}numbers from {bounds.min} to {bounds.max}"
+
+
+def check_finite(argument: str, arrays: Sequence[np.ndarray], ports: Sequence[Port]) -> None:
+    """Raises a ValueError that names the first row with a number that is not finite.
+
+    Args:
+        argument: The argument of `export` that the rows came in.
+        arrays: Rows for each input.
+        ports: The inputs.
+    """
+    for array, port in zip(arrays, ports, strict=True):
+        finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+        if not finite.all():
+            row = int(np.argmin(finite))
+            rule = f"finite numbers, for {port.name}"
+            raise bad_argument(OWNER, argument, rule, f"row {row}", "Leave out rows with NaN or infinity.")
 
 
 @dataclass(frozen=True)
@@ -114,6 +177,10 @@ def _structure(model: keras.Model, samples: Any) -> Any:
         rule = "given for a model whose class has a `call` of its own, since nothing else says what it takes"
         raise bad_argument(OWNER, "samples", rule, None, "Pass one batch of inputs, such as `samples=x[:4]`.")
     arrays = keras.tree.map_structure(np.asarray, samples)
+    for array in keras.tree.flatten(arrays):
+        if array.dtype.kind not in "biuf" or not array.ndim:
+            rule = "one batch of numbers for each input"
+            raise bad_argument(OWNER, "samples", rule, f"{array.dtype.name} of shape {array.shape}")
     names = iter(_names_of(samples))
     return keras.tree.map_structure(
         lambda array: keras.KerasTensor((None, *array.shape[1:]), array.dtype.name, name=next(names)), arrays

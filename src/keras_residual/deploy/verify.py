@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual._errors import bad_argument
 from keras_residual.deploy.formats.base import Program
-from keras_residual.deploy.signature import Signature
+from keras_residual.deploy.signature import OWNER, Signature
 
 BATCH_SIZES = (1, 5)
 """Sizes at which files are tried. Programs are traced at 2."""
@@ -58,6 +59,24 @@ def answers(model: keras.Model, signature: Signature, arrays: Sequence[np.ndarra
     """Returns the outputs of a model for one array of each input, as float64."""
     packed = keras.tree.pack_sequence_as(signature.structure, list(arrays))
     return [_wide(output) for output in keras.tree.flatten(model.predict_on_batch(packed))]
+
+
+def check_comparable(signature: Signature, expected: Sequence[Sequence[np.ndarray]]) -> None:
+    """Raises a ValueError where the answers of a model tell nothing about a file: NaN, or nothing that is finite.
+
+    Args:
+        signature: The model's signature.
+        expected: What `answers` returns, for some batches.
+    """
+    for port, *outputs in zip(signature.outputs, *expected, strict=True):
+        values = np.concatenate([output.ravel() for output in outputs])
+        missing = int(np.isnan(values).sum())
+        if missing or not np.isfinite(values).any():
+            what = f"NaN in {missing} of {values.size} values" if missing else "infinite or empty"
+            raise bad_argument(
+                OWNER, "model", "one that gives numbers for the rows that the file is tried with",
+                f"{port.name}: {what}", "Look at its weights, or pass rows that it is made for: `samples=x[:4]`.",
+            )  # fmt: skip
 
 
 def run(program: Program, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

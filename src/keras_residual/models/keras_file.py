@@ -73,6 +73,11 @@ def _copy_checked(path: Path, copy: Path) -> None:
     if not path.is_file():
         raise KerasFileError("it is no regular file")
     if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            begins = file.read(2)
+        if begins in (b"", b"PK"):
+            what = "its end is missing" if begins else "it is empty"
+            raise KerasFileError(f"it is damaged: {what}. Take another copy of it, or train again")
         raise KerasFileError("it is no .keras file. Load it with Keras and save it as one: model.save('model.keras')")
     with Archive(path) as archive:
         strange = [name for name in archive.names if not _is_written_by_keras(name)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 import re
 import textwrap
 from pathlib import Path
@@ -78,6 +80,19 @@ def config_for_new_run(path: str | Path, *, source: str | None = None) -> TrainC
     if source is not None and source != config.data.source:
         kept["data"] = {key: value for key, value in kept["data"].items() if key not in ("classes", "features", "task")}
     return TrainConfig.parse(kept)
+
+
+def digest_of_data(config: TrainConfig) -> int:
+    """Returns what tells apart configurations that choose other examples or read them in another way.
+
+    Of a file or folder it is the name that counts, since data may be moved.
+
+    Args:
+        config: A configuration without "auto".
+    """
+    told = config.to_dict()["data"] | {"source": Path(config.data.source).name, "seed": config.seed}
+    text = json.dumps(told, sort_keys=True, default=str)
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest(), "little")
 
 
 def to_toml(config: TrainConfig) -> str:

@@ -159,7 +159,13 @@ def steps_of(path: Path) -> int:
 
 
 def check_free(path: Path) -> None:
-    """Raises FileExistsError if something of the user's is at `path`."""
+    """Raises FileExistsError if something of the user's is at `path`, or an OSError if no folder can be made there."""
+    try:
+        _atomic.check_can_be_made(path)
+    except OSError as error:
+        raise OSError(
+            f"The run directory {shown(str(path))} cannot be made: {error.strerror}. Choose another: --out DIR."
+        ) from error
     if (path.exists() or path.is_symlink()) and not path.is_dir():
         what = "is a file" if path.exists() else "is a link that leads nowhere"
         raise FileExistsError(f"The run directory {shown(str(path))} {what}. Choose another: --out DIR.")

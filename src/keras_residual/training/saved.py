@@ -14,7 +14,7 @@ from keras_residual.deploy.exported import Exported, is_exported, load_exported
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import take_apart
 from keras_residual.training.config import DataConfig, TrainConfig
-from keras_residual.training.config_file import read_config
+from keras_residual.training.config_file import digest_of_data, read_config
 from keras_residual.training.run_directory import RunDirectory
 
 
@@ -92,6 +92,12 @@ def load_saved(path: str | Path, *, exported: bool = False, any_kind: bool = Fal
         )
     config = read_config(run.config) if run.config.is_file() else None
     trained_on = Fingerprint.read(run.trained_on) if config is not None and run.trained_on.is_file() else None
+    if config is not None and trained_on is not None and trained_on.run not in (None, digest_of_data(config)):
+        raise ValueError(
+            f"{printable(run.trained_on)} is not the record of {run.config.name} beside it: one of them is another "
+            "run's, or the data, classes, features or seed in the configuration were changed after the training. Put "
+            "both back as the run wrote them; other data is named in the call."
+        )
     saved = Saved(file, load_exported(file) if is_export else load_keras_model(file), config, trained_on)
     if not any_kind:
         _check(saved)

@@ -31,7 +31,7 @@ from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
-from keras_residual.training.config_file import to_toml
+from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
@@ -220,9 +220,9 @@ def train(
         session = Session(prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown])
         Checkpoints(run).restore_best(prepared.step)
         _atomic.write_text(run.config, to_toml(config))
-        if before is None or not run.trained_on.exists():
-            trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose)
-            _atomic.write_bytes(run.trained_on, trained_on.to_bytes())
+        digest = digest_of_data(config)
+        trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose, run=digest)
+        _atomic.write_bytes(run.trained_on, trained_on.to_bytes())
         what = "Training" if before is None else "Going on with"
         run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
         for note in prepared.notes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import MappingProxyType
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import bad_argument, unknown_name, wrong_type
 from keras_residual.deploy.formats.base import Format
 from keras_residual.deploy.formats.litert import LiteRt
 from keras_residual.deploy.formats.onnx import Onnx
@@ -17,6 +18,21 @@ FORMATS: MappingProxyType[str, Format] = MappingProxyType(
     {made.name: made for made in (Onnx(), OpenVino(), LiteRt(), SavedModel(), Pt2())}
 )
 """Formats by the name that `format=` takes."""
+
+
+def path_of(owner: str, path: object) -> Path:
+    """Returns the path that was passed.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If it is empty, or holds what no file has in its name.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise wrong_type(owner, "path", "a path", path)
+    text = os.fspath(path)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
+        raise bad_argument(owner, "path", "a path as text, not empty and without NUL", path)
+    return Path(text)
 
 
 def format_of(owner: str, path: Path, name: str | None = None) -> Format:
@@ -37,6 +53,8 @@ def format_of(owner: str, path: Path, name: str | None = None) -> Format:
             rule = f"a path that ends in {suffixes}, or the name of a folder, without a suffix (saved_model)"
             raise bad_argument(owner, "path", rule, str(path), "Or name the format: format='onnx'.")
         return found
+    if not isinstance(name, str):
+        raise wrong_type(owner, "format", f"None or one of {', '.join(FORMATS)}", name)
     if name not in FORMATS:
         raise unknown_name(owner, "format", name, FORMATS)
     made = FORMATS[name]

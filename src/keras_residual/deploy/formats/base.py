@@ -19,6 +19,10 @@ NOTE = "keras_residual.json"
 """Name under which a file holds what is known about it, where the format has named entries."""
 
 
+OPSETS = (18, 25)
+"""The lowest and the highest version of the ONNX operators; lower ones PyTorch cannot write."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How a model is written.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,7 @@ class Onnx(Format):
         settings.optimized_model_filepath = str(path)
         settings.log_severity_level = 3
         runtime.InferenceSession(str(raw), settings, providers=["CPUExecutionProvider"])
+        _check_opset(path, options.opset)
         for left in path.parent.glob(f"{raw.name}*"):
             left.unlink()
         if options.batch_size is None:
@@ -63,7 +66,7 @@ class Onnx(Format):
         """Writes the int8 model: u8 activations and s8 weights a channel, as QuantizeLinear and DequantizeLinear."""
         quantization = require("onnxruntime.quantization", extra="export")
         names = [port.name for port in self.load(path).inputs]
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder, _without_advice():
             prepared = Path(folder, "prepared.onnx")
             quantization.quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
             quantization.quantize_static(
@@ -100,6 +103,31 @@ class _Session(Program):
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self._session.run(None, dict(zip((port.name for port in self.inputs), arrays, strict=True)))
+
+
+def _check_opset(path: Path, asked: int) -> None:
+    """Raises where the writer has silently taken other operators than those that were asked for."""
+    onnx = require("onnx", extra="export")
+    found = {one.domain: one.version for one in onnx.load(path, load_external_data=False).opset_import}[""]
+    if found != asked:
+        raise ValueError(f"these versions of PyTorch and onnxscript write opset {found}, not {asked}. Pass {found}")
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Within the block ONNX Runtime logs nothing by Python's root logger, as it does about how it was called."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return "onnxruntime" not in record.pathname
+
+    root.addHandler(handler)  # without one, the first message would install one that stays
+    root.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        root.removeFilter(is_ours)
+        root.removeHandler(handler)
 
 
 def _port(node: Any) -> Port:
