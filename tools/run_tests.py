@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("tests", nargs="*", help="arguments for pytest, behind --")
     arguments = parser.parse_args()
     LOGS.mkdir(parents=True, exist_ok=True)
-    if PROGRAMS.exists() and len(os.listdir(PROGRAMS)) > MOST_PROGRAMS:  # of sources that are no more
+    if PROGRAMS.exists() and sum(1 for _ in PROGRAMS.iterdir()) > MOST_PROGRAMS:  # of sources that are no more
         shutil.rmtree(PROGRAMS)
     rows, failed, skipped = [], [], Counter()
     for backend in arguments.backends:

@@ -343,7 +343,8 @@ def _right(loss: Any, outputs: Any, y: Any, sample_weight: Any = None) -> Any:
     for weights in (get_keras_mask(outputs), *keras.tree.flatten(() if sample_weight is None else sample_weight)):
         if weights is not None:
             counts = counts * _as_long(ops.cast(weights, "float32"), len(right.shape))
-    return ops.sum(right * counts) / ops.sum(counts)
+    total: Any = ops.sum(right * counts)
+    return total / ops.sum(counts)
 
 
 def _as_long(weights: Any, rank: int) -> Any:

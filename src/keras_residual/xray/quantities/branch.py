@@ -26,7 +26,8 @@ def branch_ratio(received: Any, added: Any) -> Any:
         Sun et al., The Curse of Depth in Large Language Models, 2025. https://arxiv.org/abs/2502.05795
     """
     below: Any = ops.sqrt(power(received))
-    return ops.sqrt(power(added)) / ops.where(below > 0, below, ops.ones_like(below))
+    above: Any = ops.sqrt(power(added))
+    return above / ops.where(below > 0, below, ops.ones_like(below))
 
 
 def branch_cosine(received: Any, added: Any) -> Any:

@@ -28,12 +28,14 @@ def largest_singular_value(function: Any, x: Any, *, steps: int = 12) -> float:
         Pennington et al., Resurrecting the sigmoid in deep learning through dynamical isometry, 2017.
         https://arxiv.org/abs/1711.04735
     """
-    size = float(ops.convert_to_numpy(ops.sqrt(ops.mean(ops.square(ops.cast(x, "float32")))))) or 1.0
+    received: Any = ops.convert_to_numpy(ops.sqrt(ops.mean(ops.square(ops.cast(x, "float32")))))
+    size = float(received) or 1.0
     step = 1e-2 * size * float(np.sqrt(np.prod(x.shape)))
 
     def product(v: list[Any]) -> list[Any]:
         there, back = (function(x + ops.cast(sign * step * v[0], x.dtype)) for sign in (1, -1))
-        forward: Any = (ops.cast(there, "float32") - ops.cast(back, "float32")) / (2 * step)
+        apart: Any = ops.subtract(ops.cast(there, "float32"), ops.cast(back, "float32"))
+        forward = apart / (2 * step)
         _, pullback = _backend.vjp(function, x)
         return [ops.cast(pullback(ops.cast(forward, there.dtype))[0], "float32")]
 
