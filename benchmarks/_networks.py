@@ -50,10 +50,29 @@ def compared(
         core: The core that all run on, one after another.
         limit: Seconds after which a peer that is not ready is left out.
     """
+    case = {"network": network, "backend": backend, "batch": batch, "core": core}
+    seconds = in_turns(script, [{"peer": name, **case} for name in peers(network, backend)], runs=runs, limit=limit)
+    rows = []
+    for peer, own in seconds.items():
+        ratio = over(seconds["ours"], own) if "ours" in seconds else None
+        cpu_ms = round(1000 * statistics.median(own), 2)
+        case = {"network": network, "backend": backend, "batch": batch, "peer": peer}
+        rows.append({**case, "cpu_ms": cpu_ms, "ours_over_it": ratio})
+    return rows
+
+
+def in_turns(script: str, cases: list[dict[str, Any]], *, runs: int, limit: float) -> dict[str, list[float]]:
+    """Returns the processor's seconds of each run of each peer, one after another in every round.
+
+    Args:
+        script: File whose `work` says what is timed.
+        cases: What `answer` takes, one a peer; one that does not start is left out.
+        runs: Number of times that each peer is asked.
+        limit: Seconds after which a peer that is not ready is left out.
+    """
     asked: list[_Peer] = []
     try:
-        for name in peers(network, backend):
-            case = {"peer": name, "network": network, "backend": backend, "batch": batch, "core": core}
+        for case in cases:
             peer = _Peer(script, case)
             print(f"{case}: {peer.start(limit)}", file=sys.stderr)
             if peer.ready:
@@ -64,24 +83,12 @@ def compared(
     finally:
         for peer in asked:
             peer.stop()
-    medians = {peer.case["peer"]: statistics.median(peer.seconds) for peer in asked}
-    # Of pairs that ran next to each other, so that the pace of the machine cancels.
-    ours = next((peer for peer in asked if peer.case["peer"] == "ours"), None)
-    rows = []
-    for peer in asked:
-        pairs = zip(ours.seconds, peer.seconds, strict=True) if ours else ()
-        ratios = [mine / other for mine, other in pairs]
-        rows.append(
-            {
-                "network": network,
-                "backend": backend,
-                "batch": batch,
-                "peer": peer.case["peer"],
-                "cpu_ms": round(1000 * medians[peer.case["peer"]], 2),
-                "ours_over_it": round(statistics.median(ratios), 3) if ratios else None,
-            }
-        )
-    return rows
+    return {peer.case["peer"]: peer.seconds for peer in asked}
+
+
+def over(ours: list[float], theirs: list[float]) -> float:
+    """Returns the median of the ratios of runs that followed one another, so that the machine's pace cancels."""
+    return round(statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True)), 3)
 
 
 @dataclass
@@ -152,6 +159,19 @@ def pictures(batch: int) -> tuple[Any, Any]:
 
     rng = np.random.default_rng(0)
     return rng.normal(size=(batch, SIZE, SIZE, 3)).astype("float32"), rng.integers(CLASSES, size=batch)
+
+
+def randomise(model: Any) -> None:
+    """Gives a Keras model weights and statistics as no layer starts with: a new head of the zoo gives zeros."""
+    import keras
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        if "variance" in variable.path:
+            variable.assign(rng.uniform(0.5, 2, tuple(variable.shape)))
+        elif keras.backend.is_float_dtype(variable.dtype):
+            variable.assign(variable + 0.1 * rng.standard_normal(tuple(variable.shape)))
 
 
 def keras_model(peer: str, network: str) -> Any:

@@ -1,4 +1,7 @@
-"""How every benchmark shows its result: a table on the terminal, and JSON with versions and hardware in results/."""
+"""How every benchmark shows its result: a table on the terminal, and JSON with versions and hardware in results/.
+
+A page of the documentation has it between two comments that name the script.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,25 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("keras-residual", "keras", "numpy", "jax", "flax", "torch", "tensorflow", "tensorflow-cpu")
+PAGES = Path(__file__).parents[1] / "docs"
+PACKAGES = ("keras-residual", "keras", "numpy", "jax", "flax", "torch", "tensorflow", "tensorflow-cpu", "timm")
+PACKAGES += ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "ai-edge-litert")
 
 
 def report(name: str, rows: list[dict[str, Any]], **extra: Any) -> None:
-    """Prints the rows as a table and writes `results/NAME.json`.
+    """Prints the rows as a table and writes `results/NAME.json`; arguments as in `write`."""
+    write(name, rows, **extra)
+    noted = ", ".join(f"{key}={value}" for key, value in extra.items())
+    table = Table(title=f"{name}: {noted}" if noted else name, caption=f"{hardware()['cpu']}")
+    for column, value in rows[0].items():
+        table.add_column(column, justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+def write(name: str, rows: list[dict[str, Any]], **extra: Any) -> None:
+    """Writes `results/NAME.json`, whole or not at all.
 
     Args:
         name: Name of the benchmark, and of its file of results.
@@ -34,15 +51,28 @@ def report(name: str, rows: list[dict[str, Any]], **extra: Any) -> None:
         "rows": rows,
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    beside = RESULTS / f"{name}.json.part"
+    beside.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    beside.replace(RESULTS / f"{name}.json")
 
-    noted = ", ".join(f"{key}={value}" for key, value in extra.items())
-    table = Table(title=f"{name}: {noted}" if noted else name, caption=f"{result['hardware']['cpu']}")
-    for column, value in rows[0].items():
-        table.add_column(column, justify="left" if isinstance(value, str) else "right")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
-    Console().print(table)
+
+def kept(name: str) -> list[dict[str, Any]]:
+    """Returns the rows of `results/NAME.json` if these versions on this hardware have made them, else none."""
+    path = RESULTS / f"{name}.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    same = (found.get("versions"), found.get("hardware")) == (versions(), hardware())
+    return found["rows"] if same else []
+
+
+def write_page(page: str, part: str, text: str) -> None:
+    """Puts text into a page of the documentation, between the comments that enclose a part of it."""
+    path = PAGES / f"{page}.md"
+    start, opening, rest = path.read_text(encoding="utf-8").partition(f"<!-- {part}, by ")
+    if not opening:
+        raise SystemExit(f"{path} has no part {part!r}.")
+    script, _, after = rest.partition(" -->\n")
+    _, closing, end = after.partition(f"<!-- end of {part} -->")
+    path.write_text(f"{start}{opening}{script} -->\n\n{text}\n\n{closing}{end}", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

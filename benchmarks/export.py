@@ -1,11 +1,13 @@
 """Which nets leave Keras in which format from which backend, and how far each file's answers are from the model's.
 
     python benchmarks/export.py
-    python benchmarks/export.py --backends torch --formats onnx pt2 --nets residual resnet18
+    python benchmarks/export.py --backends torch --formats onnx pt2 --nets residual resnet18 --again
 
 Every file is run by its own runtime and compared before `kr.export` returns; a cell is the largest difference over the
-deviation of the outputs, or the reason of a refusal. Each backend has a process of its own. Rows of earlier runs are
-kept where a cell is not asked for again, so that the table can be made in parts.
+deviation of the outputs, or the reason of a refusal. Each backend has one process, and one more for each framework that
+writes for it. A cell is written to the results as soon as it is there: what was interrupted goes on where it stopped.
+Cells that the same versions have filled are not filled again without `--again`. The table in docs/export.md is written
+from the results.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +42,10 @@ def _block(**how: Any) -> Any:
     return kr.Residual([Dense(16, activation="relu"), Dense(16)], norm="layer_norm", **how)
 
 
-def _stack(**how: Any) -> Any:
+def _stack(depth: int = 6, **how: Any) -> Any:
     import keras_residual as kr
 
-    return _vectors(kr.ResidualStack(_block(), depth=6, **how))
+    return _vectors(kr.ResidualStack(_block(), depth, **how))
 
 
 def _zoo(name: str, shape: tuple[int, ...]) -> Any:
@@ -76,7 +78,7 @@ NETS: dict[str, Callable[[], Any]] = {
     "residual": lambda: _vectors(_block(drop_path_rate=0.1)),
     "scanned stack": lambda: _stack(execution="scan"),
     "unrolled stack": lambda: _stack(execution="unrolled"),
-    "mhc": lambda: _stack(topology="mhc"),
+    "mhc": lambda: _stack(2, topology="mhc"),  # each block of it is a hundred operations
     "resnet18": lambda: _zoo("resnet18", (64, 64, 3)),
     "cifar_resnet20": lambda: _zoo("cifar_resnet20", (32, 32, 3)),
     "resnest14d": lambda: _zoo("resnest14d", (64, 64, 3)),
@@ -93,70 +95,82 @@ def main() -> None:
     parser.add_argument("--backends", nargs="+", default=BACKENDS, choices=BACKENDS)
     parser.add_argument("--formats", nargs="+", default=list(SUFFIXES), choices=SUFFIXES)
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS)
-    parser.add_argument("--out", default="export", help="name of the file of results")
-    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--again", action="store_true", help="fill cells again that are filled")
+    parser.add_argument("--here", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.here:
-        for name in arguments.nets:
-            for cell in cells(name, arguments.formats):
-                print(json.dumps(cell), flush=True)
+        from keras_residual.deploy.child import keeping_children
+
+        with keeping_children():
+            for name, formats in json.loads(arguments.here).items():
+                for cell in cells(name, formats):
+                    print(json.dumps(cell), flush=True)
         return
-    from _report import RESULTS, report
+    from _report import kept, report, write, write_page
 
-    path = RESULTS / f"{arguments.out}.json"
-    rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-    known = {(row["net"], row["format"], row["backend"]): row for row in rows}
+    known = {(row["net"], row["format"], row["backend"]): row for row in kept("export")}
+    asked = product(arguments.nets, arguments.formats, arguments.backends)
+    left = [key for key in asked if arguments.again or key not in known]
     for backend in arguments.backends:
-        call = [sys.executable, __file__, "--here", "--formats", *arguments.formats, "--nets", *arguments.nets]
-        environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            for line in process.stdout or ():
-                if not line.startswith("{"):
-                    continue
-                cell = json.loads(line)
-                known[cell["net"], cell["format"], backend] = {"backend": backend, **cell}
-                ordered = [known[key] for net in NETS for key in known if key[0] == net]
-                report(arguments.out, ordered)
+        wanted = {net: [f for n, f, b in left if (n, b) == (net, backend)] for net in arguments.nets}
+        for cell in _of_backend(backend, {net: formats for net, formats in wanted.items() if formats}):
+            known[cell["net"], cell["format"], backend] = {"backend": backend, **cell}
+            write("export", _in_order(known))
+            print(f"{backend} {cell['net']} {cell['format']}: {cell['reason'] or cell['difference']}", flush=True)
+    report("export", _in_order(known))
+    write_page("export", "cells", table(_in_order(known)))
 
 
-def cells(name: str, formats: list[str]) -> Any:
+def _of_backend(backend: str, wanted: dict[str, list[str]]) -> Iterator[dict[str, Any]]:
+    if not wanted:
+        return
+    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    call = [sys.executable, __file__, "--here", json.dumps(wanted)]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            yield from (json.loads(line) for line in process.stdout or () if line.startswith("{"))
+            process.wait()
+        finally:
+            process.kill()
+    if process.returncode:
+        raise SystemExit(f"The process of {backend} ended with status {process.returncode}.")
+
+
+def _in_order(known: dict[tuple[str, str, str], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [known[key] for key in product(NETS, SUFFIXES, BACKENDS) if key in known]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Returns the cells as Markdown: a line for each net and backend, a column for each format."""
+    found = {(row["net"], row["backend"], row["format"]): row for row in rows}
+    lines = [f"| net | from | {' | '.join(SUFFIXES)} |", f"| --- | --- |{' ---: |' * len(SUFFIXES)}"]
+    for net, backend in product(NETS, BACKENDS):
+        made = [found.get((net, backend, format)) for format in SUFFIXES]
+        shown = ["" if cell is None else "refused" if cell["reason"] else f"{cell['difference']:.1e}" for cell in made]
+        lines.append(f"| {net} | {backend} | {' | '.join(shown)} |")
+    refused = [f"- {r['net']} from {r['backend']} as {r['format']}: {r['reason']}" for r in rows if r["reason"]]
+    return "\n".join([*lines, *([""] if refused else []), *refused])
+
+
+def cells(name: str, formats: list[str]) -> Iterator[dict[str, Any]]:
+    """Yields what came of a net in each format, from the backend of this process."""
     import keras
-    import numpy as np
+    from _networks import randomise
 
     import keras_residual as kr
 
     keras.utils.set_random_seed(0)
     model = NETS[name]()
-    rng = np.random.default_rng(0)
-    for variable in model.variables:  # as no layer starts with: a new head of the zoo gives zeros
-        if "variance" in variable.path:
-            variable.assign(rng.uniform(0.5, 2, tuple(variable.shape)))
-        elif keras.backend.is_float_dtype(variable.dtype):
-            variable.assign(variable + 0.1 * rng.standard_normal(tuple(variable.shape)))
+    randomise(model)
     for format in formats:
-        start = time.process_time() + _children()
-        cell: dict[str, Any] = {
-            "net": name,
-            "format": format,
-            "difference": None,
-            "megabytes": None,
-            "cpu_seconds": 0.0,
-        }
+        found, reason = {"difference": None, "megabytes": None}, ""
         with tempfile.TemporaryDirectory() as folder:
             try:
-                report = kr.export(model, Path(folder, f"net{SUFFIXES[format]}"), format)
-                cell["difference"] = report.check.difference / report.check.deviation
-                cell["megabytes"] = report.bytes / 1e6
-                reason = ""
+                made = kr.export(model, Path(folder, f"net{SUFFIXES[format]}"), format)
+                found = {"difference": made.check.difference / made.check.deviation, "megabytes": made.bytes / 1e6}
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}"
-        cell["cpu_seconds"] = round(time.process_time() + _children() - start, 1)
-        yield {**cell, "reason": reason}
-
-
-def _children() -> float:
-    times = os.times()
-    return times.children_user + times.children_system
+        yield {"net": name, "format": format, **found, "reason": reason}
 
 
 if __name__ == "__main__":

@@ -65,6 +65,8 @@ def benchmark(
             for row, following in zip(made, (*names, ""), strict=True):
                 found.append(row)
                 progress.update(task, advance=1, description=following)
+                if not console.is_terminal:
+                    console.say(_line(row))
         _show(found, sizes, console)
         content = {"model": run, "threads": threads, "batch_sizes": sizes, "formats": [row.to_dict() for row in found]}
         if out is not None:
@@ -82,6 +84,14 @@ def _sizes(text: str) -> list[int]:
     if not all(part.isdecimal() and 0 < int(part) <= 4096 for part in parts):
         raise CallError(f"--batch-sizes must be numbers such as 1,32 up to 4096, but received {text!r}.")
     return [int(part) for part in parts]
+
+
+def _line(row: Any) -> str:
+    if row.cost is None:
+        return f"{row.format}: not to be had"
+    return (
+        f"{row.format}: {', '.join(f'{speed.milliseconds:.2f} ms at {speed.batch_size}' for speed in row.cost.speeds)}"
+    )
 
 
 def _show(rows: list[Any], sizes: list[int], console: Words) -> None:

@@ -66,8 +66,10 @@ def _end_in_order(by: str, words: int) -> None:
 
 
 def _end_at_once(text: str, words: int) -> None:
-    if (atomic := sys.modules.get("keras_residual._atomic")) is not None:
-        atomic.leave()
+    # The processes before the folders, which they would make again.
+    for name in ("keras_residual.deploy.child", "keras_residual._atomic"):
+        if (module := sys.modules.get(name)) is not None:
+            module.leave()
     from keras_residual_cli.output import printable
 
     # A progress bar has hidden the cursor.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import shutil
 import sys
 
@@ -15,7 +18,8 @@ from keras_residual.deploy.formats import FORMATS
 from keras_residual.deploy.measure import Cost, Speed
 from keras_residual.training import benchmark as measuring
 from keras_residual.training.saved import load_saved, raw_outputs
-from keras_residual_cli import app
+from keras_residual_cli import app, benchmark
+from keras_residual_cli.output import Words
 
 pytestmark = pytest.mark.any_backend
 
@@ -160,10 +164,25 @@ class TestBenchmark:
         monkeypatch.setattr(measuring, "measure", lambda *_, **__: COST)
         assert app.run(["benchmark", str(trained / "run"), "--formats", "pt2, onnx"]) == 0
         lines = capfd.readouterr().out.splitlines()
-        assert lines[0].split()[:4] == ["format", "MB", "load", "s"]
-        assert lines[1].startswith("keras ")
-        assert lines[2].startswith("pt2 ")  # the very program of the model, to the last bit
-        assert lines[3].startswith("onnx: The onnx file answers otherwise than the model: largest difference ")
+        speeds = "2.00 ms at 1, 4.00 ms at 32"
+        assert lines[:3] == [f"keras: {speeds}", "onnx: not to be had", f"pt2: {speeds}"]
+        assert lines[3].split()[:4] == ["format", "MB", "load", "s"]
+        assert lines[4].startswith("keras ")
+        assert lines[5].startswith("pt2 ")  # the very program of the model, to the last bit
+        assert lines[6].startswith("onnx: The onnx file answers otherwise than the model: largest difference ")
+
+    def test_a_terminal_has_a_bar(self, trained, monkeypatch):
+        file = io.StringIO()
+        words = Words(file=file, force_terminal=True, width=80, color_system=None, legacy_windows=False)
+        monkeypatch.setattr(benchmark, "output", lambda as_json: contextlib.nullcontext(words))
+        rows = [measuring.Row("keras", 1000, COST, 1.0), measuring.Row("onnx", reason="It is Monday.")]
+        monkeypatch.setattr(measuring, "benchmark", lambda *_, **__: iter(rows))
+        assert app.run(["benchmark", str(trained / "run"), "--formats", "onnx"]) == 0
+        bar, _, table = file.getvalue().rpartition("\x1b[2K")
+        assert re.search(r"keras .* 0%", bar)
+        assert re.search(r"━+ 100%", bar)
+        assert "ms at 1," not in file.getvalue()
+        assert [line.split()[0] for line in table.splitlines()] == ["format", "keras", "onnx:"]
 
     @pytest.mark.parametrize(
         ("arguments", "line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -16,10 +17,12 @@ import pytest
 from keras.layers import Dense
 
 import keras_residual as kr
-from cli.command import fingerprint
-from deploy.nets import made, rows
+from cli.command import PROGRAM, environment, fingerprint
+from deploy.nets import close, made, rows
 from keras_residual import _atomic
+from keras_residual.deploy import child
 from keras_residual.deploy.child import ExportError
+from keras_residual_cli import signals
 from memory_disk import mounted
 
 __all__ = ["mounted"]
@@ -146,6 +149,24 @@ class TestOtherProcess:
         assert said.endswith("It is not kept.")
 
 
+@pytest.mark.slow
+class TestProcessesThatAreKept:
+    def test_one_writes_after_another(self, strange, out):
+        """What failed leaves it as it was, and one that has ended is made anew."""
+        with child.keeping_children():
+            kr.export(strange("plain"), out / "first.tflite")
+            (process,) = children_of(os.getpid())
+            assert "Writing litert by tensorflow failed: " in failing(strange("outside"), out / "second.tflite")
+            kr.export(strange("plain"), out / "second.tflite")
+            assert children_of(os.getpid()) == [process]
+            os.kill(process, signal.SIGKILL)
+            assert "its process was killed by SIGKILL" in failing(strange("plain"), out / "third.tflite")
+            kr.export(strange("plain"), out / "third.tflite")
+            (other,) = children_of(os.getpid())
+        assert other != process
+        assert children_of(os.getpid()) == []
+
+
 class TestModels:
     def test_what_cannot_be_traced(self, strange, out):
         said = failing(strange("outside"), out / "net.pt2")
@@ -202,6 +223,18 @@ class TestPlaces:
             "another path."
         )
         assert (out / name / "thesis.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        "suffix", [".pt2", *(pytest.param(end, marks=pytest.mark.slow) for end in (".onnx", ".xml", ".tflite", ""))]
+    )
+    def test_a_name_with_spaces_and_letters_of_others(self, suffix, out):
+        folder = out / "мои сети (neu)"
+        folder.mkdir()
+        path, model = folder / f"сеть № 1 – café{suffix}", made("residual")
+        kr.export(model, path, labels=["да", "ни да, ни нет", "нет"])
+        loaded, x = kr.load_exported(path, "saved_model" if not suffix else None), rows(model, 3)
+        close(loaded.predict(x), model.predict(x, verbose=0))
+        assert loaded.labels == ["да", "ни да, ни нет", "нет"]
 
     def test_no_folder(self, out):
         with pytest.raises(FileNotFoundError, match=r"there is no folder '.*nowhere'\. Make it first"):
@@ -281,44 +314,86 @@ sys.path.insert(0, sys.argv[1])
 import own_layers
 inputs = keras.Input((4,))
 model = keras.Model(inputs, own_layers.Strange("slow")(inputs))
-print("exporting", flush=True)
 kr.export(model, sys.argv[2])
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_the_process_that_exports_is_ended(number, tmp_path, out):
     (tmp_path / "own_layers.py").write_text(OWN_LAYER)
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SLOW), tmp_path, out / "net.tflite"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    try:
-        end_and_look(process, number, out)
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def end_and_look(process, number, out):
-    assert process.stdout.readline() == "exporting\n"
-    until(lambda: any("output.txt" in name for name in fingerprint(out)))
-    children = children_of(process.pid)
-    assert len(children) == 1
-    process.send_signal(number)
-    process.wait(timeout=60)
+    with heeding([sys.executable, "-c", textwrap.dedent(SLOW), tmp_path, out / "net.tflite"]) as process:
+        children = end(process, number, out)
     until(lambda: not any(map(alive, children)))
     if number == signal.SIGINT:
         assert left(out) == []
 
 
-def until(holds, seconds=60):
+@pytest.mark.parametrize(
+    "file", ["net.tflite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("net", "net.onnx"))]
+)
+def test_ctrl_c_in_the_command(file, tmp_path, out):
+    """It comes while another process writes, or this one."""
+    made("residual").save(tmp_path / "net.keras")
+    (out / "net.onnx.bak").write_text("mine")
+    with heeding([*PROGRAM, "export", tmp_path / "net.keras", out / file], env=environment(tmp_path)) as process:
+        children = end(process, signal.SIGINT, out, elsewhere=file != "net.onnx")
+        errors = process.stderr.read()
+    assert process.returncode == 1
+    words = [line for line in errors.splitlines() if not line.startswith("Backend: ")]
+    assert words == ["keras-residual: Stopped by Ctrl-C."]
+    until(lambda: not any(map(alive, children)))
+    assert left(out) == ["net.onnx.bak"]
+
+
+def test_an_end_at_once_leaves_neither_process_nor_folder(out, monkeypatch):
+    """Where the work does not notice Ctrl-C, as in a compiler, another thread ends the command."""
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    words = os.open(os.devnull, os.O_WRONLY)
+    with _atomic.folder_beside(out / "net.tflite"), child.keeping_children(), child._writer("tensorflow"):
+        (process,) = children_of(os.getpid())
+        signals._end_at_once("Stopped by Ctrl-C.", words)
+        assert not alive(process)
+        assert left(out) == []
+    os.close(words)
+    assert ended == [1]
+
+
+@contextlib.contextmanager
+def heeding(command, **how):
+    """Yields a process that Ctrl-C ends; a shell that runs the tests in the background has told them to ignore it."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **how,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def end(process, number, out, *, elsewhere=True):
+    """Sends a signal when the writing has begun, and returns the processes that the process had."""
+    # The folder is there when this process starts, the job when it has given it to another.
+    sign = "job.json" if elsewhere else ".keras-residual-"
+    until(lambda: any(path.name.startswith(sign) for path in out.rglob("*")), process=process)
+    children = children_of(process.pid)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    return children
+
+
+def until(holds, seconds=120, process=None):
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end
+        assert process is None or process.poll() is None
         time.sleep(0.05)
 
 

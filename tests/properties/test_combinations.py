@@ -30,7 +30,7 @@ def _branch(rng: np.random.Generator) -> tuple[Any, tuple[int, ...]]:
     return kinds[str(rng.choice(list(kinds)))]
 
 
-def _combination(seed: int) -> tuple[Residual, tuple[int, ...], str]:
+def combination(seed: int) -> tuple[Residual, tuple[int, ...], str]:
     rng = np.random.default_rng(seed)
 
     def choose(values: list[Any]) -> Any:
@@ -53,7 +53,7 @@ def _combination(seed: int) -> tuple[Residual, tuple[int, ...], str]:
 
 @pytest.mark.parametrize("seed", range(50))
 def test_drawn_combination_trains_three_steps(seed: int) -> None:
-    layer, shape, axes = _combination(seed)
+    layer, shape, axes = combination(seed)
     inputs = keras.Input(shape)
     outputs = layers.Dense(1)(layers.Flatten()(layer(inputs)))
     model = keras.Model(inputs, outputs)

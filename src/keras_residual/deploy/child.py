@@ -1,6 +1,6 @@
 """Writing a model by another backend than this process has: in a child process, over a `.keras` file.
 
-python -m keras_residual.deploy.child FOLDER
+python -m keras_residual.deploy.child PARENT    # with folders to work in on standard input, a JSON string a line
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from keras_residual.deploy.formats import FORMATS
 from keras_residual.deploy.formats.base import Format, Options
 from keras_residual.deploy.signature import Port, Signature
 
-_MODEL, _JOB, _FAILURE, _OUTPUT = "model.keras", "job.json", "failure.json", "output.txt"
+_MODEL, _JOB, _FAILURE, _DONE = "model.keras", "job.json", "failure.json", "done"
 
 
 class ExportError(RuntimeError):
@@ -88,49 +90,119 @@ def write_in_child(
         "outputs": [asdict(port) for port in signature.outputs],
         "structure": keras.tree.pack_sequence_as(signature.structure, list(range(len(signature.inputs)))),
         "modules": modules,
-        "parent": os.getpid(),
         "floatx": keras.config.floatx(),
         "image_data_format": keras.config.image_data_format(),
     }
     (folder / _JOB).write_text(json.dumps(job), encoding="utf-8")
-    environment = environment_of(backend) | {"CUDA_VISIBLE_DEVICES": ""}
-    with (folder / _OUTPUT).open("w", encoding="utf-8") as output:
-        child = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(folder)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # so that Ctrl-C comes here alone
-        )
+    with _writer(backend) as child:
         try:
-            status = child.wait(timeout)
-        except subprocess.TimeoutExpired:
+            status = child.work(folder, timeout)
+        except TimeoutError:
             raise ExportError(
                 f"Writing {made.name} was not done after {timeout:g} s. Pass a longer `timeout=`, or a smaller model."
             ) from None
-        finally:
-            _end(child)
-    if status:
-        raise ExportError(_reason(made, backend, status, folder))
-
-
-def _end(child: subprocess.Popen[Any]) -> None:
-    if child.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
-        child.wait()
-
-
-def _reason(made: Format, backend: str, status: int, folder: Path) -> str:
-    said = f"Writing {made.name} by {backend} failed: "
+        if status:
+            raise ExportError(f"Writing {made.name} by {backend} failed: {child.reason(status)}")
     if (folder / _FAILURE).is_file():
-        return said + json.loads((folder / _FAILURE).read_text(encoding="utf-8"))
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"{said}its process was killed by {name}, as a system does that runs out of memory."
-    lines = [line for line in (folder / _OUTPUT).read_text(errors="replace").splitlines() if line.strip()]
-    return f"{said}{printable(lines[-1] if lines else f'its process ended with status {status}', 1000)}"
+        reason = json.loads((folder / _FAILURE).read_text(encoding="utf-8"))
+        raise ExportError(f"Writing {made.name} by {backend} failed: {reason}")
+
+
+class _Child:
+    """A process with another backend that does one job after another."""
+
+    def __init__(self, backend: str) -> None:
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            env=environment_of(backend) | {"CUDA_VISIBLE_DEVICES": ""},
+            start_new_session=True,  # so that Ctrl-C comes here alone
+        )
+        _running.add(self)
+
+    def work(self, folder: Path, timeout: float) -> int:
+        """Returns 0 when the job in a folder is done, else the status that the process has ended with.
+
+        Raises:
+            TimeoutError: If that takes longer than `timeout` seconds.
+        """
+        end, given = time.monotonic() + timeout, self._process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its status says how
+            if given is not None:
+                given.write(json.dumps(str(folder.resolve())).encode() + b"\n")
+                given.flush()
+        while not (folder / _DONE).exists():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self._process.wait(min(_LOOK_SECONDS, max(end - time.monotonic(), 0))) or _NOT_DONE
+            if time.monotonic() >= end:
+                raise TimeoutError
+        return 0
+
+    def reason(self, status: int) -> str:
+        """Returns what it has ended of."""
+        if status < 0:
+            name = signal.Signals(-status).name
+            return f"its process was killed by {name}, as a system does that runs out of memory."
+        self._output.seek(0)
+        lines = [line for line in self._output.read().decode(errors="replace").splitlines() if line.strip()]
+        return printable(lines[-1] if lines else f"its process ended with status {status}", 1000)
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        _running.discard(self)
+        if self._process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL) if hasattr(os, "killpg") else self._process.kill()
+            self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+        self._output.close()
+
+
+_running: set[_Child] = set()
+_LOOK_SECONDS = 0.05
+_NOT_DONE = 1
+"""Status of a process that ended well without its job done."""
+
+_kept: ContextVar[dict[str, _Child] | None] = ContextVar("_kept", default=None)
+
+
+@contextlib.contextmanager
+def keeping_children() -> Iterator[None]:
+    """Within it one process of each backend does all that is written, so that its framework is imported once."""
+    children: dict[str, _Child] = {}
+    _kept.set(children)
+    try:
+        yield
+    finally:
+        _kept.set(None)
+        for child in children.values():
+            child.end()
+
+
+def leave() -> None:
+    """Ends the processes that write. For a process that is about to end, from another thread than that of the work."""
+    for child in tuple(_running):
+        child.end()
+
+
+@contextlib.contextmanager
+def _writer(backend: str) -> Iterator[_Child]:
+    children = _kept.get()
+    child = (children or {}).pop(backend, None) or _Child(backend)
+    try:
+        yield child
+    except BaseException:
+        child.end()
+        raise
+    if children is None:
+        child.end()
+    else:
+        children[backend] = child
 
 
 def _foreign_modules(config: Any) -> Iterator[str]:
@@ -171,10 +243,10 @@ def _import(module: str) -> None:
         ) from error
 
 
-def _main(folder: Path) -> int:
+def _do(folder: Path) -> None:
     job = json.loads((folder / _JOB).read_text(encoding="utf-8"))
+    tempfile.tempdir = str(folder)  # what a process that is killed had there goes with the folder
     try:
-        _watch(job["parent"])
         for module in job["modules"]:
             _import(module)
         keras.config.set_floatx(job["floatx"])
@@ -191,9 +263,15 @@ def _main(folder: Path) -> int:
         traceback.print_exc()
         text = printable(error if isinstance(error, ExportError) else f"{type(error).__name__}: {error}", 2000)
         (folder / _FAILURE).write_text(json.dumps(text), encoding="utf-8")
-        return 1
-    return 0
+    (folder / _DONE).touch()
+
+
+def _main() -> None:
+    _watch(int(sys.argv[1]))
+    for line in sys.stdin:
+        _do(Path(json.loads(line)))
+        keras.utils.clear_session()
 
 
 if __name__ == "__main__":
-    sys.exit(_main(Path(sys.argv[1])))
+    _main()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import bad_argument, listed, shown
-from keras_residual._optional import require
+from keras_residual._optional import check_installed
 from keras_residual.deploy.formats import FORMATS, format_of, path_of
 from keras_residual.deploy.formats.base import NOTE, Program
 from keras_residual.deploy.signature import Port
@@ -193,7 +193,7 @@ def load_exported(path: str | os.PathLike[str], format: str | None = None, *, th
     threads = None if threads is None else whole_number(_OWNER, "threads", threads, most=1024)
     made = format_of(_OWNER, path, format)
     for module in made.runs_with:
-        require(module, extra=made.extra)
+        check_installed(module, extra=made.extra)
     try:
         found = Exported(path, made.name, made.load(path, threads))
     except Exception as error:

@@ -11,7 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual._atomic import folder_beside
 from keras_residual.data import Dataset
+from keras_residual.deploy.child import keeping_children
 from keras_residual.deploy.export import export
 from keras_residual.deploy.exported import load_exported
 from keras_residual.deploy.formats import FORMATS, format_of
@@ -91,17 +93,17 @@ def benchmark(
     batches = [signature.samples(size) for size in batch_sizes]
     rows = [dataset.x_test] if dataset is not None else signature.samples(SAMPLES, seed=1)
     expected = _answers(model, signature, rows)
-    with tempfile.TemporaryDirectory(prefix="keras-residual-benchmark-") as folder:
-        path = Path(folder, "model.keras")
+    with folder_beside(Path(tempfile.gettempdir(), "benchmark")) as folder, keeping_children():
+        path = folder / "model.keras"
         model.save(path)
 
         def costs(path: Path, name: str | None) -> Cost:
-            return measure(path, name, batches, threads=threads, seconds=seconds, folder=Path(folder))
+            return measure(path, name, batches, threads=threads, seconds=seconds, folder=folder)
 
         scores = None if dataset is None else evaluate(saved, dataset)
         yield Row(KERAS, path.stat().st_size, costs(path, None), 1.0, scores)
         for name in formats:
-            path = Path(folder, f"model-{name}{FORMATS[name].suffix}")
+            path = folder / f"model-{name}{FORMATS[name].suffix}"
             try:
                 size = export(model, path, name).bytes
                 cost = costs(path, name)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class OpenVino(Format):
         onnx = path.with_name("for-openvino.onnx")
         # What ONNX Runtime takes out it has to run, and it has no bfloat16.
         (write_raw if computes_in_bfloat16(model) else Onnx().write)(model, signature, onnx, options)
-        openvino = require("openvino", extra="openvino")
+        openvino = _openvino()
         # Not `convert_model`, which sends the user's system and its errors to OpenVINO's makers.
         openvino.save_model(openvino.Core().read_model(str(onnx)), str(path), compress_to_fp16=False)
         for left in path.parent.glob(f"{onnx.name}*"):
@@ -53,7 +54,7 @@ class OpenVino(Format):
 
     def annotate(self, path: Path, note: Mapping[str, Any]) -> None:
         """Puts the note into the `rt_info` of the graph."""
-        openvino = require("openvino", extra="openvino")
+        openvino = _openvino()
         made = openvino.Core().read_model(str(path))
         made.set_rt_info(json.dumps(note), NOTE)
         beside = path.with_name("annotated.xml")
@@ -66,7 +67,7 @@ class OpenVino(Format):
         """Writes the int8 model by NNCF; OpenVINO fits it to the processor when it loads it."""
         del vnni
         os.environ["NNCF_CI"] = "1"  # it would tell its makers; this is what it looks at when it is imported
-        nncf, openvino = require("nncf", extra="openvino"), require("openvino", extra="openvino")
+        openvino, nncf = _openvino(), require("nncf", extra="openvino")
         nncf.set_log_level(40)
         made = openvino.Core().read_model(str(path))
         given = nncf.Dataset(list(batches), lambda batch: list(batch))
@@ -75,9 +76,26 @@ class OpenVino(Format):
         openvino.save_model(quantized, str(out), compress_to_fp16=False)
 
 
+def _openvino() -> Any:
+    """Returns the module, without what it does when it is imported: it tells its makers, in a fork of this process.
+
+    Such a fork hangs where another framework, as JAX, has threads.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    telemetry = "openvino_telemetry"
+    held = {telemetry: sys.modules[telemetry]} if telemetry in sys.modules else {}
+    sys.modules[telemetry] = None  # type: ignore[assignment] - as if it were not installed, which it takes well
+    try:
+        return require("openvino", extra="openvino")
+    finally:
+        del sys.modules[telemetry]
+        sys.modules.update(held)
+
+
 class _Compiled(Program):
     def __init__(self, path: Path, threads: int | None) -> None:
-        openvino = require("openvino", extra="openvino")
+        openvino = _openvino()
         core = openvino.Core()
         made = core.read_model(str(path))
         # Half precision, which it would take where the processor has it, is another model.
