@@ -218,7 +218,7 @@ class Own(keras.Model):
 
 @pytest.mark.any_backend
 def test_a_model_of_a_class_of_the_users_own(tmp_path):
-    model, x = Own(), {name: np.ones((3, 4), "float32") for name in "ab"}
+    model, x = Own(name="own"), {name: np.ones((3, 4), "float32") for name in "ab"}
     with pytest.raises(ValueError, match=r"`model` must be built, but received 'own'.* Call it on a batch first"):
         kr.export(model, tmp_path / "net.onnx")
     model(x)

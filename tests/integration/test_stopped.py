@@ -66,11 +66,14 @@ def test_a_place_that_is_read_only(mounted, capsys, monkeypatch):
     disk = mounted("ro,size=1m")
     monkeypatch.chdir(disk)
     assert app.run(["train", "wine", "--epochs", "1"]) == 1
-    assert app.run(["train", "wine", "--epochs", "1", "--out", "here"]) == 1
+    assert app.run(["train", "wine", "--epochs", "1", "--out", "here"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    reason = "Read-only file system. Choose another place for the run: --out DIR. It cannot be made here"
-    assert first == f"keras-residual: {reason}: runs"
-    assert second == f"keras-residual: {reason}: here"
+    assert first == (
+        "keras-residual: Read-only file system. Choose another place for the run: --out DIR. It cannot be made here: runs"
+    )
+    assert second == (
+        "keras-residual: The run directory 'here' cannot be made: Read-only file system. Choose another: --out DIR."
+    )
 
 
 @pytest.fixture
