@@ -91,8 +91,10 @@ def test_killed_at_moments_drawn_by_a_seed_it_ends_as_if_it_had_not_been(moments
     drawn, kills = random.Random(moments), 0
     while kills < moments:
         out = tmp_path / f"run-{kills}"
-        # From where there is a configuration on; what is killed before has not begun.
-        assert killed(drawn.randint(lines // 20, lines), lambda out=out: training.train(config(out)))
+        # Over the whole run, from where there is a configuration on; what is killed before has not begun.
+        place = min(1, (kills + drawn.random()) / moments)
+        moment = round(lines * (0.05 + 0.95 * place))
+        assert killed(moment, lambda out=out: training.train(config(out)))
         kills += 1
         # Some are killed once more when they go on, where they still come so far.
         if drawn.random() < 0.4 and not RunDirectory(out).metrics.exists():

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from keras_residual.training.run_directory import RunDirectory, check_apart
+from memory_disk import mounted
+
+__all__ = ["mounted"]
 
 pytestmark = pytest.mark.any_backend
 
@@ -129,3 +132,9 @@ def test_two_processes_do_not_work_on_a_run_at_the_same_time(tmp_path):
         pytest.fail("both work")
     with run.alone():
         pass
+
+
+def test_a_run_that_lies_in_a_read_only_place_is_not_gone_on_with(mounted):
+    reason = "Read-only file system. A run goes on in its own directory. It cannot be written to"
+    with pytest.raises(OSError, match=re.escape(reason)), RunDirectory(mounted("ro,size=1m")).alone():
+        pytest.fail("works there")
