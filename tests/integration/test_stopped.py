@@ -68,12 +68,9 @@ def test_a_place_that_is_read_only(mounted, capsys, monkeypatch):
     assert app.run(["train", "wine", "--epochs", "1"]) == 1
     assert app.run(["train", "wine", "--epochs", "1", "--out", "here"]) == 2
     first, second = capsys.readouterr().err.splitlines()
-    assert first == (
-        "keras-residual: Read-only file system. Choose another place for the run: --out DIR. It cannot be made here: runs"
-    )
-    assert second == (
-        "keras-residual: The run directory 'here' cannot be made: Read-only file system. Choose another: --out DIR."
-    )
+    reason = "Read-only file system. Choose another"
+    assert first == f"keras-residual: {reason} place for the run: --out DIR. It cannot be made here: runs"
+    assert second == f"keras-residual: The run directory 'here' cannot be made: {reason}: --out DIR."
 
 
 @pytest.fixture
