@@ -269,7 +269,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "it is no .keras file. Load it with Keras and save it as one: model.save('model.keras')"),
+        (b"", "it is damaged: it is empty. Take another copy of it, or train again"),
         (b"PK\x05\x06" + bytes(18), "it has no config.json"),
         (
             b"\x89HDF\r\n\x1a\n",
