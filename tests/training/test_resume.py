@@ -195,8 +195,7 @@ def test_the_call_that_began_the_run_goes_on_with_it_and_may_change_how_long(som
     prepared = training.prepare(config(some, *settings), resume=some)
     assert prepared.step == 4
     assert prepared.notes == (
-        "Epochs 3 → 7: the learning rate falls over the steps of all 7, so from here on it is higher than it would "
-        "have been.",
+        "Epochs 3 → 7: from here on the learning rate follows its schedule, 'cosine', over the steps of all 7.",
     )
     assert prepared.config.patience == 9
     assert training.prepare(resume=some).notes == ()

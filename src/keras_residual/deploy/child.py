@@ -175,11 +175,11 @@ _kept: ContextVar[dict[str, _Child] | None] = ContextVar("_kept", default=None)
 def keeping_children() -> Iterator[None]:
     """Within it one process of each backend does all that is written, so that its framework is imported once."""
     children: dict[str, _Child] = {}
-    _kept.set(children)
+    token = _kept.set(children)
     try:
         yield
     finally:
-        _kept.set(None)
+        _kept.reset(token)
         for child in children.values():
             child.end()
 

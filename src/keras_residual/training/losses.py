@@ -58,7 +58,7 @@ class Crossentropy(keras.losses.Loss):
         classes = y_pred.shape[-1]
         targets = (1 - self.label_smoothing) * shares(y_true, y_pred) + self.label_smoothing / classes
         if self.kind == "softmax":
-            return -ops.sum(targets * ops.log_softmax(y_pred, axis=-1), axis=-1)
+            return _surprise(targets, y_pred)
         # Of the classes' own losses the form that does not overflow.
         each = ops.relu(y_pred) - y_pred * targets + ops.log1p(ops.exp(-ops.abs(y_pred)))
         return ops.mean(each, axis=-1)
@@ -84,7 +84,11 @@ def accuracy(y_true: Any, y_pred: Any) -> Any:
 
 def crossentropy(y_true: Any, y_pred: Any) -> Any:
     """Returns the cross-entropy of each example without smoothing."""
-    return -ops.sum(shares(y_true, y_pred) * ops.log_softmax(y_pred, axis=-1), axis=-1)
+    return _surprise(shares(y_true, y_pred), y_pred)
+
+
+def _surprise(targets: Any, logits: Any) -> Any:
+    return -ops.sum(targets * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
 def _has_shares(y_true: Any, y_pred: Any) -> bool:

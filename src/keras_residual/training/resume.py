@@ -69,8 +69,8 @@ def earlier(path: str | Path, config: TrainConfig | None = None) -> Earlier:
     _check_unfinished(run, was, state)
     if config.epochs != was.epochs:
         notes.append(
-            f"Epochs {was.epochs} → {config.epochs}: the learning rate falls over the steps of all {config.epochs}, so "
-            "from here on it is higher than it would have been."
+            f"Epochs {was.epochs} → {config.epochs}: from here on the learning rate follows its schedule, "
+            f"{config.optimizer.schedule!r}, over the steps of all {config.epochs}."
         )
     versions = [f"{name} {state['versions'][name]} → {now}" for name, now in _versions().items()
                 if state["versions"].get(name) != now]  # fmt: skip
@@ -86,19 +86,18 @@ def facts(dataset: Dataset) -> dict[str, Any]:
     return {"backend": BACKEND, "versions": _versions(), "test": digest}
 
 
-def check_data(earlier: Earlier, dataset: Dataset, choose: np.ndarray, now: Mapping[str, Any]) -> None:
+def check_data(earlier: Earlier, these: Fingerprint, now: Mapping[str, Any]) -> None:
     """Raises a ValueError where the data are not those that the run was trained on.
 
     Args:
         earlier: The run.
-        dataset: Its data, as they are now.
-        choose: Places of the training examples that choose the best epoch.
+        these: Its training examples, as they are now.
         now: What `facts` returned.
     """
     run = earlier.run
     if not run.trained_on.exists():
         return
-    before, these = Fingerprint.read(run.trained_on), Fingerprint.of(dataset.x_train, dataset.y_train, choose)
+    before = Fingerprint.read(run.trained_on)
     parts = ("digests", "answers", "chose")
     what = ""
     if not all(np.array_equal(getattr(before, part), getattr(these, part)) for part in parts):

@@ -94,6 +94,7 @@ class Prepared:
     choose: np.ndarray
     assembled: Assembled
     facts: Mapping[str, Any]
+    trained_on: Fingerprint
     earlier: Earlier | None = None
 
     @property
@@ -163,14 +164,15 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
     config, now = resolve(config, dataset, examples=len(learn)), facts(dataset)
+    trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, choose, run=digest_of_data(config))
     if before is not None:
-        check_data(before, dataset, choose, now)
+        check_data(before, trained_on, now)
     if dataset.kind == "pictures":
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
     assembled = assemble(config.model, dataset, learn)
-    return Prepared(config, dataset, learn, choose, assembled, now, before)
+    return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before)
 
 
 def train(
@@ -220,9 +222,7 @@ def train(
         session = Session(prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown])
         Checkpoints(run).restore_best(prepared.step)
         _atomic.write_text(run.config, to_toml(config))
-        digest = digest_of_data(config)
-        trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, prepared.choose, run=digest)
-        _atomic.write_bytes(run.trained_on, trained_on.to_bytes())
+        _atomic.write_bytes(run.trained_on, prepared.trained_on.to_bytes())
         what = "Training" if before is None else "Going on with"
         run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
         for note in prepared.notes:
