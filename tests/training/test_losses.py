@@ -64,7 +64,10 @@ def test_metrics_take_labels_and_shares() -> None:
     ("arguments", "message"),
     [
         ({"kind": "binry"}, "Crossentropy: unknown name for `kind`: 'binry'. Did you mean 'binary'?"),
-        ({"label_smoothing": 1.0}, "Crossentropy: `label_smoothing` must be in [0, 1), but received 1.0 (float)."),
+        (
+            {"label_smoothing": 1.0},
+            "Crossentropy: `label_smoothing` must be a number in [0, 1), but received 1.0 (float).",
+        ),
     ],
 )
 def test_a_wrong_argument_is_refused(arguments: dict, message: str) -> None:

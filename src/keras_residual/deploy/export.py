@@ -17,6 +17,7 @@ import keras
 import numpy as np
 
 from keras_residual import _backend
+from keras_residual._arguments import number, positive, whole_number
 from keras_residual._atomic import folder_beside, is_disk_full
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
 from keras_residual._version import __version__
@@ -28,7 +29,6 @@ from keras_residual.deploy.int8 import quantized, rows_of
 from keras_residual.deploy.pictures import as_layer, takes_pictures
 from keras_residual.deploy.signature import OWNER, Signature, check_finite, signature_of
 from keras_residual.deploy.verify import BATCH_SIZES, BOUNDS, Check
-from keras_residual.layers._checks import number, positive, whole_number
 from keras_residual.models.outputs import declared_ending
 
 _NO_ROOM = 4096

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_residual._arguments import whole_number
 from keras_residual._errors import bad_argument, listed, shown
 from keras_residual._optional import check_installed
 from keras_residual.deploy.formats import FORMATS, format_of, path_of
 from keras_residual.deploy.formats.base import NOTE, Program
 from keras_residual.deploy.signature import Port
-from keras_residual.layers._checks import whole_number
 
 _OWNER = "load_exported"
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
-from keras_residual.layers._checks import number
 from keras_residual.layers.norms import NORMS
 from keras_residual.layers.shapes import sublayers
 
@@ -92,11 +92,6 @@ def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
         return ()
     check_name_or_layer(owner, "norm", norm, NORMS)
     return positions
-
-
-def check_rate(owner: str, argument: str, value: Any) -> float:
-    """Returns a probability in [0, 1)."""
-    return number(owner, argument, value, "a number in [0, 1)", lambda rate: 0 <= rate < 1)
 
 
 def as_activation(owner: str, activation: Any) -> Callable[..., Any] | keras.Layer | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import choice, owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import choice, owner_of, whole_number
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
 from keras_residual.layers.serialization import register

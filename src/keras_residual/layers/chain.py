@@ -9,9 +9,9 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import owner_of
 from keras_residual._errors import did_you_mean
 from keras_residual.layers import direct
-from keras_residual.layers._checks import owner_of
 from keras_residual.layers.shapes import ATTENTION, LIST_ATTENTION, Shape
 
 Arguments = Mapping[str, Any]

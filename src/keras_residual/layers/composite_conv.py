@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank

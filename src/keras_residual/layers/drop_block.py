@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import owner_of, positive, whole_number
-from keras_residual.layers.arguments import check_rate
+from keras_residual._arguments import owner_of, positive, share, whole_number
 from keras_residual.layers.maps import MapLayer, check_rank
 from keras_residual.layers.serialization import register
 
@@ -70,7 +69,7 @@ class DropBlock2D(MapLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format=data_format, **kwargs)
-        self.rate = check_rate(owner_of(self), "rate", rate)
+        self.rate = share(owner_of(self), "rate", rate)
         self.block_size = whole_number(owner_of(self), "block_size", block_size)
         self.gamma_scale = positive(owner_of(self), "gamma_scale", gamma_scale)
         self.seed = seed

@@ -7,8 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import choice, owner_of
-from keras_residual.layers.arguments import check_rate
+from keras_residual._arguments import choice, owner_of, share
 from keras_residual.layers.scales import ShapePreserving
 from keras_residual.layers.serialization import register
 
@@ -49,7 +48,7 @@ class DropPath(ShapePreserving):
 
     def __init__(self, rate: float, mode: str = "row", seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.rate = check_rate(owner_of(self), "rate", rate)
+        self.rate = share(owner_of(self), "rate", rate)
         self.mode = choice(owner_of(self), "mode", mode, MODES)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.maps import MapLayer
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -6,7 +6,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_residual.layers._checks import flag, owner_of, positive
+from keras_residual._arguments import flag, owner_of, positive
 from keras_residual.layers.maps import MapLayer
 from keras_residual.layers.merge_base import widen
 from keras_residual.layers.serialization import register

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers._checks import number, owner_of
+from keras_residual._arguments import number, owner_of
 from keras_residual.layers.merge_base import Merge, channels_of
 from keras_residual.layers.shapes import Shape
 

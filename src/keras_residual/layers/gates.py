@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import flag, owner_of, positive
+from keras_residual._arguments import flag, owner_of, positive
 from keras_residual.layers.gate_base import BiasedGateMerge
 from keras_residual.layers.merge_base import channels_of
 from keras_residual.layers.serialization import register

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import number, owner_of, positive
+from keras_residual._arguments import number, owner_of, positive
 from keras_residual.layers.gate_base import KernelMerge
 from keras_residual.layers.merge_base import Merge, channels_of, widen
 from keras_residual.layers.serialization import register

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import keras
 from keras import ops
 
+from keras_residual._arguments import choice, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import choice, owner_of
 from keras_residual.layers.merge_base import widen
 from keras_residual.layers.scales import ShapePreserving
 from keras_residual.layers.shapes import Shape, spatial_axes

@@ -9,9 +9,9 @@ from typing import Any, ClassVar, cast
 import keras
 from keras import ops
 
+from keras_residual._arguments import axis_in_rank, axis_index, owner_of
 from keras_residual._backend import with_shape_of
 from keras_residual._errors import bad_argument, shape_mismatch
-from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.shapes import Shape, agree
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_residual.layers._checks import axis_in_rank, flag, number, owner_of
+from keras_residual._arguments import axis_in_rank, flag, number, owner_of
 from keras_residual.layers.gates import GRNMerge, HighwayMerge, LerpMerge
 from keras_residual.layers.geometric_merges import DeltaMerge, NormalizedLerpMerge, OrthogonalMerge
 from keras_residual.layers.gtrxl_gates import GRUMerge, InputGateMerge, OutputGateMerge, SigmoidTanhMerge

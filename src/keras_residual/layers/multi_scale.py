@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import flag, owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import flag, owner_of, whole_number
 from keras_residual.layers.composite_conv import CompositeConv2D, multiple
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

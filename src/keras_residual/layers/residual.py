@@ -8,10 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import owner_of, share
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual._keras import get_keras_mask
 from keras_residual.layers import arguments, chain, direct, recursion, shapes
-from keras_residual.layers._checks import owner_of
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.drop_path import DropPath
@@ -151,7 +151,7 @@ class Residual(Configured):
         self.skip_scale = skip_scale
         self._given_norm = Untracked(norm)
         self.norm_position = norm_position if isinstance(norm_position, str) else tuple(norm_position)
-        self.drop_path_rate = arguments.check_rate(owner, "drop_path_rate", drop_path_rate)
+        self.drop_path_rate = share(owner, "drop_path_rate", drop_path_rate)
         self.activation = arguments.as_activation(owner, activation)
         self.supports_masking = True
         self.pre_norm = self.out_norm = self.post_norm = None

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import axis_in_rank, axis_index, number, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import axis_in_rank, axis_index, number, owner_of
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

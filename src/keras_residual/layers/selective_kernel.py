@@ -8,9 +8,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import flag, number, owner_of, whole_number
 from keras_residual._errors import bad_argument
 from keras_residual.layers import chain
-from keras_residual.layers._checks import flag, number, owner_of, whole_number
 from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

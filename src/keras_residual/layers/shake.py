@@ -8,10 +8,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import choice, number, owner_of
 from keras_residual._backend import scale_with_other_gradient
 from keras_residual._errors import bad_argument, shape_mismatch, wrong_type
 from keras_residual.layers import chain
-from keras_residual.layers._checks import choice, number, owner_of
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.drop_path import MODES, draw_shape
 from keras_residual.layers.scales import ShapePreserving

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, cast
 import keras
 from keras import ops
 
+from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers import chain
-from keras_residual.layers._checks import owner_of
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import register

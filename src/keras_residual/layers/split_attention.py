@@ -7,9 +7,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import number, owner_of, whole_number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
 from keras_residual.layers import chain
-from keras_residual.layers._checks import number, owner_of, whole_number
 from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
 from keras_residual.layers.norms import NORMS, make_norm
 from keras_residual.layers.serialization import register

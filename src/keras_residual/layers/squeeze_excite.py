@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import owner_of, positive, whole_number
 from keras_residual._errors import unknown_name, wrong_type
-from keras_residual.layers._checks import owner_of, positive, whole_number
 from keras_residual.layers.maps import MapLayer
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import owner_of, positive
+from keras_residual._arguments import owner_of, positive
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.merge_base import widen
 from keras_residual.layers.serialization import register

@@ -6,9 +6,9 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._backend import maps
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.maps import channel_axis_of
 from keras_residual.layers.serialization import register

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import choice, owner_of, whole_number
 from keras_residual._backend import maps
-from keras_residual.layers._checks import choice, owner_of, whole_number
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -9,9 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import flag, owner_of, share, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import flag, owner_of, whole_number
-from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -78,7 +77,7 @@ class ValueResidualAttention(Configured):
         self.num_heads = whole_number(owner, "num_heads", num_heads)
         self.key_dim = whole_number(owner, "key_dim", key_dim)
         self.value_dim = None if value_dim is None else whole_number(owner, "value_dim", value_dim)
-        self.dropout = check_rate(owner, "dropout", dropout)
+        self.dropout = share(owner, "dropout", dropout)
         self.use_bias = flag(owner, "use_bias", use_bias)
         self.causal = flag(owner, "causal", causal)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import owner_of, positive
+from keras_residual._arguments import owner_of, positive
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.layers.standardized_conv import StandardizedConvolution, centred

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import share
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers.arguments import check_rate
 from keras_residual.models.resnet import build_resnet
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.resnet_v2 import ResNetV2Config, build_resnet_v2
@@ -61,7 +61,7 @@ def build(config: Any, choices: Choices) -> keras.Model:
             config,
             input_shape=shape,
             num_classes=choices.num_classes,
-            drop_path_rate=check_rate(owner, "drop_path_rate", choices.drop_path_rate),
+            drop_path_rate=share(owner, "drop_path_rate", choices.drop_path_rate),
             execution=choices.execution,
             remat=choices.remat,
             name=choices.name,

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import choice, number, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers._checks import choice, number, owner_of, positive, whole_number
 from keras_residual.layers.configured import Configured
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual._arguments import share
 from keras_residual._errors import bad_argument
-from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.residual import Residual
 from keras_residual.models.parts import Parts
 from keras_residual.stacks.stack import ResidualStack
@@ -88,7 +88,7 @@ class Choices:
         check_input_shape(owner, self.input_shape, forms[rank], rank + 1)
         self.check_num_classes()
         for argument in ("drop_path_rate", "drop_block_rate", "dropout_rate"):
-            check_rate(owner, argument, getattr(self, argument))
+            share(owner, argument, getattr(self, argument))
         if self.output_stride not in OUTPUT_STRIDES:
             raise bad_argument(owner, "output_stride", "8, 16 or 32", self.output_stride)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import share
 from keras_residual._errors import bad_argument
-from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.stacks.depth_rules import DepthPlan
 
@@ -58,7 +58,7 @@ class Contexts:
 def ramp(owner: str, given: Any, depth: int) -> list[float]:
     """Returns the drop path rate of each block."""
     if isinstance(given, (list, tuple)):
-        rates = [check_rate(owner, "drop_path_rate", rate) for rate in given]
+        rates = [share(owner, "drop_path_rate", rate) for rate in given]
         if len(rates) == depth:
             return rates
         if len(rates) != 2:
@@ -66,6 +66,6 @@ def ramp(owner: str, given: Any, depth: int) -> list[float]:
             raise bad_argument(owner, "drop_path_rate", rule, given)
         first, last = rates
     else:
-        last = check_rate(owner, "drop_path_rate", given)
+        last = share(owner, "drop_path_rate", given)
         first = 0.0 if depth > 1 else last
     return [float(rate) for rate in np.linspace(first, last, depth)]

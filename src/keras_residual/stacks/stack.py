@@ -12,11 +12,11 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.layers import chain, direct
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.configured import Changes, Configured, settings_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import deserialize, reading, register, without_ids

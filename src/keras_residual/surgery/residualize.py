@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import choice, flag, whole_number
 from keras_residual._errors import bad_argument
 from keras_residual.layers import shapes
-from keras_residual.layers._checks import choice, flag, whole_number
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale, SkipInit
 from keras_residual.surgery import rewrite

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from keras_residual.layers._checks import whole_number
+from keras_residual._arguments import whole_number
 from keras_residual.surgery import roles
 from keras_residual.surgery.connect import NoShortcut, shortcut_around
 from keras_residual.surgery.graph import Call, Graph, is_graph

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import keras
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._arguments import choice, share
 from keras_residual.layers.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
@@ -47,11 +47,8 @@ class Crossentropy(keras.losses.Loss):
         **options: Any,
     ) -> None:
         super().__init__(name=name, **options)
-        if kind not in ("softmax", "binary"):
-            raise unknown_name("Crossentropy", "kind", kind, ("softmax", "binary"))
-        if not 0 <= label_smoothing < 1:
-            raise bad_argument("Crossentropy", "label_smoothing", "in [0, 1)", label_smoothing)
-        self.kind, self.label_smoothing = kind, label_smoothing
+        self.kind = choice("Crossentropy", "kind", kind, ("softmax", "binary"))
+        self.label_smoothing = share("Crossentropy", "label_smoothing", label_smoothing)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each example."""

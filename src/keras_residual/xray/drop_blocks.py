@@ -11,9 +11,9 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual._arguments import flag, number, whole_number
 from keras_residual._errors import bad_argument, listed, unknown_name, wrong_type
 from keras_residual._keras import get_keras_mask, print_msg
-from keras_residual.layers._checks import flag, number, whole_number
 from keras_residual.surgery.models import check_model, compile_like
 from keras_residual.surgery.without_blocks import Block, blocks_of, without_blocks
 from keras_residual.xray.collect import batch_of

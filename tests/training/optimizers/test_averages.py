@@ -103,8 +103,8 @@ def test_before_the_first_step_and_without_means_nothing_is_replaced() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"decay": 1.0}, "Averaged: `decay` must be in [0, 1), but received 1.0 (float)."),
-        ({"every": 0}, "Averaged: `every` must be 1 or more, but received 0 (int)."),
+        ({"decay": 1.0}, "Averaged: `decay` must be a number in [0, 1), but received 1.0 (float)."),
+        ({"every": 0}, "Averaged: `every` must be a whole number of at least 1, but received 0 (int)."),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(arguments: dict[str, Any], message: str) -> None:

@@ -78,16 +78,22 @@ def test_a_saved_model_goes_on_with_the_same_steps(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: optimizers.SGD(momentum=1.0), "SGD: `momentum` must be in [0, 1), but received 1.0 (float)."),
+        (lambda: optimizers.SGD(momentum=1.0), "SGD: `momentum` must be a number in [0, 1), but received 1.0 (float)."),
         (
             lambda: optimizers.SGD(nesterov=True),
             "SGD: `momentum` must be above 0 where `nesterov` is true, but received 0.0 (float).",
         ),
-        (lambda: optimizers.SGD(weight_decay=-1e-4), "SGD: `weight_decay` must be 0 or more, but received -0.0001"),
-        (lambda: optimizers.Lars(momentum=-0.1), "Lars: `momentum` must be in [0, 1), but received -0.1 (float)."),
-        (lambda: optimizers.Lars(trust=0.0), "Lars: `trust` must be above 0, but received 0.0 (float)."),
-        (lambda: optimizers.Lamb(beta_2=1.0), "Lamb: `beta_2` must be in [0, 1), but received 1.0 (float)."),
-        (lambda: optimizers.Lamb(epsilon=0.0), "Lamb: `epsilon` must be above 0, but received 0.0 (float)."),
+        (
+            lambda: optimizers.SGD(weight_decay=-1e-4),
+            "SGD: `weight_decay` must be a number of at least 0, but received -0.0001",
+        ),
+        (
+            lambda: optimizers.Lars(momentum=-0.1),
+            "Lars: `momentum` must be a number in [0, 1), but received -0.1 (float).",
+        ),
+        (lambda: optimizers.Lars(trust=0.0), "Lars: `trust` must be a number above 0, but received 0.0 (float)."),
+        (lambda: optimizers.Lamb(beta_2=1.0), "Lamb: `beta_2` must be a number in [0, 1), but received 1.0 (float)."),
+        (lambda: optimizers.Lamb(epsilon=0.0), "Lamb: `epsilon` must be a number above 0, but received 0.0 (float)."),
         (
             lambda: optimizers.schedules.Piecewise([("cosine", 5, 0.1), ("linear", 5, 0.0)]),
             "Piecewise: `pieces` must be one or more with ends that rise from above 0, but received [5, 5] (list).",
@@ -96,8 +102,14 @@ def test_a_saved_model_goes_on_with_the_same_steps(name: str, tmp_path: Path) ->
             lambda: optimizers.schedules.Piecewise([("cosin", 5, 0.1)]),
             "Piecewise: unknown name for `pieces`: 'cosin'. Did you mean 'cosine'?",
         ),
-        (lambda: optimizers.schedules.linear(0.1, 5, every=0), "Piecewise: `every` must be 1 or more, but received 0"),
-        (lambda: optimizers.Lamb(weight_decay=math.nan), "Lamb: `weight_decay` must be 0 or more, but received nan"),
+        (
+            lambda: optimizers.schedules.linear(0.1, 5, every=0),
+            "Piecewise: `every` must be a whole number of at least 1, but received 0",
+        ),
+        (
+            lambda: optimizers.Lamb(weight_decay=math.nan),
+            "Lamb: `weight_decay` must be a number of at least 0, but received nan",
+        ),
     ],
 )
 def test_a_number_out_of_its_range_is_refused(make: Callable[[], Any], message: str) -> None:

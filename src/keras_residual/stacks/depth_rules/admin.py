@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale
 from keras_residual.layers.serialization import register

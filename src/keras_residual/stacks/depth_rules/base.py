@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of
 from keras_residual.layers.configured import arguments_of
 from keras_residual.layers.merges import AddMerge
 from keras_residual.layers.residual import Residual

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_residual._arguments import choice, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import choice, whole_number
 from keras_residual.layers.fixed_scale import FixedScale
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.serialization import register

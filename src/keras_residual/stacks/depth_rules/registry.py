@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from keras_residual.layers._checks import named
+from keras_residual._arguments import named
 from keras_residual.stacks.depth_rules.admin import Admin
 from keras_residual.stacks.depth_rules.base import DepthRule
 from keras_residual.stacks.depth_rules.init_rules import GPT2, Fixup, TFixup

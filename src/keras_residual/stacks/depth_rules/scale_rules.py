@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from keras_residual._arguments import owner_of, positive
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of, positive
 from keras_residual.layers.residual import Residual
 from keras_residual.layers.scales import LayerScale
 from keras_residual.layers.serialization import register

@@ -8,9 +8,8 @@ from typing import Any, cast
 import keras
 from keras import ops
 
+from keras_residual._arguments import number, owner_of, share
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import number, owner_of
-from keras_residual.layers.arguments import check_rate
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
@@ -150,7 +149,7 @@ class Fractal(Topology):
     ) -> None:
         super().__init__(**kwargs)
         owner = owner_of(self)
-        self.drop_path_rate = check_rate(owner, "drop_path_rate", drop_path_rate)
+        self.drop_path_rate = share(owner, "drop_path_rate", drop_path_rate)
         self.global_rate = number(owner, "global_rate", global_rate, "a number in [0, 1]", lambda v: 0 <= v <= 1)
         self.seed = seed
 

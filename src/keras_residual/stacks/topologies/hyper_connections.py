@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import flag, owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import flag, owner_of, whole_number
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place

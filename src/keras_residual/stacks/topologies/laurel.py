@@ -9,8 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -7,7 +7,7 @@ from typing import Any, cast
 import keras
 from keras import ops
 
-from keras_residual.layers._checks import owner_of, whole_number
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape
 from keras_residual.stacks.topologies.base import Link, Place

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from keras_residual.layers._checks import named
+from keras_residual._arguments import named
 from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
 from keras_residual.stacks.topologies.base import Topology
 from keras_residual.stacks.topologies.dense_former import DenseFormer

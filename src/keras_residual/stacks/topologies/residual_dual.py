@@ -7,8 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import axis_in_rank, axis_index, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import axis_in_rank, axis_index, owner_of
 from keras_residual.layers.arguments import check_name_or_layer
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.norms import NORMS, make_norm

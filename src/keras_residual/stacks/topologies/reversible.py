@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import choice, number, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import choice, number, owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 from keras import ops
 
+from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import owner_of, whole_number
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.merge_base import widen
 from keras_residual.layers.shapes import Shape

@@ -8,8 +8,8 @@ from typing import Any, cast
 import keras
 from keras import ops
 
+from keras_residual._arguments import flag, number, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import flag, number, owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape, sublayers

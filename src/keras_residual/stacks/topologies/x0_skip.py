@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._arguments import number, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers._checks import number, owner_of
 from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.serialization import register
 from keras_residual.layers.shapes import Shape

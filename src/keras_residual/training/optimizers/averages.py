@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_argument
+from keras_residual._arguments import share, whole_number
 from keras_residual.layers.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
@@ -45,12 +45,8 @@ class Averaged(keras.Optimizer):
         self, inner_optimizer: keras.Optimizer, decay: float = 0.9999, every: int = 1, name: str = "averaged"
     ) -> None:
         super().__init__(learning_rate=0.0, name=name)
-        if not 0 <= decay < 1:
-            raise bad_argument("Averaged", "decay", "in [0, 1)", decay)
-        if every < 1:
-            raise bad_argument("Averaged", "every", "1 or more", every)
         self.inner_optimizer = inner_optimizer
-        self.decay, self.every = decay, every
+        self.decay, self.every = share("Averaged", "decay", decay), whole_number("Averaged", "every", every)
 
     def build(self, variables: Any) -> None:
         """Makes the state of each weight."""
@@ -92,8 +88,8 @@ class Averaged(keras.Optimizer):
         decay = ops.minimum(self.decay, (1 + before) / (10 + before))
         kept = ops.where(due, ops.where(before > 0, decay, 0.0), 1.0)
         for average, variable in zip(self.averages, self._trainable_variables, strict=True):
-            share = ops.cast(kept, average.dtype)
-            average.assign(share * average + (1 - share) * variable)
+            weight = ops.cast(kept, average.dtype)
+            average.assign(weight * average + (1 - weight) * variable)
 
     def scale_loss(self, loss: Any) -> Any:
         """Scales as the inner optimizer does."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from keras_residual._errors import bad_argument
+from keras_residual._arguments import positive, share
 from keras_residual.layers.serialization import register
 from keras_residual.stacks.state import rank_in_block
-from keras_residual.training.optimizers.sgd import MomentumOptimizer, check_decay
+from keras_residual.training.optimizers.sgd import MomentumOptimizer, decay_of
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
@@ -58,11 +58,9 @@ class Lars(MomentumOptimizer):
         name: str = "lars",
         **options: Any,
     ) -> None:
-        check_decay("Lars", weight_decay)
-        _check_above_zero("Lars", trust=trust, epsilon=epsilon)
+        weight_decay = decay_of("Lars", weight_decay)
         super().__init__(learning_rate, momentum, nesterov, name=name, **options)
-        self.trust = trust
-        self.epsilon = epsilon
+        self.trust, self.epsilon = positive("Lars", "trust", trust), positive("Lars", "epsilon", epsilon)
         self._coupled = weight_decay
 
     def get_config(self) -> dict[str, Any]:
@@ -122,14 +120,10 @@ class Lamb(keras.Optimizer):
         name: str = "lamb",
         **options: Any,
     ) -> None:
-        check_decay("Lamb", weight_decay)
-        _check_above_zero("Lamb", epsilon=epsilon)
-        for argument, beta in (("beta_1", beta_1), ("beta_2", beta_2)):
-            if not 0 <= beta < 1:
-                raise bad_argument("Lamb", argument, "in [0, 1)", beta)
+        weight_decay = decay_of("Lamb", weight_decay)
         super().__init__(learning_rate, global_clipnorm=global_clipnorm, name=name, **options)
-        self.beta_1, self.beta_2 = beta_1, beta_2
-        self.epsilon = epsilon
+        self.beta_1, self.beta_2 = share("Lamb", "beta_1", beta_1), share("Lamb", "beta_2", beta_2)
+        self.epsilon = positive("Lamb", "epsilon", epsilon)
         self._coupled = weight_decay
 
     def build(self, variables: Any) -> None:
@@ -190,9 +184,3 @@ def _ratio(numerator: Any, denominator: Any, *, both: Any) -> Any:
     """Returns the quotient, or 1 where `both` is 0."""
     known = both > 0
     return ops.where(known, numerator / ops.where(known, denominator, 1.0), 1.0)
-
-
-def _check_above_zero(owner: str, **numbers: float) -> None:
-    for argument, number in numbers.items():
-        if not number > 0:
-            raise bad_argument(owner, argument, "above 0", number)

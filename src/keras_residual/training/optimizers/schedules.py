@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import keras
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._arguments import choice, whole_number
+from keras_residual._errors import bad_argument
 from keras_residual.layers.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
@@ -46,13 +47,10 @@ class Piecewise(keras.optimizers.schedules.LearningRateSchedule):
         pieces = [(curve, end, rate) for curve, end, rate in pieces]
         ends = [0, *(end for _, end, _ in pieces)]
         for curve, _, _ in pieces:
-            if curve not in ("constant", "linear", "cosine"):
-                raise unknown_name("Piecewise", "pieces", curve, ("constant", "linear", "cosine"))
+            choice("Piecewise", "pieces", curve, get_args(Curve))
         if len(ends) == 1 or any(end <= begin for begin, end in itertools.pairwise(ends)):
             raise bad_argument("Piecewise", "pieces", "one or more with ends that rise from above 0", ends[1:])
-        if every < 1:
-            raise bad_argument("Piecewise", "every", "1 or more", every)
-        self.pieces, self.start, self.every = pieces, start, every
+        self.pieces, self.start, self.every = pieces, start, whole_number("Piecewise", "every", every)
 
     def __call__(self, step: Any) -> Any:
         """Returns the rate at a step, which counts from 0."""

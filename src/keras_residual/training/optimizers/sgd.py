@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._arguments import number, share
 from keras_residual._errors import bad_argument
 from keras_residual.layers.serialization import register
 
@@ -23,8 +24,7 @@ class MomentumOptimizer(keras.Optimizer):
 
     def __init__(self, learning_rate: Any, momentum: float, nesterov: bool, **options: Any) -> None:
         super().__init__(learning_rate, **options)
-        if not 0 <= momentum < 1:
-            raise bad_argument(type(self).__name__, "momentum", "in [0, 1)", momentum)
+        momentum = share(type(self).__name__, "momentum", momentum)
         if nesterov and not momentum:
             raise bad_argument(type(self).__name__, "momentum", "above 0 where `nesterov` is true", momentum)
         self.momentum = momentum
@@ -97,7 +97,7 @@ class SGD(MomentumOptimizer):
         name: str = "sgd",
         **options: Any,
     ) -> None:
-        check_decay("SGD", weight_decay)
+        weight_decay = decay_of("SGD", weight_decay)
         super().__init__(
             learning_rate, momentum, nesterov, name=name, weight_decay=weight_decay if decoupled else None, **options
         )
@@ -117,7 +117,6 @@ class SGD(MomentumOptimizer):
         return gradient
 
 
-def check_decay(owner: str, weight_decay: float) -> None:
-    """Raises a ValueError for a weight decay below 0."""
-    if not weight_decay >= 0:
-        raise bad_argument(owner, "weight_decay", "0 or more", weight_decay)
+def decay_of(owner: str, weight_decay: Any) -> float:
+    """Returns a weight decay as a float of 0 or more; raises as `number`."""
+    return number(owner, "weight_decay", weight_decay, "a number of at least 0", lambda decay: decay >= 0)

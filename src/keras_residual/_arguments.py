@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that several layers share."""
+"""Checks of arguments that many callers share, with messages that name the rule and what was received."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def number(owner: str, argument: str, value: Any, rule: str, valid: Callable[[fl
 def positive(owner: str, argument: str, value: Any) -> float:
     """Returns `value` as a float above 0; raises as `number`."""
     return number(owner, argument, value, "a number above 0", lambda v: v > 0)
+
+
+def share(owner: str, argument: str, value: Any) -> float:
+    """Returns `value` as a float in [0, 1), such as a rate of dropout or what is kept of a mean; raises as `number`."""
+    return number(owner, argument, value, "a number in [0, 1)", lambda v: 0 <= v < 1)
 
 
 def whole_number(owner: str, argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
