@@ -15,11 +15,11 @@ import keras
 import pytest
 
 import keras_residual as kr
-from keras_residual.layers.arguments import NORM_POSITIONS
-from keras_residual.layers.merges import MERGES
-from keras_residual.layers.norms import NORMS
-from keras_residual.layers.scales import NAMED_FACTORS, SCALES
-from keras_residual.layers.shortcuts import SHORTCUTS
+from keras_residual.residual.arguments import NORM_POSITIONS
+from keras_residual.residual.merges.table import MERGES
+from keras_residual.residual.norms import NORMS
+from keras_residual.residual.scales import NAMED_FACTORS, SCALES
+from keras_residual.residual.shortcuts import SHORTCUTS
 
 ROOT = Path(__file__).parents[1]
 SCREEN = 170  # lines

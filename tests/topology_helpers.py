@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.base import Link, Place, Topology
 
 Branches = Sequence[Callable[[Any], Any]]

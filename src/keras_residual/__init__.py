@@ -13,8 +13,24 @@ from keras_residual import _backend, layers  # noqa: F401 - _backend first: it c
 from keras_residual._errors import CheckpointError
 from keras_residual._version import __version__
 from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache
-from keras_residual.layers.drop_path import DropPath
-from keras_residual.layers.merges import (
+from keras_residual.layers.value_attention import ValueResidualAttention
+from keras_residual.layers.weight_standardization import ScaledWSConv1D, ScaledWSConv2D, ScaledWSConv3D
+from keras_residual.models.blocks import (
+    basic_block,
+    bottleneck_block,
+    preact_basic_block,
+    preact_bottleneck_block,
+    series_block,
+    tabular_block,
+)
+from keras_residual.models.builders import ResNet, ResNetV2
+from keras_residual.models.freezing import freeze
+from keras_residual.models.preprocessing import Preprocessing, preprocessing
+from keras_residual.models.registry import create_model, feature_strides, list_models
+from keras_residual.models.resnet_config import ResNetConfig
+from keras_residual.models.resnet_v2 import ResNetV2Config
+from keras_residual.residual.drop_path import DropPath
+from keras_residual.residual.merges.table import (
     AddMerge,
     ConcatMerge,
     DeltaMerge,
@@ -32,26 +48,10 @@ from keras_residual.layers.merges import (
     SigmoidTanhMerge,
     WeightedMerge,
 )
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
-from keras_residual.layers.shake import ShakeDrop, ShakeShake
-from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
-from keras_residual.layers.value_attention import ValueResidualAttention
-from keras_residual.layers.weight_standardization import ScaledWSConv1D, ScaledWSConv2D, ScaledWSConv3D
-from keras_residual.models.blocks import (
-    basic_block,
-    bottleneck_block,
-    preact_basic_block,
-    preact_bottleneck_block,
-    series_block,
-    tabular_block,
-)
-from keras_residual.models.builders import ResNet, ResNetV2
-from keras_residual.models.freezing import freeze
-from keras_residual.models.preprocessing import Preprocessing, preprocessing
-from keras_residual.models.registry import create_model, feature_strides, list_models
-from keras_residual.models.resnet_config import ResNetConfig
-from keras_residual.models.resnet_v2 import ResNetV2Config
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
+from keras_residual.residual.shake import ShakeDrop, ShakeShake
+from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack

@@ -15,7 +15,7 @@ import torch
 
 from contract import assert_close, to_numpy
 from keras_residual._backend import maps
-from keras_residual.layers.symmetric_conv import SymmetricConv2D
+from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 
 def layer_and_maps(data_format: str = "channels_last") -> tuple[SymmetricConv2D, torch.Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cli.command import fingerprint
-from keras_residual.layers.residual import Residual
+from keras_residual.residual.residual import Residual
 from keras_residual_cli.app import run
 from surgery.plain_nets import dense_net, inputs_for
 

@@ -14,7 +14,7 @@ from keras import layers
 
 import keras_residual as kr
 from contract import assert_close, to_numpy
-from keras_residual.layers import recursion
+from keras_residual.residual import recursion
 
 DEPTH = 2000
 FACTOR = 1e-3

@@ -22,7 +22,7 @@ from keras import layers
 import keras_residual as kr
 from contract import assert_close, perturb, to_numpy
 from keras_residual import Residual, ResidualStack
-from keras_residual.layers.configured import Configured
+from keras_residual.residual.configured import Configured
 
 PICTURE, SERIES, VECTOR = (6, 6, 4), (5, 4), (4,)
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.layers.scales import Scale
 from keras_residual.layers.split_attention import SplitAttention2D
+from keras_residual.residual.scales import Scale
 from map_formulas import assert_channels_first_agrees, conv, norm, random_weights, relu, softmax
 
 RNG = np.random.default_rng(6)

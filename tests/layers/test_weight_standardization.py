@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.layers.fixed_scale import FixedScale
 from keras_residual.layers.weight_standardization import RELU_GAMMA, ScaledWSConv1D, ScaledWSConv2D, ScaledWSConv3D
+from keras_residual.residual.fixed_scale import FixedScale
 
 CONVOLUTIONS = {1: ScaledWSConv1D, 2: ScaledWSConv2D, 3: ScaledWSConv3D}
 

@@ -13,8 +13,8 @@ from keras import layers
 
 import keras_residual as kr
 from contract import assert_close, to_numpy
-from keras_residual.layers.batch_norm import BatchNormalization
-from keras_residual.layers.symmetric_conv import SymmetricConv2D
+from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 # What the fault was that this would have found concerns PyTorch, and the other two compile for each example.
 EXAMPLES = 40 if keras.backend.backend() == "torch" else 5

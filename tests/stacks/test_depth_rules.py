@@ -14,9 +14,9 @@ from keras import layers, ops
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
 from keras_residual import Residual, ResidualStack, depth_rules
-from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.value_attention import ValueResidualAttention
 from keras_residual.layers.weight_standardization import ScaledWSConv2D
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.depth_rules.linear_maps import linear_maps, value_path
 
 X = np.random.default_rng(0).normal(size=(8, 6)).astype("float32")

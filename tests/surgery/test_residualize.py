@@ -13,7 +13,7 @@ from keras import layers
 
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
-from keras_residual.layers.residual import Residual
+from keras_residual.residual.residual import Residual
 from keras_residual.surgery.plan import Group
 from keras_residual.surgery.residualize import residualize
 from keras_residual.surgery.suggest import suggest_groups

@@ -11,10 +11,10 @@ from keras import ops
 
 from keras_residual._arguments import choice, owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape, spatial_axes
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.maps import as_data_format, channel_axis_of, check_rank
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape, spatial_axes
 
 PADS = ("reflect", "constant")
 

@@ -10,11 +10,11 @@ from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers.batch_norm import BatchNormalization
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.maps import as_data_format, channel_axis_of, check_rank
-from keras_residual.layers.shapes import Shape, spatial_axes
-from keras_residual.layers.symmetric_conv import SymmetricConv2D, strided_shape
+from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.maps import as_data_format, channel_axis_of, check_rank
+from keras_residual.residual.shapes import Shape, spatial_axes
+from keras_residual.residual.symmetric_conv import SymmetricConv2D, strided_shape
 
 
 class CompositeConv2D(Configured):

@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive, share, whole_number
-from keras_residual.layers.maps import MapLayer, check_rank
-from keras_residual.layers.serialization import register
+from keras_residual.residual.maps import MapLayer, check_rank
+from keras_residual.residual.serialization import register
 
 
 @register

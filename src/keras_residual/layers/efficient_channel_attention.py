@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers.maps import MapLayer
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.maps import MapLayer
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 GAMMA = 2
 BETA = 1

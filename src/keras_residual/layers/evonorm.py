@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_residual._arguments import flag, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers.maps import MapLayer
-from keras_residual.layers.merge_base import widen
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.maps import MapLayer
+from keras_residual.residual.merges.base import widen
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

@@ -7,10 +7,10 @@ from typing import Any
 from keras import ops
 
 from keras_residual._arguments import flag, owner_of, positive
-from keras_residual.layers.maps import MapLayer
-from keras_residual.layers.merge_base import widen
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.maps import MapLayer
+from keras_residual.residual.merges.base import widen
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

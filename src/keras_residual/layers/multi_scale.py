@@ -10,8 +10,8 @@ from keras import ops
 from keras_residual._arguments import flag, owner_of, whole_number
 from keras_residual._errors import bad_argument
 from keras_residual.layers.composite_conv import CompositeConv2D, multiple
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

@@ -10,11 +10,11 @@ from keras import ops
 
 from keras_residual._arguments import flag, number, owner_of, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers import chain
 from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
-from keras_residual.layers.symmetric_conv import odd_width
+from keras_residual.residual import chain
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
+from keras_residual.residual.symmetric_conv import odd_width
 
 
 @register

@@ -9,9 +9,9 @@ import keras
 
 from keras_residual._arguments import owner_of, positive, whole_number
 from keras_residual._errors import unknown_name, wrong_type
-from keras_residual.layers.maps import MapLayer
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.maps import MapLayer
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.merge_base import widen
-from keras_residual.layers.serialization import register
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.merges.base import widen
+from keras_residual.residual.serialization import register
 
 
 class StandardizedConvolution(Configured):

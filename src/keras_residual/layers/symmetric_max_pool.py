@@ -8,9 +8,9 @@ import keras
 
 from keras_residual._arguments import choice, owner_of, whole_number
 from keras_residual._backend import maps
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

@@ -11,9 +11,9 @@ from keras import ops
 
 from keras_residual._arguments import flag, owner_of, share, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 
 @register

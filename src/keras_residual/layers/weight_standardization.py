@@ -9,9 +9,9 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
 from keras_residual.layers.standardized_conv import StandardizedConvolution, centred
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 RELU_GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
 """1.71286: times this, the ReLU of a standard normal variable has a variance of 1. The authors' code has 1.71396."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 
 from keras_residual._errors import bad_argument
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shortcuts import ProjectionShortcut
 from keras_residual.models.parts import Parts, batch_norm
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shortcuts import ProjectionShortcut
 
 
 def basic_block(

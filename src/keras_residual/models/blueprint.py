@@ -10,12 +10,12 @@ from types import MappingProxyType
 import keras
 
 from keras_residual._keras import UNINITIALIZED, get_global_attribute, set_global_attribute
-from keras_residual.layers.shapes import Shape
 from keras_residual.models.builders import build
 from keras_residual.models.catalog import CATALOG, family_of
 from keras_residual.models.costs import Costs, costs
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.stages import Choices
+from keras_residual.residual.shapes import Shape
 
 USUAL_INPUTS: MappingProxyType[str, tuple[tuple[int, ...], int]] = MappingProxyType(
     {

@@ -8,12 +8,12 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.layers.batch_norm import BatchNormalization
 from keras_residual.layers.evonorm import EvoNormS0
 from keras_residual.layers.filter_response_norm import FilterResponseNorm
 from keras_residual.layers.standardized_conv import WSConv2D
-from keras_residual.layers.symmetric_conv import SymmetricConv2D
 from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
+from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}
 _PADDINGS = {1: keras.layers.ZeroPadding1D, 2: keras.layers.ZeroPadding2D, 3: keras.layers.ZeroPadding3D}

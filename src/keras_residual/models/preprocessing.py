@@ -11,9 +11,6 @@ from keras import ops
 
 from keras_residual._arguments import choice, number, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers.configured import Configured
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import Shape
 from keras_residual.models.pretrained import pretrained_weights
 from keras_residual.models.resampling import (
     CROP_MODES,
@@ -24,6 +21,9 @@ from keras_residual.models.resampling import (
     resized_size,
     split_weights,
 )
+from keras_residual.residual.configured import Configured
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import Shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -11,14 +11,14 @@ from keras_residual.layers.blur_pool import BlurPool2D
 from keras_residual.layers.drop_block import DropBlock2D
 from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention, adaptive_kernel_size
 from keras_residual.layers.multi_scale import MultiScaleConv2D
-from keras_residual.layers.residual import Residual
 from keras_residual.layers.selective_kernel import SelectiveKernel2D
-from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut, ZeroPadShortcut
 from keras_residual.layers.split_attention import SplitAttention2D
 from keras_residual.layers.squeeze_excite import SqueezeExcite
 from keras_residual.models.parts import Parts
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.stages import BlockPlace
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut, ZeroPadShortcut
 
 
 class BlockMaker:

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
 from keras_residual.models.parts import CONVOLUTIONS, NORMS, Parts
 from keras_residual.models.stages import BlockPlace, Choices, apply_stage, finish, places
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut
 
 BLOCKS = ("basic", "bottleneck")
 STEMS = ("conv7", "deep", "deep_tiered", "conv3")

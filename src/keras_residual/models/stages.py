@@ -11,8 +11,8 @@ import numpy as np
 
 from keras_residual._arguments import share
 from keras_residual._errors import bad_argument
-from keras_residual.layers.residual import Residual
 from keras_residual.models.parts import Parts
+from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 
 OUTPUT_STRIDES = (8, 16, 32)

@@ -12,7 +12,7 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual._keras import get_stateless_scope
-from keras_residual.layers.shapes import keep_lora_alpha, sublayers
+from keras_residual.residual.shapes import keep_lora_alpha, sublayers
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.counts import distinct
 from keras_residual.stacks.execution import is_trained

@@ -8,11 +8,11 @@ from typing import Any
 import keras
 
 from keras_residual._keras import set_keras_mask
-from keras_residual.layers import chain, direct
-from keras_residual.layers.depth_context import DepthContext
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import Shape, agree
-from keras_residual.layers.untracked import Untracked
+from keras_residual.residual import chain, direct
+from keras_residual.residual.context import DepthContext
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shapes import Shape, agree
+from keras_residual.residual.untracked import Untracked
 from keras_residual.stacks.topologies.base import Link, Rows
 
 Watch = Callable[[Any, Any], None]

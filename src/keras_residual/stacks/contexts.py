@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_residual._arguments import share
 from keras_residual._errors import bad_argument
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.depth_rules import DepthPlan
 
 _SCALES = ("branch_scale", "skip_scale", "branch_input_scale")

@@ -9,11 +9,11 @@ from typing import Any, cast
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers import arguments
-from keras_residual.layers.configured import arguments_of
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.serialization import copied
-from keras_residual.layers.shapes import channel_axis, sublayers
+from keras_residual.residual import arguments
+from keras_residual.residual.configured import arguments_of
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.serialization import copied
+from keras_residual.residual.shapes import channel_axis, sublayers
 from keras_residual.stacks.topologies.base import Topology
 
 

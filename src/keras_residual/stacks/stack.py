@@ -16,12 +16,12 @@ from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
-from keras_residual.layers import chain, direct
-from keras_residual.layers.configured import Changes, Configured, settings_of
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.serialization import deserialize, reading, register, without_ids
-from keras_residual.layers.shapes import Shape, stateful, sublayers
-from keras_residual.layers.untracked import Untracked
+from keras_residual.residual import chain, direct
+from keras_residual.residual.configured import Changes, Configured, settings_of
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.serialization import deserialize, reading, register, without_ids
+from keras_residual.residual.shapes import Shape, stateful, sublayers
+from keras_residual.residual.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell

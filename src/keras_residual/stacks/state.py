@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._keras import get_stateless_scope, register_uninitialized_variable
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_residual.layers import shapes
+from keras_residual.residual import shapes
 from keras_residual.surgery.graph import Call
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual.layers.shapes import keep_lora_alpha, sublayers
+from keras_residual.residual.shapes import keep_lora_alpha, sublayers
 
 
 class Copies:

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.layers.batch_norm import BatchNormalization
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import keep_lora_alpha, sublayers
-from keras_residual.layers.shortcuts import AvgPoolShortcut, ProjectionShortcut
-from keras_residual.layers.symmetric_conv import SymmetricConv2D
+from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shapes import keep_lora_alpha, sublayers
+from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut
+from keras_residual.residual.symmetric_conv import SymmetricConv2D
 from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.shapes import Shape
+from keras_residual.residual.shapes import Shape
 
 
 @dataclass(frozen=True, eq=False)

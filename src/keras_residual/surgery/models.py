@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.surgery.graph import is_graph
 
 SHORTCUTS = {"first": "Put the shortcuts in first, train", "instead": "put kr.Residual into the code of the model"}

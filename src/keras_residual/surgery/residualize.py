@@ -9,9 +9,9 @@ import keras
 
 from keras_residual._arguments import choice, flag, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers import shapes
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.scales import LayerScale, SkipInit
+from keras_residual.residual import shapes
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import LayerScale, SkipInit
 from keras_residual.surgery import rewrite
 from keras_residual.surgery.copies import Copies
 from keras_residual.surgery.models import SHORTCUTS, check_model, compile_like

@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual.layers.residual import Residual
 from keras_residual.models.blocks import batch_norm
+from keras_residual.residual.residual import Residual
 from keras_residual.training.compare_settings import LAYERS_IN_A_BLOCK
 
 

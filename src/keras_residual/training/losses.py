@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 
 from keras_residual._arguments import choice, share
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 

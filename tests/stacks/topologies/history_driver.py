@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from backend_helpers import gradients
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.base import Place, Topology
 
 SHAPE = (2, 3, 4)

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from contract import assert_close, to_numpy
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.fractal import Fractal
 from stacks.topologies.history_driver import (
     Driven,

@@ -16,7 +16,7 @@ import pytest
 from keras import ops
 
 from contract import to_numpy
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
 from keras_residual.stacks.topologies.base import Link, Topology
 from keras_residual.stacks.topologies.dense_former import DenseFormer

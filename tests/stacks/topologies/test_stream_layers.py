@@ -13,7 +13,7 @@ from keras import ops
 
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.euler import Euler
 from keras_residual.stacks.topologies.hyper_connections import HyperConnections
 from keras_residual.stacks.topologies.manifold import (

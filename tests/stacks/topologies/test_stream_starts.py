@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 
 from contract import assert_close, to_numpy
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies import streams
 from keras_residual.stacks.topologies.base import Topology
 from keras_residual.stacks.topologies.euler import Euler

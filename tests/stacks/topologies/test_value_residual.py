@@ -11,8 +11,8 @@ from keras import ops
 
 from contract import assert_close, to_numpy
 from keras_residual import Residual
-from keras_residual.layers.depth_context import DepthContext
 from keras_residual.layers.value_attention import ValueResidualAttention
+from keras_residual.residual.context import DepthContext
 from keras_residual.stacks.topologies.value_residual import ValueResidual
 from stacks.topologies.history_driver import (
     SHAPE,

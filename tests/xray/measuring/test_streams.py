@@ -12,7 +12,7 @@ from keras import layers, ops
 
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack, topologies
-from keras_residual.layers.depth_context import DepthContext
+from keras_residual.residual.context import DepthContext
 from keras_residual.xray import xray
 
 RNG = np.random.default_rng(0)

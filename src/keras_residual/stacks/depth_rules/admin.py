@@ -10,9 +10,9 @@ from keras import ops
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.scales import LayerScale
-from keras_residual.layers.serialization import register
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import LayerScale
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 import keras
 import numpy as np
 
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.scales import ScalarBias
-from keras_residual.layers.serialization import register
-from keras_residual.layers.shapes import ATTENTION
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import ScalarBias
+from keras_residual.residual.serialization import register
+from keras_residual.residual.shapes import ATTENTION
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.shapes import ATTENTION
 from keras_residual.layers.value_attention import ValueResidualAttention
 from keras_residual.layers.weight_standardization import ScaledWeightStandardization
+from keras_residual.residual.shapes import ATTENTION
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ import numpy as np
 
 from keras_residual._arguments import owner_of, positive
 from keras_residual._errors import bad_argument
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.scales import LayerScale
-from keras_residual.layers.serialization import register
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import LayerScale
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,

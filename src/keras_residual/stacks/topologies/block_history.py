@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.layers.depth_context import DepthContext
-from keras_residual.layers.serialization import register
+from keras_residual.residual.context import DepthContext
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology, weighted_sum
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from keras_residual._arguments import owner_of, positive
-from keras_residual.layers.depth_context import DepthContext
-from keras_residual.layers.serialization import register
+from keras_residual.residual.context import DepthContext
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.topologies.base import Link, Place, Topology
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_residual._arguments import share, whole_number
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 

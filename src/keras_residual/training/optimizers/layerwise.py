@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from keras_residual._arguments import positive, share
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 from keras_residual.stacks.state import rank_in_block
 from keras_residual.training.optimizers.sgd import MomentumOptimizer, decay_of
 

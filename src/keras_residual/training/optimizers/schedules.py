@@ -11,7 +11,7 @@ import keras
 
 from keras_residual._arguments import choice, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 

@@ -9,7 +9,7 @@ from keras import ops
 
 from keras_residual._arguments import number, share
 from keras_residual._errors import bad_argument
-from keras_residual.layers.serialization import register
+from keras_residual.residual.serialization import register
 
 
 class MomentumOptimizer(keras.Optimizer):

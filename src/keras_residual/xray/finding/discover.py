@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.xray.finding.graph import MergeNode, NodeGraph

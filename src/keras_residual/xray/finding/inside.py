@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._keras import get_keras_mask, set_keras_mask
-from keras_residual.layers.residual import Residual
+from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.graph import MergeNode, NodeGraph
 from keras_residual.xray.finding.patched import instead_of

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.xray.finding.structure import is_functional
 
 _NAME = "_remat_mode"

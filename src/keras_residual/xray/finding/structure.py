@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.drop_path import DropPath
-from keras_residual.layers.residual import Residual
-from keras_residual.layers.shapes import ATTENTION, sublayers
+from keras_residual.residual.drop_path import DropPath
+from keras_residual.residual.residual import Residual
+from keras_residual.residual.shapes import ATTENTION, sublayers
 
 RELU_LIKE = ("relu", "relu6")
 BOUNDED = ("sigmoid", "tanh")

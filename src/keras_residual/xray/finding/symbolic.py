@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_residual._keras import NAME_COUNTS, get_global_attribute
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.shapes import sublayers
 
 _OPERATORS = tuple(f"__{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "matmul", "pow"))
 _AS_ARRAY = "__jax_array__"

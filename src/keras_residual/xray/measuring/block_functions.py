@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_residual._keras import Function
-from keras_residual.layers.residual import Residual
+from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.xray.finding.discover import Target

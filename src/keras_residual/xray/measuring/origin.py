@@ -14,7 +14,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._keras import get_keras_mask, set_keras_mask
-from keras_residual.layers.shapes import sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.xray.finding.patched import instead_of
 from keras_residual.xray.finding.place import ReportedBlock

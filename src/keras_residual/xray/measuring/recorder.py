@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_residual._keras import get_keras_mask, set_keras_mask
-from keras_residual.layers.residual import Residual
+from keras_residual.residual.residual import Residual
 from keras_residual.stacks.observe import observe
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.reversible import ReversibleLink

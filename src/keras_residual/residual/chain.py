@@ -1,0 +1,231 @@
+"""Layers in a row, as a branch has them: built with checks, and applied with what the `call` of each takes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import keras
+
+from keras_residual._arguments import owner_of
+from keras_residual._errors import did_you_mean
+from keras_residual.residual import direct
+from keras_residual.residual.shapes import ATTENTION, LIST_ATTENTION, Shape
+
+Arguments = Mapping[str, Any]
+"""Arguments of a call by their names, beside its input, `training` and `mask`."""
+
+_OWN = ("training", "mask", "depth_context", "return_attention_scores")
+
+
+def argument_names(layers: Iterable[keras.Layer | None]) -> list[str]:
+    """Returns the names of what the layers' calls take beside one input, `training` and `mask`."""
+    return list(dict.fromkeys(name for layer in layers if layer is not None for name in _names_of(layer)))
+
+
+def arguments_for(layer: keras.Layer, arguments: Arguments) -> dict[str, Any]:
+    """Returns those of the arguments that the layer's call takes, without those that are None."""
+    names = _names_of(layer) if arguments else ()
+    return {name: arguments[name] for name in names if arguments.get(name) is not None}
+
+
+def _names_of(layer: keras.Layer) -> list[str]:
+    if isinstance(layer, keras.Model):
+        return []  # it hands nothing to the layers in it
+    kinds = layer._call_signature.parameters.items()
+    named = [name for name, kind in kinds if kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
+    pair = ["value", "key", "value_mask"] if isinstance(layer, LIST_ATTENTION) else []
+    return [name for name in [*named[1:], *pair] if name not in _OWN]
+
+
+def declare_arguments(holder: keras.Layer, layers: Iterable[keras.Layer]) -> None:
+    """Lets the calls of a layer take, by name, what the calls of the layers in it do.
+
+    Keras binds a call to the signature of `call`, and hands `build` the shape of each tensor that `build` names. What
+    both take depends here on the layers that the holder was given.
+
+    Args:
+        holder: A layer with `call(inputs, …, **arguments)` and `build(inputs_shape, **argument_shapes)`.
+        layers: The layers in it.
+    """
+    names = argument_names(layers)
+    for owner, attribute, suffix in ((holder, "_call_signature", ""), (holder.build, "__signature__", "_shape")):
+        signature = inspect.signature(holder.build if suffix else holder.call)
+        kept = [kind for kind in signature.parameters.values() if kind.kind is not kind.VAR_KEYWORD]
+        added = [
+            inspect.Parameter(name + suffix, inspect.Parameter.KEYWORD_ONLY, default=None)
+            for name in names
+            if name + suffix not in signature.parameters
+        ]
+        setattr(owner, attribute, signature.replace(parameters=[*kept, *added]))
+
+
+def build(
+    owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape, dtype: str, shapes: Arguments | None = None
+) -> Shape:
+    """Builds layers one after another and returns the shape of what comes out.
+
+    Args:
+        owner: The layer that has them, for messages.
+        argument: The argument by which it got them, for messages.
+        layers: The layers in order.
+        shape: Shape of the input, with None for what is not known.
+        dtype: Its dtype.
+        shapes: Shapes of the arguments of calls, by the names that `build` has for them, such as `value_shape`.
+
+    Raises:
+        ValueError: If one does not take one tensor and return one, or was built for another shape.
+    """
+    tensor = keras.KerasTensor(shape, dtype=dtype)
+    names = {name: name.removesuffix("_shape") for name in shapes or ()}
+    arguments = {names[name]: _symbols(names[name], found, dtype) for name, found in (shapes or {}).items()}
+    named: dict[str, list[keras.Layer]] = {}
+    for layer in layers:
+        what = f"{owner}: `{argument}` has a layer, {layer.name!r} ({type(layer).__name__}), that"
+        alike = named.setdefault(layer.name, [])
+        # Of two layers of one name the second's weights get other paths, by which much in Keras knows them.
+        with keras.name_scope(f"{layer.name}_{len(alike)}") if alike else nullcontext():
+            outputs = _symbolic_call(what, layer, tensor, arguments)
+        if layer not in alike:
+            alike.append(layer)
+        if not isinstance(outputs, keras.KerasTensor):
+            returned = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
+            raise ValueError(
+                f"{owner}: `{argument}` must return one tensor, but its layer {layer.name!r} "
+                f"({type(layer).__name__}) returned {returned}. Wrap it in one that returns the tensor to be merged."
+            )
+        # Without its history: a layer's call here is no step of the graph of a model that has it too.
+        tensor = keras.KerasTensor(outputs.shape, dtype=outputs.dtype)
+    return tuple(tensor.shape)
+
+
+def _symbols(name: str, shapes: Any, dtype: str) -> Any:
+    kind = "bool" if name.endswith("mask") else dtype
+    return keras.tree.map_shape_structure(lambda shape: keras.KerasTensor(shape, dtype=kind), shapes)
+
+
+class ChainError(ValueError):
+    """A layer in a row cannot be called. What says so names that layer, so that those around it pass it on."""
+
+
+def check_arguments(layer: keras.Layer, arguments: Iterable[str]) -> None:
+    """Raises where a call is given an argument by a name that no layer in it takes."""
+    known = layer._call_signature.parameters
+    for name in arguments:
+        if name not in known:
+            offered = did_you_mean(name, [given for given in known if given != "depth_context"])
+            raise TypeError(f"{owner_of(layer)}: its call takes no argument {name!r}, nor does a layer in it.{offered}")
+
+
+def _check_given(what: str, layer: keras.Layer, inputs: list[Any], keywords: dict[str, Any]) -> None:
+    for name, kind in list(layer._call_signature.parameters.items())[len(inputs) :]:
+        by_name = kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)
+        if by_name and kind.default is kind.empty and name not in keywords:
+            raise ChainError(
+                f"{what} needs the call argument {name!r}. Pass it by name where the connection or the stack is "
+                f"called: layer(inputs, {name}=…)."
+            )
+
+
+def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arguments: Arguments) -> Any:
+    was_built, built_for = layer.built, (layer.get_build_config() or {}).get("input_shape")
+    inputs, keywords = _call_arguments(layer, tensor, None, None, arguments)
+    _check_given(what, layer, inputs, keywords)
+    calls = len(layer._inbound_nodes)
+    try:
+        # A symbolic call builds any layer, also one that has no `build`, and checks its input.
+        outputs = layer(*inputs, **keywords)
+        if was_built:
+            # A layer with weights for another shape may only notice it in its `call`.
+            keras.Operation.compute_output_spec(layer, *inputs, **keywords)
+    except ChainError:
+        raise
+    except Exception as error:
+        count = len(keras.tree.flatten(getattr(layer, "inputs", None) or [tensor]))
+        if was_built and count > 1:
+            raise ChainError(f"{what} takes {count} inputs, where it gets one tensor.") from error
+        if was_built:
+            raise ChainError(
+                f"{what} was already built for another input{f' {built_for}' if built_for else ''} and cannot take "
+                f"one of shape {tuple(tensor.shape)}. Pass a new layer."
+            ) from error
+        raise ChainError(
+            f"{what} cannot be called on one tensor of shape {tuple(tensor.shape)}, or does not return one tensor: "
+            f"{error}"
+        ) from error
+    finally:
+        # A model's configuration counts the calls of a layer.
+        del layer._inbound_nodes[calls:]
+    return outputs
+
+
+def apply_all(
+    layers: Iterable[keras.Layer],
+    tensor: Any,
+    training: bool | None,
+    mask: Any = None,
+    inner: Any = None,
+    arguments: Arguments | None = None,
+) -> Any:
+    """Returns the output of layers one after another.
+
+    Args:
+        layers: The layers.
+        tensor: Input of the first.
+        training: Whether they act as in training.
+        mask: Mask that the first gets, or None.
+        inner: Mask that the others get, or None.
+        arguments: What the layers' calls take beside it, by name.
+    """
+    before = None
+    for layer in layers:
+        if mask is None and direct.is_leaf(layer, tensor, training):
+            tensor, before = direct.call_leaf(layer, tensor, training, before), layer
+        else:
+            tensor, before = apply(layer, tensor, training, mask, arguments), None
+        mask = inner
+    return tensor
+
+
+def apply(
+    part: keras.Layer | float | None,
+    tensor: Any,
+    training: bool | None,
+    mask: Any = None,
+    arguments: Arguments | None = None,
+) -> Any:
+    """Returns the output of a layer that gets what its `call` takes, the product with a number, or the tensor."""
+    if part is None:
+        return tensor
+    if not isinstance(part, keras.Layer):
+        return tensor * part
+    inputs, keywords = _call_arguments(part, tensor, training, mask, arguments or {})
+    return part(*inputs, **keywords)
+
+
+def _call_arguments(
+    layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
+) -> tuple[list[Any], dict[str, Any]]:
+    """Returns what a layer is called with, in its place and by name."""
+    given = arguments_for(layer, arguments)
+    # By hand, and not left to the call context, which `stateless_call` does not set up.
+    if training is not None and layer._call_has_training_arg:
+        given["training"] = training
+    if isinstance(layer, ATTENTION):
+        value = given.pop("value", tensor)
+        if mask is not None:
+            given["query_mask"] = mask
+            if value is tensor:
+                given["value_mask"] = mask
+        return [tensor, value], given
+    if isinstance(layer, LIST_ATTENTION):
+        value, key = given.pop("value", tensor), given.pop("key", None)
+        value_mask = given.pop("value_mask", mask if value is tensor else None)
+        if mask is not None or value_mask is not None:
+            given["mask"] = [mask, value_mask]
+        return [[tensor, value] if key is None else [tensor, value, key]], given
+    if mask is not None and layer._call_has_mask_arg and tensor.shape[: len(mask.shape)] == mask.shape:
+        given["mask"] = mask
+    return [tensor], given
