@@ -16,6 +16,7 @@ import numpy as np
 from keras_residual._backend import exporter
 from keras_residual._optional import require
 from keras_residual.deploy.formats.base import NOTE, Format, Options, Port, Program
+from keras_residual.deploy.formats.onnx_graph import rearrange
 from keras_residual.deploy.signature import Signature
 
 _DTYPES = {"tensor(float)": "float32", "tensor(double)": "float64", "tensor(float16)": "float16"}
@@ -36,16 +37,15 @@ class Onnx(Format):
 
     def write(self, model: keras.Model, signature: Signature, path: Path, options: Options) -> None:
         """Writes the file without what its runtime would take out when it loads it."""
+        onnx = require("onnx", extra="export")
         raw = path.with_name(f"raw-{path.name}")
         write_raw(model, signature, raw, options)
-        # OpenVINO leaves transposes in that ONNX Runtime takes out, so they go here.
-        runtime = require("onnxruntime", extra="export")
-        settings = runtime.SessionOptions()
-        settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        settings.optimized_model_filepath = str(path)
-        settings.log_severity_level = 3
-        runtime.InferenceSession(str(raw), settings, providers=["CPUExecutionProvider"])
+        _optimize(raw, path)
         _check_opset(path, options.opset)
+        made = onnx.load(path)
+        rearrange(made.graph)
+        onnx.save(made, path)
+        _optimize(path, path)
         for left in path.parent.glob(f"{raw.name}*"):
             left.unlink()
         if options.batch_size is None:
@@ -103,6 +103,16 @@ class _Session(Program):
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return self._session.run(None, dict(zip((port.name for port in self.inputs), arrays, strict=True)))
+
+
+def _optimize(source: Path, out: Path) -> None:
+    """Writes a file as ONNX Runtime optimizes it for any machine; OpenVINO would keep transposes that it takes out."""
+    runtime = require("onnxruntime", extra="export")
+    settings = runtime.SessionOptions()
+    settings.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(out)
+    settings.log_severity_level = 3
+    runtime.InferenceSession(str(source), settings, providers=["CPUExecutionProvider"])
 
 
 def _check_opset(path: Path, asked: int) -> None:
