@@ -493,6 +493,7 @@ def test_agreement_is_of_classes_or_of_numbers():
     numbers = np.arange(10.0)[:, None]
     assert verify.agreement(numbers, numbers + 0.1) == pytest.approx(1 - 0.1 / numbers.std())
     assert verify.agreement(np.ones((3, 1)), np.ones((3, 1))) == 1
+    assert verify.agreement(numbers, -100 * numbers) == 0
 
 
 @pytest.mark.any_backend

@@ -44,7 +44,7 @@ class ExportReport:
         format: Name of the format.
         bytes: Size of all that belongs to it.
         check: How far the file in float is from the model.
-        agreement: Of an int8 file, how far it agrees with the model on rows that it was not calibrated on, up to 1.
+        agreement: Of an int8 file, how far it agrees with the model on rows that it was not calibrated on, in `[0, 1]`.
         seconds: Time that it took.
     """
 

@@ -134,11 +134,11 @@ def checks(
 
 
 def agreement(expected: np.ndarray, found: np.ndarray) -> float:
-    """Returns how far two outputs agree, up to 1.
+    """Returns how far two outputs agree, in `[0, 1]`.
 
     Of an output `(rows, classes)` that is the share of rows with the same class. Nothing says of scores without a
     softmax that they are classes: where one of the columns is lost, off by half of its deviation or more, these are
-    several numbers, and the worst column counts. Of another output it is `1 - RMS / deviation`.
+    several numbers, and the worst column counts. Of another output it is `1 - RMS / deviation`, at least 0.
 
     Args:
         expected: `(rows, classes)`, or an output of another shape.
@@ -159,7 +159,7 @@ def _closeness(expected: np.ndarray, found: np.ndarray) -> float:
     spread = spread if spread > 1e-3 * size else size
     if not spread:
         return float(np.array_equal(expected, found))
-    return 1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread
+    return max(0.0, 1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread)
 
 
 def _are_probabilities(output: np.ndarray) -> bool:
