@@ -14,6 +14,7 @@ import sys
 import tempfile
 import venv
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,9 +32,9 @@ def main() -> None:
         workplace = Path(folder)
         wheel = build(workplace / "dist")
         check_contents(wheel)
-        for backend in arguments.backends:
-            check_backend(wheel, backend, workplace / backend)
-            shutil.rmtree(workplace / backend)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for _ in pool.map(lambda backend: check_backend(wheel, backend, workplace / backend), arguments.backends):
+                pass  # raises what a check has raised
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
             for artefact in wheel.parent.iterdir():
