@@ -526,7 +526,7 @@ def shown(part):
 
 @pytest.mark.any_backend
 class TestMeasured:
-    def test_every_cell_that_was_tried_ran_and_was_compared(self):
+    def test_every_cell_ran_and_was_compared(self):
         rows = {(row["net"], row["backend"], row["format"]): row for row in results("export")}
         refused = [row for row in rows.values() if row["reason"]]
         assert len(refused) <= 0.05 * len(rows)
@@ -539,7 +539,7 @@ class TestMeasured:
         }
         assert len(cells) == 12 * 3 * len(FORMATS)
         filled = {key: "refused" if row["reason"] else f"{row['difference']:.1e}" for key, row in rows.items()}
-        assert cells == dict.fromkeys(cells, "") | filled
+        assert cells == filled
 
     def test_a_real_net_answers_as_in_keras(self):
         rows = results("exported_answers")
