@@ -13,7 +13,7 @@ import keras_residual as kr
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
 from keras_residual.residual import direct
-from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 ON_TORCH = keras.backend.backend() == "torch"

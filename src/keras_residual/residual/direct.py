@@ -13,8 +13,8 @@ import keras
 
 from keras_residual._backend import maps
 from keras_residual._keras import get_autocast_scope, get_keras_mask
-from keras_residual.residual.batch_norm import BatchNormalization
-from keras_residual.residual.merges.table import AddMerge
+from keras_residual.residual.merges import AddMerge
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 _CONVOLUTION_OR_NORM = (BatchNormalization, SymmetricConv2D)

@@ -11,18 +11,18 @@ from keras import ops
 from keras_residual._arguments import owner_of, share
 from keras_residual._errors import bad_argument, shape_mismatch
 from keras_residual._keras import get_keras_mask
-from keras_residual.residual import arguments, chain, direct, recursion, shapes
-from keras_residual.residual.configured import Configured
+from keras_residual._recursion import make_room
+from keras_residual.residual import arguments, chain, direct, shapes
+from keras_residual.residual.configured import Configured, Untracked
 from keras_residual.residual.context import DepthContext
-from keras_residual.residual.drop_path import DropPath
+from keras_residual.residual.merges import MERGES, Merge
 from keras_residual.residual.merges.base import not_broadcast
-from keras_residual.residual.merges.table import MERGES, Merge
 from keras_residual.residual.norms import make_norm
+from keras_residual.residual.regularizers import DropPath
 from keras_residual.residual.scales import NAMED_FACTORS, SCALES, LayerScale
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
 from keras_residual.residual.shortcuts import SHORTCUTS, ProjectionShortcut, Shortcut
-from keras_residual.residual.untracked import Untracked
 
 _NO_CONTEXT = DepthContext()
 
@@ -441,7 +441,7 @@ class Residual(Configured):
 
     def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Returns the symbolic output, and sees to it that Keras can walk through the graph at any depth."""
-        recursion.make_room(owner_of(self), inputs)
+        make_room(owner_of(self), inputs)
         return super().compute_output_spec(inputs, *args, **kwargs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

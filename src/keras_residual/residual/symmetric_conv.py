@@ -10,9 +10,8 @@ from keras_residual._arguments import owner_of, whole_number
 from keras_residual._backend import maps
 from keras_residual._errors import bad_argument
 from keras_residual.residual.configured import Configured
-from keras_residual.residual.maps import channel_axis_of
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, spatial_axes
+from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
 
 
 @register

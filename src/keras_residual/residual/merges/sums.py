@@ -1,39 +1,15 @@
-"""Merges without a gate or a geometry of their own, and the names of all merges."""
+"""Merges that add, average or concatenate skip and branch."""
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 from keras import ops
 
 from keras_residual._arguments import axis_in_rank, flag, number, owner_of
 from keras_residual.residual.merges.base import Merge
-from keras_residual.residual.merges.gates import GRNMerge, HighwayMerge, LerpMerge
-from keras_residual.residual.merges.geometric import DeltaMerge, NormalizedLerpMerge, OrthogonalMerge
-from keras_residual.residual.merges.gtrxl import GRUMerge, InputGateMerge, OutputGateMerge, SigmoidTanhMerge
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
-
-__all__ = [
-    "MERGES",
-    "AddMerge",
-    "ConcatMerge",
-    "DeltaMerge",
-    "GRNMerge",
-    "GRUMerge",
-    "HighwayMerge",
-    "InputGateMerge",
-    "LerpMerge",
-    "MagnitudePreservingMerge",
-    "MeanMerge",
-    "Merge",
-    "NormalizedLerpMerge",
-    "OrthogonalMerge",
-    "OutputGateMerge",
-    "SigmoidTanhMerge",
-    "WeightedMerge",
-]
 
 
 @register
@@ -53,7 +29,7 @@ class AddMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import AddMerge
+        >>> from keras_residual.residual.merges import AddMerge
         >>> y = AddMerge()([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[2.]]
@@ -83,7 +59,7 @@ class ConcatMerge(Merge):
 
     Example:
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import ConcatMerge
+        >>> from keras_residual.residual.merges import ConcatMerge
         >>> tuple(ConcatMerge()([np.zeros((2, 3)), np.ones((2, 4))]).shape)
         (2, 7)
 
@@ -115,7 +91,7 @@ class MeanMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import MeanMerge
+        >>> from keras_residual.residual.merges import MeanMerge
         >>> y = MeanMerge()([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
@@ -148,7 +124,7 @@ class WeightedMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import WeightedMerge
+        >>> from keras_residual.residual.merges import WeightedMerge
         >>> y = WeightedMerge(softmax=True)([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
@@ -193,7 +169,7 @@ class MagnitudePreservingMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import MagnitudePreservingMerge
+        >>> from keras_residual.residual.merges import MagnitudePreservingMerge
         >>> y = MagnitudePreservingMerge(t=0.5)([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.414]]
@@ -211,24 +187,3 @@ class MagnitudePreservingMerge(Merge):
         """Returns the sum, with both factors worked out in double precision beforehand."""
         norm = ((1 - self.t) ** 2 + self.t**2) ** 0.5
         return (1 - self.t) / norm * skip + self.t / norm * branch
-
-
-MERGES: MappingProxyType[str, type[Merge]] = MappingProxyType(
-    {
-        "add": AddMerge,
-        "concat": ConcatMerge,
-        "mean": MeanMerge,
-        "weighted": WeightedMerge,
-        "highway": HighwayMerge,
-        "gru": GRUMerge,
-        "input_gate": InputGateMerge,
-        "output_gate": OutputGateMerge,
-        "sigmoid_tanh": SigmoidTanhMerge,
-        "lerp": LerpMerge,
-        "grn": GRNMerge,
-        "orthogonal": OrthogonalMerge,
-        "magnitude_preserving": MagnitudePreservingMerge,
-        "delta": DeltaMerge,
-        "normalized_lerp": NormalizedLerpMerge,
-    }
-)

@@ -9,9 +9,9 @@ from keras import ops
 
 from keras_residual._arguments import choice, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual.residual.configured import ShapePreserving
 from keras_residual.residual.merges.base import widen
-from keras_residual.residual.scales import ShapePreserving
-from keras_residual.residual.shapes import Shape, spatial_axes
+from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -19,11 +19,6 @@ DATA_FORMATS = ("channels_last", "channels_first")
 def as_data_format(owner: str, value: Any) -> str:
     """Returns the name of a data format; None stands for `keras.config.image_data_format()`."""
     return keras.config.image_data_format() if value is None else choice(owner, "data_format", value, DATA_FORMATS)
-
-
-def channel_axis_of(data_format: str) -> int:
-    """Returns the axis of the channels, `1` or `-1`."""
-    return 1 if data_format == "channels_first" else -1
 
 
 def check_rank(owner: str, shape: Shape, ranks: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from keras import ops
 
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
-from keras_residual.residual.merges.table import DeltaMerge, NormalizedLerpMerge, OrthogonalMerge
+from keras_residual.residual.merges import DeltaMerge, NormalizedLerpMerge, OrthogonalMerge
 
 
 def pair(shape=(3, 5, 4), seed=0):

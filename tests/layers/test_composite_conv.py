@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.layers.multi_scale import MultiScaleConv2D
+from keras_residual.layers.composite_conv import MultiScaleConv2D
 from map_formulas import assert_channels_first_agrees, conv, norm, random_weights, relu
 
 RNG = np.random.default_rng(9)

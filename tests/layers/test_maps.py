@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from contract import assert_close
-from keras_residual.residual.maps import MapLayer, as_data_format, check_rank
+from keras_residual.layers.maps import MapLayer, as_data_format, check_rank
 
 X = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
 

@@ -11,7 +11,7 @@ import pytest
 from keras import ops
 
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.layers.blur_pool import BlurPool2D
+from keras_residual.layers.pooling import BlurPool2D
 
 SHAPES = {"channels_last": (2, 7, 6, 3), "channels_first": (2, 3, 7, 6)}
 

@@ -12,8 +12,7 @@ import pytest
 
 from backend_helpers import gradients
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.residual.batch_norm import BatchNormalization
-from keras_residual.residual.norms import make_norm
+from keras_residual.residual.norms import BatchNormalization, make_norm
 
 RNG = np.random.default_rng(5)
 SHAPES = [(6, 3), (4, 5, 3), (2, 5, 4, 3), (2, 2, 3, 4, 3)]
