@@ -135,11 +135,7 @@ class ShakeShake(Configured):
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Mixes."""
-        first = second = inputs
-        for layer in self.first:
-            first = chain.apply(layer, first, training, mask)
-        for layer in self.second:
-            second = chain.apply(layer, second, training, mask)
+        first, second = (chain.apply(branch, inputs, training, mask) for branch in (self.first, self.second))
         if not training:
             return 0.5 * first + 0.5 * second
         shape = draw_shape(first, self.mode)

@@ -220,8 +220,7 @@ class _NormedProjection(Shortcut):
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
     def _project(self, inputs: Any, training: bool | None) -> Any:
-        parts = [part for part in (self.projection, self.projection_norm) if part is not None]
-        return chain.apply_all(parts, inputs, training)
+        return chain.apply([self.projection, self.projection_norm], inputs, training)
 
 
 @register
