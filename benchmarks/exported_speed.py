@@ -56,7 +56,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     """Writes the files, has them answer, and reports."""
     from _report import report, write_page
 
-    from keras_residual._backend.processor import has_vnni
+    from keras_residual.deploy.int8 import has_vnni
 
     for backend in ("torch", "jax", "tensorflow"):
         call = [sys.executable, __file__, "--write", backend, "--folder", str(folder)]

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual._arguments import choice, owner_of, whole_number
-from keras_residual._backend import maps
+from keras_residual._backend import max_pool
 from keras_residual._errors import bad_argument
 from keras_residual.layers.maps import as_data_format, check_rank
 from keras_residual.residual.configured import Configured
@@ -186,7 +186,7 @@ class SymmetricMaxPool2D(Configured):
 
     def call(self, inputs: Any) -> Any:
         """Pools."""
-        return maps.max_pooled(inputs, width=self.pool_size, strides=self.strides, data_format=self.data_format)
+        return max_pool(inputs, width=self.pool_size, strides=self.strides, data_format=self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Returns the shape after pooling."""

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual._backend import maps
+from keras_residual import _backend
 from keras_residual._keras import get_autocast_scope, get_keras_mask
 from keras_residual.residual.merges.geometric import OrthogonalMerge
 from keras_residual.residual.merges.sums import AddMerge, ConcatMerge, MagnitudePreservingMerge, MeanMerge
@@ -42,7 +42,7 @@ def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
 
     The layer must have no `__call__` of its own that does more than to check its arguments.
     """
-    if not maps.is_eager(x) or training is None or not layer.built:
+    if not _backend.is_eager(x) or training is None or not layer.built:
         return False
     scope, dtype = get_autocast_scope(), layer.compute_dtype
     return (
@@ -57,7 +57,7 @@ def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
 
 def _is_watched(layer: keras.Layer) -> bool:
     """Returns whether somebody sees what goes through the layer: by a regularizer, a hook, or a `call` of their own."""
-    return layer.activity_regularizer is not None or "call" in vars(layer) or maps.has_hooks(layer)
+    return layer.activity_regularizer is not None or "call" in vars(layer) or _backend.has_hooks(layer)
 
 
 def call(layer: Any, x: Any, training: bool | None, is_fresh: bool) -> Any:
@@ -88,8 +88,8 @@ def makes_fresh(layer: Any) -> bool:
 
 def activate(activation: Callable[[Any], Any], x: Any, is_fresh: bool) -> Any:
     """Returns `activation(x)`, in the memory of `x` where nobody else has that and no gradient can be asked for."""
-    if is_fresh and activation is keras.activations.relu and maps.is_eager(x):
-        return maps.rectified(x)
+    if is_fresh and activation is keras.activations.relu and _backend.is_eager(x):
+        return _backend.relu_in_place(x)
     return activation(x)
 
 

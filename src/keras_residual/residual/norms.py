@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_residual._backend import maps
+from keras_residual import _backend
 from keras_residual.residual.serialization import register
 
 
@@ -47,13 +47,13 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalises `inputs`."""
         axis = -1 if self.axis == len(inputs.shape) - 1 else self.axis
-        if not maps.HAS_BATCH_NORM or mask is not None or self.renorm or axis not in (1, -1):
+        if not _backend.HAS_BATCH_NORM or mask is not None or self.renorm or axis not in (1, -1):
             return super().call(inputs, training=training, mask=mask)
         arguments: dict[str, Any] = {"gamma": self.gamma, "beta": self.beta, "epsilon": self.epsilon, "axis": axis}
         if not (training and self.trainable):
-            outputs = maps.normalized(inputs, self.moving_mean, self.moving_variance, **arguments)
+            outputs = _backend.normalize(inputs, self.moving_mean, self.moving_variance, **arguments)
         else:
-            outputs, mean, variance = maps.normalized_by_batch(inputs, **arguments)
+            outputs, mean, variance = _backend.normalize_by_batch(inputs, **arguments)
             pairs: Any = ((self.moving_mean, mean), (self.moving_variance, variance))
             for moving, value in pairs:
                 before: Any = keras.ops.cast(moving, value.dtype)

@@ -1,4 +1,8 @@
-"""JAX's own persistent compilation cache: what XLA has compiled is read from a folder by the next process."""
+"""JAX's own persistent compilation cache: what XLA has compiled is read from a folder by the next process.
+
+JAX has no cache until it is told of a folder. This file can go when it has one by itself
+(https://docs.jax.dev/en/latest/persistent_compilation_cache.html).
+"""
 
 from __future__ import annotations
 

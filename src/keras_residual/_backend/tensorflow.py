@@ -1,4 +1,4 @@
-"""The backend's primitives on TensorFlow; `keras_residual._backend` describes them."""
+"""The interface of `keras_residual._backend`, which describes it, on TensorFlow."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_residual._backend import maps
 from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
 
 VERSION = tf.__version__
 SCAN_FROM = 24
+
+# Operations on feature maps.
+HAS_BATCH_NORM = maps.HAS_BATCH_NORM
+convolve, max_pool = maps.convolve, maps.max_pool
+normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
+is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
 
 
 def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]:
@@ -288,3 +295,7 @@ def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) ->
 
     flat = apply(*[tf.convert_to_tensor(x) for x in keras.tree.flatten(given)])
     return keras.tree.pack_sequence_as(structure, list(flat))
+
+
+def compilation_cache() -> None:
+    """Returns None: no compiled program outlives the process."""

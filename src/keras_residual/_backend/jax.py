@@ -1,20 +1,28 @@
-"""The backend's primitives on JAX; `keras_residual._backend` describes them."""
+"""The interface of `keras_residual._backend`, which describes it, on JAX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from types import ModuleType
 from typing import Any
 
 import jax
 import keras
 
-from keras_residual._backend import jax_recompute
-from keras_residual._backend.jax_convolution import canonical_convolutions
+from keras_residual._backend import maps
+from keras_residual._backend.fast import jax_recompute
+from keras_residual._backend.fast.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, ReversiblePass
 
 VERSION = jax.__version__
 SCAN_FROM = 16
+
+# Operations on feature maps.
+HAS_BATCH_NORM = maps.HAS_BATCH_NORM
+convolve, max_pool = maps.convolve, maps.max_pool
+normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
+is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
 
 
 def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
@@ -180,3 +188,10 @@ def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) ->
 
     apply.defvjp(apply_forward, apply_backward)
     return apply(rows, weights, others)
+
+
+def compilation_cache() -> ModuleType:
+    """Returns the module that sets JAX's cache."""
+    from keras_residual._backend.fast import jax_compilation_cache  # loads what `import jax` does not
+
+    return jax_compilation_cache

@@ -1,4 +1,4 @@
-"""The backend's primitives on PyTorch; `keras_residual._backend` describes them."""
+"""The interface of `keras_residual._backend`, which describes it, on PyTorch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,18 @@ import keras
 import torch
 import torch.utils.checkpoint
 
+from keras_residual._backend.fast import torch_maps as maps
 from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
 from keras_residual._keras import REGISTERED_OBJS_TO_NAMES, in_stateless_scope
 
 VERSION = torch.__version__
 SCAN_FROM = None
+
+# Operations on feature maps.
+HAS_BATCH_NORM = maps.HAS_BATCH_NORM
+convolve, max_pool = maps.convolve, maps.max_pool
+normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
+is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
 
 
 class _Scale(torch.autograd.Function):
@@ -232,3 +239,7 @@ def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) ->
     run = _Run(program, others, keras.tree.map_structure(lambda tensor: None, (rows, weights)))
     flat = _Reversible.apply(run, *keras.tree.flatten((rows, weights)))
     return keras.tree.pack_sequence_as(run.outputs, list(flat))
+
+
+def compilation_cache() -> None:
+    """Returns None: no compiled program outlives the process."""

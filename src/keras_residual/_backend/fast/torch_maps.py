@@ -1,7 +1,9 @@
 """Maps on PyTorch without copies: a channels-last map of Keras is, turned, a map in PyTorch's channels-last memory.
 
 Keras 3.15 copies each map that it convolves or pools to channels-first memory, convolutions copy it back, and copy the
-kernel too. `benchmarks/inference.py` has what that costs.
+kernel too; its batch norm is eight operations. `benchmarks/inference.py` has what that costs. This file can go when the
+oldest Keras that is allowed copies neither maps nor kernels: https://github.com/keras-team/keras/issues/23279 (closed),
+https://github.com/keras-team/keras/issues/23649 and https://github.com/keras-team/keras/issues/21481 (open).
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import keras
 import torch
 from torch.nn import functional
 
+HAS_BATCH_NORM = True
+
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def convolved(x: Any, kernel: Any, strides: int, dilation: int, data_format: str) -> Any:
+def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: str) -> Any:
     """Returns the convolution with zeros on each side."""
     last = data_format == "channels_last"
     memory: Any = torch.channels_last if last else torch.contiguous_format
@@ -54,21 +58,21 @@ def _lay_out(kernel: Any, memory: Any) -> None:
         kernel.data = ordered if trained else ordered.permute(2, 3, 1, 0)
 
 
-def max_pooled(x: Any, width: int, strides: int, data_format: str) -> Any:
+def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
     """Returns the maxima over windows."""
     if data_format != "channels_last":
         return functional.max_pool2d(x, width, strides, width // 2)
     return functional.max_pool2d(x.permute(_TO_FIRST), width, strides, width // 2).permute(_TO_LAST)
 
 
-def normalized(x: Any, mean: Any, variance: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
+def normalize(x: Any, mean: Any, variance: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
     """Returns the maps normalised by what is given."""
     mean, variance, gamma, beta = _in_precision(x, mean, variance, gamma, beta)
     maps, back = _channels_second(x, axis)
     return back(functional.batch_norm(maps, mean, variance, gamma, beta, False, 0.0, epsilon))
 
 
-def normalized_by_batch(x: Any, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
+def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
     """Returns the maps normalised by their mean and variance, and these."""
     gamma, beta = _in_precision(x, gamma, beta)
     maps, back = _channels_second(x, axis)
@@ -89,7 +93,7 @@ def has_hooks(layer: Any) -> bool:
     return bool(own or torch.nn.modules.module._has_any_global_hook())
 
 
-def rectified(x: Any) -> Any:
+def relu_in_place(x: Any) -> Any:
     """Returns `max(x, 0)`, in the memory of `x` where no gradient can be asked for."""
     return torch.relu(x) if torch.is_grad_enabled() else x.relu_()
 

@@ -1,7 +1,9 @@
 """What a scan on JAX keeps of each block for the gradient: what is costly to compute, and not what follows from it.
 
 By default JAX keeps whatever the gradient of any operation reads: of a convolution, a norm and a ReLU the result of
-each. On the CPU all but the convolution's mostly take less time to compute again than memory takes to hold them.
+each. On the CPU all but the convolution's mostly take less time to compute again than memory takes to hold them. XLA
+does not mend it: it leaves what a scan keeps as it is (https://github.com/jax-ml/jax/pull/6639). This file can go when
+JAX has such a policy of its own for a scan.
 """
 
 from __future__ import annotations
