@@ -27,7 +27,7 @@ from _report import report
 from jax import numpy as jnp
 from keras import ops
 
-from keras_residual._backend.jax_convolution import canonical_convolutions
+from keras_residual._backend.fast.jax_convolution import canonical_convolutions
 
 BATCH = 32
 LENGTH = 4

@@ -60,7 +60,7 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
     """Writes the files, has them answer, and reports."""
     from _report import report, write_page
 
-    from keras_residual._backend.processor import has_vnni
+    from keras_residual.deploy.int8 import has_vnni
 
     folder.mkdir(exist_ok=True)
     for backend in ("torch", "jax", "tensorflow"):

@@ -10,7 +10,7 @@ import keras
 import platformdirs
 import pytest
 
-from keras_residual._backend import caches
+from keras_residual import _backend
 from keras_residual._places import cache_folder, expanded
 from keras_residual.compilation_cache import disable_compilation_cache, enable_compilation_cache
 
@@ -50,7 +50,7 @@ def test_a_home_is_used(monkeypatch, tmp_path):
 @pytest.fixture
 def without_a_cache():
     """Puts the cache aside that the tests may have for themselves."""
-    cache = caches.compilation_cache()
+    cache = _backend.compilation_cache()
     folder = None if cache is None else cache.folder()
     if cache is not None and folder:
         cache.disable()

@@ -16,7 +16,7 @@ import pytest
 
 import keras_residual as kr
 from keras_residual.residual.arguments import NORM_POSITIONS
-from keras_residual.residual.merges.table import MERGES
+from keras_residual.residual.merges import MERGES
 from keras_residual.residual.norms import NORMS
 from keras_residual.residual.scales import NAMED_FACTORS, SCALES
 from keras_residual.residual.shortcuts import SHORTCUTS

@@ -29,8 +29,7 @@ from keras_residual.models.preprocessing import Preprocessing, preprocessing
 from keras_residual.models.registry import create_model, feature_strides, list_models
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.resnet_v2 import ResNetV2Config
-from keras_residual.residual.drop_path import DropPath
-from keras_residual.residual.merges.table import (
+from keras_residual.residual.merges import (
     AddMerge,
     ConcatMerge,
     DeltaMerge,
@@ -48,9 +47,9 @@ from keras_residual.residual.merges.table import (
     SigmoidTanhMerge,
     WeightedMerge,
 )
+from keras_residual.residual.regularizers import DropPath, ShakeDrop, ShakeShake
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
-from keras_residual.residual.shake import ShakeDrop, ShakeShake
 from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
 from keras_residual.stacks import depth_rules, topologies
 from keras_residual.stacks.observe import observe

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from keras_residual._backend import caches
+from keras_residual import _backend
 from keras_residual._places import cache_folder, expanded
 
 SWITCH = "KERAS_RESIDUAL_COMPILATION_CACHE"
@@ -42,7 +42,7 @@ def enable_compilation_cache(folder: str | os.PathLike[str] | None = None) -> Pa
         The folder that JAX uses, or None where there is no cache, as on the other backends.
     """
     global _ours, _decided
-    cache = caches.compilation_cache()
+    cache = _backend.compilation_cache()
     # The user may have told JAX otherwise since.
     if folder is None and _ours is not None and cache is not None and cache.folder() == str(_ours):
         return _ours
@@ -77,7 +77,7 @@ def disable_compilation_cache() -> None:
     A folder that the user has named to JAX stays in use, and no stack enables the cache again by itself.
     """
     global _ours, _decided
-    cache = caches.compilation_cache()
+    cache = _backend.compilation_cache()
     if cache is not None and _ours is not None and cache.folder() == str(_ours):
         cache.disable()
     _ours = None

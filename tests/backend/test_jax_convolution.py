@@ -18,8 +18,8 @@ if keras.backend.backend() != "jax":
 import jax
 from jax import numpy as jnp
 
-from keras_residual._backend import jax_convolution
-from keras_residual._backend.jax_convolution import canonical_convolutions
+from keras_residual._backend.fast import jax_convolution
+from keras_residual._backend.fast.jax_convolution import canonical_convolutions
 
 if jax.default_backend() != "cpu":
     pytest.skip("the stock convolutions stay in place off the CPU", allow_module_level=True)

@@ -14,7 +14,7 @@ if keras.backend.backend() != "torch":
 import torch
 
 from contract import assert_close, to_numpy
-from keras_residual._backend import maps
+from keras_residual import _backend
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 
@@ -50,7 +50,7 @@ def test_maps_stay_in_channels_last_memory() -> None:
     layer, x = layer_and_maps()
     y = layer(x)
     assert y.is_contiguous()
-    assert maps.max_pooled(y, width=3, strides=2, data_format="channels_last").is_contiguous()
+    assert _backend.max_pool(y, width=3, strides=2, data_format="channels_last").is_contiguous()
 
 
 def test_a_kernel_laid_out_without_gradients_can_be_trained_afterwards() -> None:

@@ -14,7 +14,7 @@ from keras import layers
 
 import keras_residual as kr
 from contract import assert_close, to_numpy
-from keras_residual.residual import recursion
+from keras_residual import _recursion
 
 DEPTH = 2000
 FACTOR = 1e-3
@@ -83,10 +83,10 @@ def test_the_longest_way_counts_where_the_graph_has_several() -> None:
     x = layers.Add()([inputs, long])
     for first, second in ((long, inputs), (inputs, long)):
         before = sys.getrecursionlimit()
-        recursion.make_room("test", layers.Add()([first, second]))
-        assert sys.getrecursionlimit() >= 31 + recursion.HEADROOM
+        _recursion.make_room("test", layers.Add()([first, second]))
+        assert sys.getrecursionlimit() >= 31 + _recursion.HEADROOM
         assert sys.getrecursionlimit() >= before
-    assert recursion._length_at(x) == 32  # the input, 30 residual layers and the sum
+    assert _recursion._length_at(x) == 32  # the input, 30 residual layers and the sum
 
 
 @pytest.mark.any_backend
@@ -105,9 +105,9 @@ def test_eager_calls_leave_the_limit_alone() -> None:
 
 @pytest.mark.any_backend
 def test_a_chain_over_the_longest_names_the_stack(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recursion, "LONGEST", 4)
-    monkeypatch.setattr(recursion, "_STEP", 1)
-    monkeypatch.setattr(recursion, "HEADROOM", sys.getrecursionlimit() - 3)
+    monkeypatch.setattr(_recursion, "LONGEST", 4)
+    monkeypatch.setattr(_recursion, "_STEP", 1)
+    monkeypatch.setattr(_recursion, "HEADROOM", sys.getrecursionlimit() - 3)
     x = chain(keras.Input((2,)), 3)  # the input is a node of its own
     with pytest.raises(ValueError, match=r"at most 4 layers.*received 5.*ResidualStack\(block, depth\)"):
         chain(x, 1)
@@ -116,8 +116,8 @@ def test_a_chain_over_the_longest_names_the_stack(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.any_backend
 def test_a_python_whose_frames_are_on_the_c_stack_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "implementation", type("Other", (), {"name": "pypy"}))
-    sys.setrecursionlimit(recursion.HEADROOM + 3)
+    sys.setrecursionlimit(_recursion.HEADROOM + 3)
     x = chain(keras.Input((2,)), 2)
     with pytest.raises(ValueError, match=r"pypy.*ResidualStack\(block, depth\)"):
         chain(x, 1)
-    assert sys.getrecursionlimit() == recursion.HEADROOM + 3
+    assert sys.getrecursionlimit() == _recursion.HEADROOM + 3

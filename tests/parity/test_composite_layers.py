@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from contract import assert_close, to_numpy
-from keras_residual.layers.multi_scale import MultiScaleConv2D
-from keras_residual.layers.selective_kernel import SelectiveKernel2D
-from keras_residual.layers.split_attention import SplitAttention2D
+from keras_residual.layers.composite_conv import MultiScaleConv2D
+from keras_residual.layers.split_attention import SelectiveKernel2D, SplitAttention2D
 from parity.timm_peer import TOLERANCE, timm, torch
 
 # The layers' own tests compare them with formulas, in each run.

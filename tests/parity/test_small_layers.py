@@ -6,13 +6,11 @@ import keras
 import numpy as np
 import pytest
 
-from keras_residual.layers.blur_pool import BlurPool2D
+from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite
 from keras_residual.layers.drop_block import DropBlock2D
-from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention
-from keras_residual.layers.evonorm import EvoNormS0
-from keras_residual.layers.filter_response_norm import FilterResponseNorm
-from keras_residual.layers.squeeze_excite import SqueezeExcite
-from keras_residual.layers.standardized_conv import WSConv2D
+from keras_residual.layers.norms import EvoNormS0, FilterResponseNorm
+from keras_residual.layers.pooling import BlurPool2D
+from keras_residual.layers.weight_standardization import WSConv2D
 from parity.timm_peer import array, assert_agrees, pictures, randomized, timm, torch
 
 # The layers' own tests compare them with formulas, in each run.

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from keras_residual import Residual
-from keras_residual.residual.merges.table import MERGES
+from keras_residual.residual.merges import MERGES
 
 
 def _branch(rng: np.random.Generator) -> tuple[Any, tuple[int, ...]]:

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contract import assert_close, to_numpy
-from keras_residual.residual.drop_path import DropPath
-from keras_residual.residual.merges.table import MERGES, MagnitudePreservingMerge
+from keras_residual.residual.merges import MERGES, MagnitudePreservingMerge
+from keras_residual.residual.regularizers import DropPath, ShakeDrop
 from keras_residual.residual.scales import LayerScale
-from keras_residual.residual.shake import ShakeDrop
 
 EQUAL = [name for name, cls in MERGES.items() if cls.needs_equal_shapes]
 SKIP_AT = {  # arguments with which a merge hands the skip on

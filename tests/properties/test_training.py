@@ -13,7 +13,7 @@ from keras import layers
 
 import keras_residual as kr
 from contract import assert_close, to_numpy
-from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 # What the fault was that this would have found concerns PyTorch, and the other two compile for each example.

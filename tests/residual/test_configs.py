@@ -5,8 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from keras_residual.residual.drop_path import DropPath
-from keras_residual.residual.merges.table import (
+from keras_residual.residual.merges import (
     AddMerge,
     DeltaMerge,
     GRNMerge,
@@ -17,8 +16,8 @@ from keras_residual.residual.merges.table import (
     OrthogonalMerge,
     WeightedMerge,
 )
+from keras_residual.residual.regularizers import DropPath, ShakeDrop, ShakeShake
 from keras_residual.residual.scales import LayerScale, ScalarBias, Scale, SkipInit
-from keras_residual.residual.shake import ShakeDrop, ShakeShake
 
 
 @pytest.mark.any_backend

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import keras_residual as kr
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
 from keras_residual.residual import direct
-from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 ON_TORCH = keras.backend.backend() == "torch"
@@ -22,6 +23,15 @@ needs_torch = pytest.mark.skipif(not ON_TORCH, reason="only PyTorch runs operati
 
 def normal(*shape: int) -> Any:
     return keras.ops.convert_to_tensor(np.random.default_rng(3).normal(size=shape).astype("float32"))
+
+
+def no_gradients() -> AbstractContextManager[Any]:
+    """Returns a scope in which results may be written over."""
+    if not ON_TORCH:
+        return nullcontext()
+    import torch
+
+    return torch.no_grad()
 
 
 def block(strides: int = 1, **arguments: Any) -> kr.Residual:
@@ -55,7 +65,8 @@ def test_numbers_and_gradients_are_those_of_calls(training: bool, strides: int) 
         assert mine is not None
         assert theirs is not None
         assert_close(mine, theirs, 1e-5)
-    assert_close(layer(x, training=False), by_hand(layer, x, False), 1e-6)
+    with no_gradients():
+        assert_close(layer(x, training=False), by_hand(layer, x, False), 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +82,8 @@ def test_numbers_and_gradients_are_those_of_calls(training: bool, strides: int) 
 def test_the_input_is_never_written_over(branch: Any) -> None:
     layer, x = kr.Residual(branch(), activation="relu"), normal(2, 3, 3, 4)
     before = to_numpy(x).copy()
-    layer(x, training=False)
+    with no_gradients():
+        layer(x, training=False)
     assert_close(x, before, 0)
 
 
@@ -92,11 +104,36 @@ def test_nobody_who_listens_is_passed_over_or_shown_other_numbers() -> None:
     norm.call = lambda *args, **kwargs: seen.append(call(*args, **kwargs)) or seen[-1]  # type: ignore[method-assign]
     listening: Any = relu
     handle = listening.register_forward_hook(lambda module, given, made: seen.append(made))
-    layer(x, training=False)
+    with no_gradients():
+        layer(x, training=False)
     handle.remove()
     assert len(seen) == 2
     assert (to_numpy(seen[0]) < 0).any(), "the norm's output was rectified in place"
     assert_close(seen[1], np.maximum(to_numpy(seen[0]), 0), 0)
+
+
+@needs_torch
+def test_what_an_activation_keeps_of_a_convolution_is_not_written_over() -> None:
+    kept: list[Any] = []
+    conv = SymmetricConv2D(4, 3, activation=lambda x: kept.append(x) or x)
+    layer, x = kr.Residual([conv, layers.ReLU()]), normal(2, 6, 6, 4)
+    layer.build(x.shape)
+    kept.clear()
+    with no_gradients():
+        layer(x, training=False)
+    assert (to_numpy(kept[0]) < 0).any(), "rectified in place"
+
+
+@needs_torch
+def test_who_listens_to_the_merge_is_told() -> None:
+    layer, x = block(), normal(2, 6, 6, 4)
+    layer.build(x.shape)
+    seen: list[Any] = []
+    layer.merge_layer.register_forward_hook(lambda module, given, made: seen.append(made))
+    with no_gradients():
+        layer(x, training=False)
+    assert len(seen) == 1
+    assert (to_numpy(seen[0]) < 0).any(), "the sum was rectified in place"
 
 
 @needs_torch

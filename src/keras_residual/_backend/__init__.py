@@ -1,13 +1,16 @@
-"""What Keras has no operation for, once a backend; the one folder that names JAX, PyTorch and TensorFlow."""
+"""What Keras has no operation for, or a slow one; the one folder that names JAX, PyTorch and TensorFlow.
+
+This is the interface. `jax.py`, `torch.py` and `tensorflow.py` have its functions by the same names, and the one of the
+backend that Keras runs on is imported. `export/` makes files by the framework that a file belongs to.
+"""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_residual._backend.choice import BackendChoice, choose
@@ -22,16 +25,15 @@ if CHOICE is not None:
 import keras  # noqa: E402 - reads the variable
 
 from keras_residual._backend.loops import Body, ReversiblePass, unroll  # noqa: E402
-from keras_residual._optional import check_installed  # noqa: E402
 
 BACKEND = keras.backend.backend()
 
 if TYPE_CHECKING or BACKEND == "jax":
-    from keras_residual._backend import on_jax as _on
+    from keras_residual._backend import jax as _on
 elif BACKEND == "torch":
-    from keras_residual._backend import on_torch as _on
+    from keras_residual._backend import torch as _on
 elif BACKEND == "tensorflow":
-    from keras_residual._backend import on_tensorflow as _on
+    from keras_residual._backend import tensorflow as _on
 else:
     raise ImportError(
         f"keras-residual runs on the jax, torch and tensorflow backends of Keras, but the backend is {BACKEND!r}. "
@@ -42,24 +44,31 @@ else:
 __all__ = [
     "BACKEND",
     "CHOICE",
-    "EXPORTERS",
+    "HAS_BATCH_NORM",
     "SCAN_FROM",
     "VERSION",
     "Body",
     "ReversiblePass",
     "as_tensor",
     "checkpoint",
+    "compilation_cache",
     "compiled",
-    "exporter",
+    "convolve",
+    "has_hooks",
     "input_gradient",
+    "is_eager",
     "keeping_random_state",
     "map_slices",
+    "max_pool",
     "name_optimizers",
+    "normalize",
+    "normalize_by_batch",
     "outside_of_programs",
     "probed_gradients",
     "random_state",
     "recompute_cheap",
     "register_parameters",
+    "relu_in_place",
     "reversible",
     "run_compiled",
     "scale_with_other_gradient",
@@ -77,27 +86,6 @@ DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
 
 outside_of_programs = _on.outside_of_programs
 """Returns a scope in which variables have values, also where a program is traced that TensorFlow keeps."""
-EXPORTERS: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
-    {
-        "program": ("torch_export", ("torch",)),
-        "graph": ("tensorflow_export", ("tensorflow",)),
-        "saved_model": ("tensorflow_export", ("tensorflow", "jax")),
-    }
-)
-"""What exported files are made from: the module here that makes it, and the backends of models that it takes."""
-
-
-def exporter(kind: str) -> ModuleType:
-    """Returns the module of this folder that makes exported files of a kind of `EXPORTERS`, and runs them.
-
-    Raises:
-        ImportError: If its framework is not installed; says how to install it.
-    """
-    module, (framework, *_) = EXPORTERS[kind]
-    check_installed(framework, extra=framework)
-    return importlib.import_module(f"{__name__}.{module}")
-
-
 VERSION: str = str(_on.VERSION)
 """That of the framework, as it says itself: TensorFlow comes in packages of several names."""
 
@@ -294,3 +282,86 @@ def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) ->
         The rows after the last block, the loss of each block, and the updates of each, which have no gradient.
     """
     return _on.reversible(program, rows, weights, others)
+
+
+def compilation_cache() -> ModuleType | None:
+    """Returns the module that sets the backend's cache of compiled programs, or None where it has none."""
+    return _on.compilation_cache()
+
+
+# --- Operations on feature maps --------------------------------------------------------------------------------------
+
+HAS_BATCH_NORM: bool = _on.HAS_BATCH_NORM
+"""Whether `normalize` and `normalize_by_batch` can be called: the backend has a batch norm of one operation."""
+
+
+def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: str) -> Any:
+    """Returns the convolution of maps with `dilation * (width // 2)` zeros on each side.
+
+    On PyTorch the maps are not copied, and without gradients the kernel is not either. For that the memory of a kernel
+    given as a variable is reordered when gradients are switched on or off; its shape and its values stay as they are.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`, or channels first.
+        kernel: Tensor or variable of shape `(width, width, channels of a group, filters)`, of the dtype of `x` and of
+            odd width.
+        strides: Stride on both axes, at least 1.
+        dilation: Distance of neighbouring taps, at least 1.
+        data_format: `"channels_last"` or `"channels_first"`.
+    """
+    return _on.convolve(x, kernel, strides=strides, dilation=dilation, data_format=data_format)
+
+
+def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
+    """Returns the maxima over windows that reach over each edge by `width // 2`, where nothing counts.
+
+    Args:
+        x: Tensor of shape `(batch, height, width, channels)`, or channels first.
+        width: Width of the windows, at least 1.
+        strides: Distance of the windows, at least 1.
+        data_format: `"channels_last"` or `"channels_first"`.
+    """
+    return _on.max_pool(x, width=width, strides=strides, data_format=data_format)
+
+
+def normalize(x: Any, mean: Any, variance: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
+    """Returns `gamma * (x - mean) / sqrt(variance + epsilon) + beta`, computed in float32 at least.
+
+    Args:
+        x: Tensor of rank 2 or more.
+        mean: Variable of shape `(channels,)`.
+        variance: Variable of shape `(channels,)`.
+        gamma: Variable of shape `(channels,)`, or None for 1.
+        beta: Variable of shape `(channels,)`, or None for 0.
+        epsilon: Added to the variance.
+        axis: Axis of the channels, 1 or -1.
+    """
+    return _on.normalize(x, mean, variance, gamma=gamma, beta=beta, epsilon=epsilon, axis=axis)
+
+
+def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
+    """Returns `x` normalized by its own mean and variance, and these two, which have no gradient.
+
+    Args:
+        x: Tensor of rank 2 or more.
+        gamma: Variable of shape `(channels,)`, or None for 1.
+        beta: Variable of shape `(channels,)`, or None for 0.
+        epsilon: Added to the variance.
+        axis: Axis of the channels, 1 or -1.
+    """
+    return _on.normalize_by_batch(x, gamma=gamma, beta=beta, epsilon=epsilon, axis=axis)
+
+
+def is_eager(x: Any) -> bool:
+    """Returns whether `x` is a tensor of PyTorch, whose operations run one by one, and nothing in its place."""
+    return _on.is_eager(x)
+
+
+def has_hooks(layer: keras.Layer) -> bool:
+    """Returns whether something of the backend listens to calls of the layer."""
+    return _on.has_hooks(layer)
+
+
+def relu_in_place(x: Any) -> Any:
+    """Returns `max(x, 0)` of a tensor that nobody else has: in its memory, where no gradient can be asked for."""
+    return _on.relu_in_place(x)

@@ -10,7 +10,6 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual._backend.processor import has_vnni
 from keras_residual._errors import bad_argument
 from keras_residual.deploy import verify
 from keras_residual.deploy.formats.base import Format
@@ -90,3 +89,15 @@ def _in_batches(arrays: Sequence[np.ndarray], rows: np.ndarray, size: int) -> li
     """Returns the rows in whole batches; the last one is filled up with rows from the start."""
     filled = np.resize(rows, -(-len(rows) // size) * size)
     return [[array[part] for array in arrays] for part in filled.reshape(-1, size)]
+
+
+def has_vnni() -> bool:
+    """Returns whether the processor multiplies 8-bit numbers without overflow in between (VNNI, or ARM).
+
+    Where nothing tells, the answer is False, which costs a bit of precision.
+    """
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return False
+    words = set(info.read_text(errors="replace").split())
+    return bool(words & {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"})

@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive, share, whole_number
-from keras_residual.residual.maps import MapLayer, check_rank
+from keras_residual.layers.maps import MapLayer, check_rank
 from keras_residual.residual.serialization import register
 
 

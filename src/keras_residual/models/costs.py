@@ -10,11 +10,9 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention
-from keras_residual.layers.multi_scale import MultiScaleConv2D
-from keras_residual.layers.selective_kernel import SelectiveKernel2D
-from keras_residual.layers.split_attention import SplitAttention2D
-from keras_residual.layers.squeeze_excite import SqueezeExcite
+from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite
+from keras_residual.layers.composite_conv import MultiScaleConv2D
+from keras_residual.layers.split_attention import SelectiveKernel2D, SplitAttention2D
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import Shape, output_shape, spatial_axes, sublayers
 from keras_residual.residual.shortcuts import Shortcut

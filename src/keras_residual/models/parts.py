@@ -8,11 +8,10 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument, unknown_name
-from keras_residual.layers.evonorm import EvoNormS0
-from keras_residual.layers.filter_response_norm import FilterResponseNorm
-from keras_residual.layers.standardized_conv import WSConv2D
-from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
-from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.layers.norms import EvoNormS0, FilterResponseNorm
+from keras_residual.layers.pooling import SymmetricMaxPool2D
+from keras_residual.layers.weight_standardization import WSConv2D
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 _CONVOLUTIONS = {1: keras.layers.Conv1D, 2: keras.layers.Conv2D, 3: keras.layers.Conv3D}

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.blur_pool import BlurPool2D
+from keras_residual.layers.pooling import BlurPool2D
 from keras_residual.models.parts import Parts
 from keras_residual.models.resnet_blocks import BlockMaker
 from keras_residual.models.resnet_config import ResNetConfig

@@ -7,13 +7,11 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.blur_pool import BlurPool2D
+from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite, adaptive_kernel_size
+from keras_residual.layers.composite_conv import MultiScaleConv2D
 from keras_residual.layers.drop_block import DropBlock2D
-from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention, adaptive_kernel_size
-from keras_residual.layers.multi_scale import MultiScaleConv2D
-from keras_residual.layers.selective_kernel import SelectiveKernel2D
-from keras_residual.layers.split_attention import SplitAttention2D
-from keras_residual.layers.squeeze_excite import SqueezeExcite
+from keras_residual.layers.pooling import BlurPool2D
+from keras_residual.layers.split_attention import SelectiveKernel2D, SplitAttention2D
 from keras_residual.models.parts import Parts
 from keras_residual.models.resnet_config import ResNetConfig
 from keras_residual.models.stages import BlockPlace

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from numbers import Real
 from typing import Any
 
 import keras
@@ -161,58 +162,59 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
     return outputs
 
 
-def apply_all(
-    layers: Iterable[keras.Layer],
-    tensor: Any,
-    training: bool | None,
-    mask: Any = None,
-    inner: Any = None,
-    arguments: Arguments | None = None,
-) -> Any:
-    """Returns the output of layers one after another.
+class Caller:
+    """Calls parts of a connection, one after another, with what the `call` of each takes.
+
+    A part is a layer, a list of layers in a row, a function, a number or a scalar tensor that `x` is multiplied by, or
+    None, which leaves `x` as it is.
 
     Args:
-        layers: The layers.
-        tensor: Input of the first.
-        training: Whether they act as in training.
-        mask: Mask that the first gets, or None.
-        inner: Mask that the others get, or None.
+        training: Whether layers act as in training; None leaves that to the call around this one.
+        mask: Mask that the layers get, or None; may be set anew between two calls.
         arguments: What the layers' calls take beside it, by name.
     """
-    before = None
-    for layer in layers:
-        if mask is None and direct.is_leaf(layer, tensor, training):
-            tensor, before = direct.call_leaf(layer, tensor, training, before), layer
-        else:
-            tensor, before = apply(layer, tensor, training, mask, arguments), None
-        mask = inner
-    return tensor
+
+    def __init__(self, training: bool | None, mask: Any = None, arguments: Arguments | None = None) -> None:
+        self.training = training
+        self.mask = mask
+        self.arguments = arguments or {}
+        self._fresh: Any = None  # what the last part made, where nobody else can have it
+
+    def __call__(self, part: Any, x: Any) -> Any:
+        """Returns `part(x)`."""
+        if part is None:
+            return x
+        if isinstance(part, (list, tuple)):
+            for layer in part:
+                x = self(layer, x)
+            return x
+        is_fresh, self._fresh = self._fresh is x, None
+        if isinstance(part, keras.Layer):
+            if self.mask is None and direct.is_direct(part, x, self.training):
+                y = direct.call(part, x, self.training, is_fresh)
+                self._fresh = y if direct.makes_fresh(part) else None
+                return y
+            inputs, keywords = _call_arguments(part, x, self.training, self.mask, self.arguments)
+            return part(*inputs, **keywords)
+        if callable(part):
+            return direct.activate(part, x, is_fresh)
+        return x * (part if isinstance(part, Real) else keras.ops.cast(part, x.dtype))
 
 
-def apply(
-    part: keras.Layer | float | None,
-    tensor: Any,
-    training: bool | None,
-    mask: Any = None,
-    arguments: Arguments | None = None,
-) -> Any:
-    """Returns the output of a layer that gets what its `call` takes, the product with a number, or the tensor."""
-    if part is None:
-        return tensor
-    if not isinstance(part, keras.Layer):
-        return tensor * part
-    inputs, keywords = _call_arguments(part, tensor, training, mask, arguments or {})
-    return part(*inputs, **keywords)
+def apply(part: Any, x: Any, training: bool | None, mask: Any = None, arguments: Arguments | None = None) -> Any:
+    """Returns `part(x)`, for one part as `Caller` takes it."""
+    return Caller(training, mask, arguments)(part, x)
 
 
 def _call_arguments(
     layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
 ) -> tuple[list[Any], dict[str, Any]]:
-    """Returns what a layer is called with, in its place and by name."""
-    given = arguments_for(layer, arguments)
+    """Returns what a layer is called with: positional arguments and those by name."""
     # By hand, and not left to the call context, which `stateless_call` does not set up.
-    if training is not None and layer._call_has_training_arg:
-        given["training"] = training
+    training_given = {"training": training} if training is not None and layer._call_has_training_arg else {}
+    if isinstance(tensor, list):  # what is merged
+        return [tensor], training_given
+    given = {**arguments_for(layer, arguments), **training_given}
     if isinstance(layer, ATTENTION):
         value = given.pop("value", tensor)
         if mask is not None:

@@ -22,10 +22,22 @@ from keras_residual.residual.serialization import (
     without_ids,
     writing,
 )
-from keras_residual.residual.shapes import sublayers
-from keras_residual.residual.untracked import Untracked
+from keras_residual.residual.shapes import Shape, sublayers
 
 Changes = Mapping[str, Any]
+
+
+class Untracked:
+    """Holds what is no part of a layer, so that Keras neither counts nor saves it, nor misses that it is not built.
+
+    A model with a layer that is not built is called once more, operation by operation, at each `predict_on_batch`.
+
+    Args:
+        value: What is held.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
 
 
 class Configured(keras.layers.Layer):
@@ -201,6 +213,18 @@ class Configured(keras.layers.Layer):
             return changed if changed or saved is not None else None
         # Where this is frozen and a layer that it was given is not, no changes still say that it was built.
         return changed if changed or thawed else None
+
+
+class ShapePreserving(Configured):
+    """A layer whose output has the shape and the mask of its input. Abstract."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Returns the shape of the input."""
+        return tuple(input_shape)
 
 
 def arguments_of(cls: Any) -> tuple[str, ...]:

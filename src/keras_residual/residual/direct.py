@@ -1,80 +1,95 @@
-"""Layers called without what Keras's `__call__` does around them, where that would change nothing.
+"""Which layers are called without what Keras's `__call__` does around them, where that would change nothing.
 
 `__call__` converts, checks, names and resolves for some 0.1 ms a layer. A compiled program is without it; eager PyTorch
-spends a fifth of a ResNet-50 on it when one picture is classified on one core. A reader of the layers may skip this
-file: without it every number stays the same.
+spends a fifth of a ResNet-50 on it when one image is classified on one core. A reader of the layers may skip this file:
+without it every number stays the same.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
-from keras_residual._backend import maps
+from keras_residual import _backend
 from keras_residual._keras import get_autocast_scope, get_keras_mask
-from keras_residual.residual.batch_norm import BatchNormalization
-from keras_residual.residual.merges.table import AddMerge
+from keras_residual.residual.merges.geometric import OrthogonalMerge
+from keras_residual.residual.merges.sums import AddMerge, ConcatMerge, MagnitudePreservingMerge, MeanMerge
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
-_CONVOLUTION_OR_NORM = (BatchNormalization, SymmetricConv2D)
-_LEAVES = (*_CONVOLUTION_OR_NORM, keras.layers.ReLU)
+_MERGES = (AddMerge, ConcatMerge, MagnitudePreservingMerge, MeanMerge, OrthogonalMerge)
+_LEAVES = (BatchNormalization, SymmetricConv2D, keras.layers.ReLU)
+
+
+def is_direct(layer: keras.Layer, x: Any, training: bool | None) -> bool:
+    """Returns whether `call` below does what `layer(x, training=training)` does.
+
+    Args:
+        layer: A layer that was built, and gets the shape that it was built for.
+        x: Its input, or for a merge the list of the two.
+        training: None stands for the mode of the call around it, which only `__call__` knows.
+    """
+    if type(layer) in _MERGES:  # without weights, and of what `__call__` does they need the cast only
+        return layer.built and not _is_watched(layer)
+    return type(layer) in _LEAVES and is_plain(layer, x, training)
 
 
 def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
-    """Returns whether `layer.call` returns what `layer(x, training=training)` does.
+    """Returns whether `layer.call` does what `layer(x, training=training)` does; arguments as in `is_direct`.
 
-    Args:
-        layer: A layer that has no `__call__` of its own, was built, and gets the shape that it was built for.
-        x: Its input.
-        training: None stands for the mode of the call around it, which only `__call__` knows.
+    The layer must have no `__call__` of its own that does more than to check its arguments.
     """
-    if not maps.is_eager(x) or training is None or not layer.built:
+    if not _backend.is_eager(x) or training is None or not layer.built:
         return False
     scope, dtype = get_autocast_scope(), layer.compute_dtype
     return (
         dtype == layer.variable_dtype == keras.backend.standardize_dtype(x.dtype)
         and (scope is None or scope.dtype == dtype)
-        and layer.activity_regularizer is None
         and layer._remat_mode is None
-        and "call" not in vars(layer)  # another `call` that somebody set, to see what goes through
-        and not maps.has_hooks(layer)
+        and not _is_watched(layer)
         and get_keras_mask(x) is None
         and keras.distribution.distribution() is None
     )
 
 
-def is_leaf(layer: keras.Layer, x: Any, training: bool | None) -> bool:
-    """Returns whether `call_leaf` does what `layer(x, training=training)` does; arguments as in `is_plain`."""
-    return type(layer) in _LEAVES and is_plain(layer, x, training)
+def _is_watched(layer: keras.Layer) -> bool:
+    """Returns whether somebody sees what goes through the layer: by a regularizer, a hook, or a `call` of their own."""
+    return layer.activity_regularizer is not None or "call" in vars(layer) or _backend.has_hooks(layer)
 
 
-def call_leaf(layer: Any, x: Any, training: bool | None, before: keras.Layer | None) -> Any:
-    """Returns the output of a layer for which `is_leaf` is true.
+def call(layer: Any, x: Any, training: bool | None, is_fresh: bool) -> Any:
+    """Returns the output of a layer for which `is_direct` is true.
 
     Args:
         layer: The layer.
         x: Its input.
         training: Whether it acts as in training.
-        before: The leaf whose output `x` is and that was called just before, or None.
+        is_fresh: Whether nobody else has `x`.
     """
+    if type(layer) in _MERGES:
+        dtype = layer.compute_dtype
+        return layer.call([y if keras.backend.standardize_dtype(y.dtype) == dtype else ops.cast(y, dtype) for y in x])
     if type(layer) is BatchNormalization:
         return layer.call(x, training=training)
-    if type(layer) is keras.layers.ReLU and type(before) in _CONVOLUTION_OR_NORM and _is_default(layer):
-        return maps.rectified(x)  # nobody else has the output of the convolution or norm
+    if type(layer) is keras.layers.ReLU and _is_default(layer):
+        return activate(keras.activations.relu, x, is_fresh)
     return layer.call(x)
 
 
-def activate(activation: Any, x: Any, before: keras.Layer) -> Any:
-    """Returns the activation of a layer's output.
+def makes_fresh(layer: Any) -> bool:
+    """Returns whether nobody but its caller has what a layer returned, for which `is_direct` is true."""
+    if type(layer) is SymmetricConv2D:
+        return layer.activation is keras.activations.linear
+    return type(layer) is not keras.layers.ReLU
 
-    Args:
-        activation: A function.
-        x: The output.
-        before: The layer.
-    """
-    if activation is keras.activations.relu and type(before) is AddMerge and is_plain(before, x, False):
-        return maps.rectified(x)  # nobody else has the output of a sum
+
+def activate(activation: Callable[[Any], Any], x: Any, is_fresh: bool) -> Any:
+    """Returns `activation(x)`, in the memory of `x` where nobody else has that and no gradient can be asked for."""
+    if is_fresh and activation is keras.activations.relu and _backend.is_eager(x):
+        return _backend.relu_in_place(x)
     return activation(x)
 
 

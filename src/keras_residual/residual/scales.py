@@ -1,4 +1,4 @@
-"""Layers that scale or shift the branch of a residual connection, and the names they go by."""
+"""Factors and shifts on the branch or the skip path of a residual connection, and the names they go by."""
 
 from __future__ import annotations
 
@@ -9,21 +9,9 @@ import keras
 
 from keras_residual._arguments import axis_in_rank, axis_index, number, owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.residual.configured import Configured
+from keras_residual.residual.configured import ShapePreserving
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
-
-
-class ShapePreserving(Configured):
-    """A layer whose output has the shape and the mask of its input. Abstract."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.supports_masking = True
-
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns the shape of the input."""
-        return tuple(input_shape)
 
 
 @register
@@ -227,6 +215,45 @@ class FixupScale(ShapePreserving):
     def call(self, inputs: Any) -> Any:
         """Scales and shifts."""
         return inputs * self.factor + self.bias
+
+
+@register
+class FixedScale(ShapePreserving):
+    """A factor that is a weight, and is not trained: `y = c * x`, with `c = 1` at first.
+
+    As a weight it can differ between the blocks of a stack, which `Scale` cannot.
+
+    Args:
+        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+
+    Call arguments:
+        inputs: Tensor of any shape.
+
+    Output shape:
+        The shape of the input.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_residual.residual.scales import FixedScale
+        >>> scale = FixedScale()
+        >>> scale.build((1, 1))
+        >>> scale.set_weights([np.array(0.5)])
+        >>> print(keras.ops.convert_to_numpy(scale(np.full((1, 1), 3.0))))
+        [[1.5]]
+
+    Reference:
+        Sun et al., The Curse of Depth in Large Language Models, 2025. https://arxiv.org/abs/2502.05795
+    """
+
+    def build(self, input_shape: Shape) -> None:
+        """Adds the factor."""
+        del input_shape
+        self.factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="factor")
+
+    def call(self, inputs: Any) -> Any:
+        """Scales."""
+        return inputs * self.factor
 
 
 SCALES: MappingProxyType[str, type[ShapePreserving]] = MappingProxyType(

@@ -84,6 +84,11 @@ def data_format_of(axis: int) -> str:
     return "channels_first" if axis == 1 else "channels_last"
 
 
+def channel_axis_of(data_format: str) -> int:
+    """Returns the axis of the channels, `1` or `-1`."""
+    return 1 if data_format == "channels_first" else -1
+
+
 def spatial_axes(rank: int, axis: int) -> range:
     """Returns the axes between batch and channels."""
     return range(2, rank) if axis == 1 else range(1, rank - 1)

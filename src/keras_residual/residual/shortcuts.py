@@ -13,12 +13,11 @@ from keras import ops
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.residual import chain
-from keras_residual.residual.configured import Configured
+from keras_residual.residual.configured import Configured, Untracked
 from keras_residual.residual.norms import NORMS, make_norm
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Resampling, Shape, data_format_of, spatial_axes
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
-from keras_residual.residual.untracked import Untracked
 
 
 class Shortcut(Configured):
@@ -221,8 +220,7 @@ class _NormedProjection(Shortcut):
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
     def _project(self, inputs: Any, training: bool | None) -> Any:
-        parts = [part for part in (self.projection, self.projection_norm) if part is not None]
-        return chain.apply_all(parts, inputs, training)
+        return chain.apply([self.projection, self.projection_norm], inputs, training)
 
 
 @register

@@ -7,12 +7,11 @@ from typing import Any
 import keras
 
 from keras_residual._arguments import owner_of, whole_number
-from keras_residual._backend import maps
+from keras_residual._backend import convolve
 from keras_residual._errors import bad_argument
 from keras_residual.residual.configured import Configured
-from keras_residual.residual.maps import channel_axis_of
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, spatial_axes
+from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
 
 
 @register
@@ -62,7 +61,7 @@ class SymmetricConv2D(Configured, keras.layers.Conv2D):
 
     def convolution_op(self, inputs: Any, kernel: Any) -> Any:
         """Convolves what is padded on both sides alike."""
-        return maps.convolved(
+        return convolve(
             inputs,
             kernel,
             strides=self.strides[0],

@@ -9,10 +9,10 @@ import keras
 
 from keras_residual._keras import set_keras_mask
 from keras_residual.residual import chain, direct
+from keras_residual.residual.configured import Untracked
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import Shape, agree
-from keras_residual.residual.untracked import Untracked
 from keras_residual.stacks.topologies.base import Link, Rows
 
 Watch = Callable[[Any, Any], None]

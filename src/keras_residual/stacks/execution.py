@@ -12,9 +12,9 @@ import keras
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual.residual.configured import Untracked
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.shapes import sublayers
-from keras_residual.residual.untracked import Untracked
 from keras_residual.stacks.cell import Cell
 from keras_residual.stacks.observe import Observation
 from keras_residual.stacks.state import is_float, updates_in, values_for

@@ -17,11 +17,10 @@ from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.residual import chain, direct
-from keras_residual.residual.configured import Changes, Configured, settings_of
+from keras_residual.residual.configured import Changes, Configured, Untracked, settings_of
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.serialization import deserialize, reading, register, without_ids
 from keras_residual.residual.shapes import Shape, stateful, sublayers
-from keras_residual.residual.untracked import Untracked
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import Blocks
 from keras_residual.stacks.cell import Cell

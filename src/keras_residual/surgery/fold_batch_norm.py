@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.residual.batch_norm import BatchNormalization
+from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import keep_lora_alpha, sublayers
 from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut

@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
-from keras_residual.residual.merges.table import AddMerge
+from keras_residual.layers.pooling import SymmetricMaxPool2D
+from keras_residual.residual.merges import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.surgery.copies import Copies

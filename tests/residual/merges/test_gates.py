@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from contract import assert_close, perturb, to_numpy
-from keras_residual.residual.merges.gate_base import BiasedGateMerge
-from keras_residual.residual.merges.table import MERGES, GRNMerge, GRUMerge, HighwayMerge, LerpMerge
+from keras_residual.residual.merges import MERGES, GRNMerge, GRUMerge, HighwayMerge, LerpMerge
+from keras_residual.residual.merges.gates import BiasedGateMerge
 
 BIASED = [name for name, cls in MERGES.items() if issubclass(cls, BiasedGateMerge)]
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from contract import assert_close, assert_layer_contract, to_numpy
-from keras_residual.residual.merges.base import Merge
-from keras_residual.residual.merges.table import (
+from keras_residual.residual.merges import (
     MERGES,
     AddMerge,
     ConcatMerge,
@@ -18,6 +17,7 @@ from keras_residual.residual.merges.table import (
     MeanMerge,
     WeightedMerge,
 )
+from keras_residual.residual.merges.base import Merge
 
 VARIANTS = {
     **MERGES,

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from keras_residual._backend import EXPORTERS
+from keras_residual._backend.export import EXPORTERS
 from keras_residual._optional import check_installed
 from keras_residual.deploy.signature import Port, Signature
 

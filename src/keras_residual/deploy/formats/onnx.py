@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual._backend import exporter
+from keras_residual._backend.export import exporter
 from keras_residual._optional import require
 from keras_residual.deploy.formats.base import NOTE, Format, Options, Port, Program
 from keras_residual.deploy.formats.onnx_graph import rearrange

@@ -129,6 +129,18 @@ def not_broadcast(owner: str, skip: Any, branch: Any) -> Any:
     return branch if known else with_shape_of(skip, branch)
 
 
+def needs_equal_shapes(merge: keras.Layer) -> bool:
+    """Returns whether a merge layer, of this library or not, takes two tensors of one shape only."""
+    return getattr(merge, "needs_equal_shapes", not isinstance(merge, keras.layers.Concatenate))
+
+
+def checked_pair(owner: str, merge: keras.Layer, skip: Any, branch: Any) -> list[Any]:
+    """Returns `[skip, branch]` for a merge layer; raises where one that is not of this library would broadcast."""
+    if needs_equal_shapes(merge) and not isinstance(merge, Merge):  # which looks at them itself
+        branch = not_broadcast(owner, skip, branch)
+    return [skip, branch]
+
+
 def channels_of(shape: Shape) -> int:
     """Returns the last dimension of a shape that `Merge.build` has checked."""
     return cast(int, shape[-1])

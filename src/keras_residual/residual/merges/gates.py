@@ -7,11 +7,71 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_residual._arguments import flag, owner_of, positive
-from keras_residual.residual.merges.base import channels_of
-from keras_residual.residual.merges.gate_base import BiasedGateMerge
+from keras_residual._arguments import flag, number, owner_of, positive
+from keras_residual.residual.merges.base import Merge, channels_of
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
+
+
+class KernelMerge(Merge):
+    """A merge with dense layers over the channels. Abstract.
+
+    Args:
+        kernel_initializer: Initializer of each kernel. Where it has an integer seed, each further kernel takes the
+            next one, so that no two are alike.
+        **kwargs: `axis`, and what every Keras layer takes.
+    """
+
+    acts_on_channels = True
+
+    def __init__(self, *, kernel_initializer: Any = "glorot_uniform", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self._dense_layers = 0
+
+    def dense(self, name: str, units: int, shape: Shape, *, bias: float | None = None) -> keras.layers.Dense:
+        """Returns a built dense layer; `bias` is where its bias starts, `None` for no bias."""
+        bias_initializer: Any = keras.initializers.Constant(bias or 0.0)
+        layer = keras.layers.Dense(
+            units,
+            use_bias=bias is not None,
+            kernel_initializer=_distinct(self.kernel_initializer, self._dense_layers),
+            bias_initializer=bias_initializer,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+        layer = self._made(name, layer)
+        layer.build(shape)
+        self._dense_layers += 1
+        return layer
+
+
+class BiasedGateMerge(KernelMerge):
+    """A merge whose gate has a bias per channel. Abstract.
+
+    Args:
+        gate_bias: Where the bias starts; a leaf says which way it opens the gate.
+        **kwargs: `kernel_initializer`, `axis`, and what every Keras layer takes.
+    """
+
+    def __init__(self, *, gate_bias: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate_bias = number(owner_of(self), "gate_bias", gate_bias, "a finite number")
+
+    def subtracted_bias(self, shape: Shape) -> Any:
+        """Returns a new bias per channel, for the papers that subtract it within the gate."""
+        initializer = keras.initializers.Constant(self.gate_bias)
+        return self.add_weight(shape=(channels_of(shape),), initializer=initializer, name="gate_bias")
+
+
+def _distinct(initializer: Any, index: int) -> Any:
+    """Returns a copy of `initializer` for the kernel number `index`: one instance gives equal values at each call."""
+    if not isinstance(initializer, keras.initializers.Initializer):
+        return initializer
+    config = initializer.get_config()
+    if isinstance(config.get("seed"), int):
+        config = {**config, "seed": config["seed"] + index}
+    return type(initializer).from_config(config)
 
 
 @register
@@ -33,7 +93,7 @@ class HighwayMerge(BiasedGateMerge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import HighwayMerge
+        >>> from keras_residual.residual.merges import HighwayMerge
         >>> y = HighwayMerge()([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.119]]
@@ -76,7 +136,7 @@ class LerpMerge(BiasedGateMerge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import LerpMerge
+        >>> from keras_residual.residual.merges import LerpMerge
         >>> y = LerpMerge(kernel_initializer="zeros")([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
@@ -122,7 +182,7 @@ class GRNMerge(BiasedGateMerge):
 
     Example:
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import GRNMerge
+        >>> from keras_residual.residual.merges import GRNMerge
         >>> tuple(GRNMerge()([np.zeros((2, 4)), np.ones((2, 4))]).shape)
         (2, 4)
 
@@ -146,3 +206,171 @@ class GRNMerge(BiasedGateMerge):
     def merge(self, skip: Any, branch: Any) -> Any:
         """Returns the normalised gated sum."""
         return self.norm(skip + ops.sigmoid(self.gate(branch)) * self.value(branch))
+
+
+@register
+class InputGateMerge(KernelMerge):
+    """GTrXL's input gate `y = sigmoid(W skip) * skip + branch`.
+
+    Args:
+        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and what every Keras layer takes.
+
+    Call arguments:
+        inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
+
+    Output shape:
+        The shape of the inputs.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_residual.residual.merges import InputGateMerge
+        >>> y = InputGateMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[1.5]]
+
+    Reference:
+        Parisotto et al., Stabilizing Transformers for Reinforcement Learning, 2019. https://arxiv.org/abs/1910.06764
+    """
+
+    def build_weights(self, shape: Shape) -> None:
+        """Adds `W`."""
+        self.input_gate = self.dense("input_gate", channels_of(shape), shape)
+
+    def merge(self, skip: Any, branch: Any) -> Any:
+        """Returns the gated sum."""
+        return ops.sigmoid(self.input_gate(skip)) * skip + branch
+
+
+@register
+class OutputGateMerge(BiasedGateMerge):
+    """GTrXL's output gate `y = skip + sigmoid(W skip - b) * branch`. As `b` grows, `y` tends to the skip.
+
+    Args:
+        gate_bias: Start of `b`. At 2 the gate is about 0.12.
+        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and what every Keras layer takes.
+
+    Call arguments:
+        inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
+
+    Output shape:
+        The shape of the inputs.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_residual.residual.merges import OutputGateMerge
+        >>> y = OutputGateMerge(kernel_initializer="zeros", gate_bias=0)([np.ones((1, 1)), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[1.5]]
+
+    Reference:
+        Parisotto et al., Stabilizing Transformers for Reinforcement Learning, 2019. https://arxiv.org/abs/1910.06764
+    """
+
+    def __init__(self, *, gate_bias: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(gate_bias=gate_bias, **kwargs)
+
+    def build_weights(self, shape: Shape) -> None:
+        """Adds `W` and `b`."""
+        self.output_gate = self.dense("output_gate", channels_of(shape), shape)
+        self.bias = self.subtracted_bias(shape)
+
+    def merge(self, skip: Any, branch: Any) -> Any:
+        """Returns the gated sum."""
+        return skip + ops.sigmoid(self.output_gate(skip) - self.bias) * branch
+
+
+@register
+class SigmoidTanhMerge(BiasedGateMerge):
+    """GTrXL's sigmoid-tanh gate `y = skip + sigmoid(W branch - b) * tanh(U branch)`.
+
+    Each output lies within 1 of the skip. As `b` grows, `y` tends to the skip.
+
+    Args:
+        gate_bias: Start of `b`. At 2 the gate is about 0.12.
+        **kwargs: `kernel_initializer` (of `W` and `U`, `(channels, channels)`), `axis`, and what every Keras layer
+            takes.
+
+    Call arguments:
+        inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
+
+    Output shape:
+        The shape of the inputs.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_residual.residual.merges import SigmoidTanhMerge
+        >>> y = SigmoidTanhMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[1.]]
+
+    Reference:
+        Parisotto et al., Stabilizing Transformers for Reinforcement Learning, 2019. https://arxiv.org/abs/1910.06764
+    """
+
+    def __init__(self, *, gate_bias: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(gate_bias=gate_bias, **kwargs)
+
+    def build_weights(self, shape: Shape) -> None:
+        """Adds `W`, `U` and `b`."""
+        self.gate = self.dense("gate", channels_of(shape), shape)
+        self.candidate = self.dense("candidate", channels_of(shape), shape)
+        self.bias = self.subtracted_bias(shape)
+
+    def merge(self, skip: Any, branch: Any) -> Any:
+        """Returns the gated sum."""
+        return skip + ops.sigmoid(self.gate(branch) - self.bias) * ops.tanh(self.candidate(branch))
+
+
+@register
+class GRUMerge(BiasedGateMerge):
+    """GTrXL's gated recurrent unit, with `x` the skip and `f` the branch.
+
+    `r = sigmoid(W_r f + U_r x)`, `z = sigmoid(W_z f + U_z x - b_g)`, `h = tanh(W_g f + U_g (r * x))`,
+    `y = (1 - z) * x + z * h`. As `b_g` grows, `y` tends to the skip.
+
+    Args:
+        gate_bias: Start of `b_g`. At 2 `z` is about 0.12.
+        **kwargs: `kernel_initializer` (of the six kernels, each `(channels, channels)`), `axis`, and what every Keras
+            layer takes.
+
+    Call arguments:
+        inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
+
+    Output shape:
+        The shape of the inputs.
+
+    Example:
+        >>> import keras
+        >>> import numpy as np
+        >>> from keras_residual.residual.merges import GRUMerge
+        >>> y = GRUMerge(gate_bias=100)([np.full((1, 1), 3.0), np.ones((1, 1))])
+        >>> print(keras.ops.convert_to_numpy(y).round(3))
+        [[3.]]
+
+    Reference:
+        Parisotto et al., Stabilizing Transformers for Reinforcement Learning, 2019. https://arxiv.org/abs/1910.06764
+    """
+
+    def __init__(self, *, gate_bias: float = 2.0, **kwargs: Any) -> None:
+        super().__init__(gate_bias=gate_bias, **kwargs)
+
+    def build_weights(self, shape: Shape) -> None:
+        """Adds the six kernels and `b_g`."""
+        channels = channels_of(shape)
+        self.reset_branch = self.dense("reset_branch", channels, shape)
+        self.reset_skip = self.dense("reset_skip", channels, shape)
+        self.update_branch = self.dense("update_branch", channels, shape)
+        self.update_skip = self.dense("update_skip", channels, shape)
+        self.candidate_branch = self.dense("candidate_branch", channels, shape)
+        self.candidate_skip = self.dense("candidate_skip", channels, shape)
+        self.bias = self.subtracted_bias(shape)
+
+    def merge(self, skip: Any, branch: Any) -> Any:
+        """Returns the new state of the unit."""
+        reset: Any = ops.sigmoid(self.reset_branch(branch) + self.reset_skip(skip))
+        update: Any = ops.sigmoid(self.update_branch(branch) + self.update_skip(skip) - self.bias)
+        candidate: Any = ops.tanh(self.candidate_branch(branch) + self.candidate_skip(reset * skip))
+        return (1 - update) * skip + update * candidate

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_residual._arguments import number, owner_of, positive
 from keras_residual.residual.merges.base import Merge, channels_of, widen
-from keras_residual.residual.merges.gate_base import KernelMerge
+from keras_residual.residual.merges.gates import KernelMerge
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
 
@@ -35,7 +35,7 @@ class OrthogonalMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import OrthogonalMerge
+        >>> from keras_residual.residual.merges import OrthogonalMerge
         >>> y = OrthogonalMerge()([np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[2. 1.]]
@@ -80,7 +80,7 @@ class DeltaMerge(KernelMerge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import DeltaMerge
+        >>> from keras_residual.residual.merges import DeltaMerge
         >>> projection = DeltaMerge(beta=1.0, kernel_initializer="zeros")
         >>> y = projection([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3) + 0.0)
@@ -129,7 +129,7 @@ class NormalizedLerpMerge(Merge):
     Example:
         >>> import keras
         >>> import numpy as np
-        >>> from keras_residual.residual.merges.table import NormalizedLerpMerge
+        >>> from keras_residual.residual.merges import NormalizedLerpMerge
         >>> y = NormalizedLerpMerge(step=1.0)([np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.6 0.8]]

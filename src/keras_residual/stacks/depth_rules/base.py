@@ -13,7 +13,7 @@ import numpy as np
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
 from keras_residual.residual.configured import arguments_of
-from keras_residual.residual.merges.table import AddMerge
+from keras_residual.residual.merges import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import channel_axis, sublayers
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from keras_residual._arguments import choice, whole_number
 from keras_residual._errors import bad_argument
-from keras_residual.residual.fixed_scale import FixedScale
 from keras_residual.residual.residual import Residual
+from keras_residual.residual.scales import FixedScale
 from keras_residual.residual.serialization import register
 from keras_residual.stacks.depth_rules.base import (
     DepthPlan,

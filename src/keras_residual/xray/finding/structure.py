@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_residual.residual.drop_path import DropPath
+from keras_residual.residual.regularizers import DropPath
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import ATTENTION, sublayers
 

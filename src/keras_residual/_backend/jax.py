@@ -1,0 +1,197 @@
+"""The interface of `keras_residual._backend`, which describes it, on JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from types import ModuleType
+from typing import Any
+
+import jax
+import keras
+
+from keras_residual._backend import maps
+from keras_residual._backend.fast import jax_recompute
+from keras_residual._backend.fast.jax_convolution import canonical_convolutions
+from keras_residual._backend.loops import Body, ReversiblePass
+
+VERSION = jax.__version__
+SCAN_FROM = 16
+
+# Operations on feature maps.
+HAS_BATCH_NORM = maps.HAS_BATCH_NORM
+convolve, max_pool = maps.convolve, maps.max_pool
+normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
+is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
+
+
+def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
+    del backward
+    return x * forward
+
+
+def _scale_forward(x: Any, forward: Any, backward: Any) -> tuple[Any, tuple[Any, Any]]:
+    return x * forward, (forward, backward)
+
+
+def _scale_backward(factors: tuple[Any, Any], upstream: Any) -> tuple[Any, Any, Any]:
+    forward, backward = factors
+    return upstream * backward, jax.numpy.zeros_like(forward), jax.numpy.zeros_like(backward)
+
+
+scale = jax.custom_vjp(_scale_alone)
+scale.defvjp(_scale_forward, _scale_backward)
+
+
+def gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns the gradient of a scalar function."""
+    return jax.grad(function)(x)
+
+
+def register_parameters(layer: Any) -> None:
+    """Does nothing: the backend knows no modules."""
+    del layer
+
+
+def with_shape_of(like: Any, x: Any) -> Any:
+    """Returns `x`: each shape is known when an operation is called."""
+    del like
+    return x
+
+
+as_tensor = jax.device_put  # `jax.numpy.asarray`, which Keras takes, compiles a program a shape
+
+
+def snapshot(variable: Any) -> Any:
+    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    return variable.value
+
+
+def update_variables(model: Any) -> None:
+    """Gives the variables the values that `fit` carries from step to step."""
+    model.jax_state_sync()
+
+
+def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+    """Returns the outputs and the function from their cotangents to those of the arguments."""
+    return jax.vjp(function, *arguments)
+
+
+def probed_gradients(
+    function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
+) -> Callable[[Any], Any]:
+    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
+    asked: list[Any] = []
+    places: list[Any] | None = None
+
+    def run(values: Any, probes: Any, rest: Any, given: Any) -> Any:
+        asked.clear()
+
+        def probe(shape: Any, dtype: str) -> Any:
+            asked.append(jax.ShapeDtypeStruct(tuple(shape), dtype))
+            return jax.numpy.zeros(shape, dtype) if probes is None else probes[len(asked) - 1]
+
+        pairs = [*zip(variables, values, strict=True), *zip(others, rest, strict=True)]
+        with keras.StatelessScope(state_mapping=pairs):
+            return function(probe, given)
+
+    @jax.jit
+    def program(values: Any, rest: Any, given: Any) -> Any:
+        probes = [jax.numpy.zeros(one.shape, one.dtype) for one in places or ()]
+        by_value, outputs = jax.grad(run, argnums=(0, 1), has_aux=True)(values, probes, rest, given)
+        return finish(outputs, by_value[1], by_value[0])
+
+    def call(given: Any) -> Any:
+        nonlocal places
+        values, rest = ([variable.value for variable in part] for part in (variables, others))
+        if places is None:
+            # The shapes of the probes are those of tensors within the function: known once it has been traced.
+            jax.eval_shape(lambda values, rest, given: run(values, None, rest, given), values, rest, given)
+            places = list(asked)
+        return program(values, rest, given)
+
+    return call
+
+
+def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[Any], Any]:
+    """Returns the function as a program that reads the variables."""
+
+    @jax.jit
+    def program(values: Any, given: Any) -> Any:
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(given)
+
+    return lambda given: program([variable.value for variable in variables], given)
+
+
+def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+    """Returns what the function makes of each slice."""
+    return jax.vmap(function)(x)
+
+
+def name_optimizers() -> None:
+    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
+
+
+outside_of_programs = nullcontext  # programs are traced with what is given
+keeping_random_state = nullcontext  # JAX has no generator besides Keras's own
+
+
+def random_state() -> list[Any]:
+    """Returns nothing: there are no generators besides Keras's own."""
+    return []
+
+
+def set_random_state(states: Sequence[Any]) -> None:
+    """Does nothing, as there are none."""
+    del states
+
+
+def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    """Runs `body` over the leading axis of `xs`, compiled once."""
+
+    def in_loop(carry: Any, x: Any) -> tuple[Any, Any]:
+        with canonical_convolutions():
+            return body(carry, x, None)
+
+    return jax.lax.scan(in_loop, carry, xs, reverse=reverse)
+
+
+def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
+    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
+    del held  # JAX follows them by itself
+    # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
+    return jax.checkpoint(function, prevent_cse=not in_loop)
+
+
+recompute_cheap = jax_recompute.recompute_cheap
+
+
+def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    """Runs a stack that keeps no activations."""
+
+    def outputs_of(state: Any, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
+        return program.leave(state), losses, updates
+
+    @jax.custom_vjp
+    def apply(rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+        return outputs_of(*program.run(rows, weights, others))
+
+    def apply_forward(rows: Any, weights: Any, others: Any) -> tuple[Any, Any]:
+        state, losses, updates = program.run(rows, weights, others)
+        return outputs_of(state, losses, updates), (state, weights, others)
+
+    def apply_backward(kept: Any, upstream: Any) -> tuple[Any, Any, None]:
+        rows_bar, losses_bar, _ = upstream
+        state, weights, others = kept
+        return *program.run_backward(state, rows_bar, weights, others, losses_bar), None
+
+    apply.defvjp(apply_forward, apply_backward)
+    return apply(rows, weights, others)
+
+
+def compilation_cache() -> ModuleType:
+    """Returns the module that sets JAX's cache."""
+    from keras_residual._backend.fast import jax_compilation_cache  # loads what `import jax` does not
+
+    return jax_compilation_cache
