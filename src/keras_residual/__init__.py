@@ -53,7 +53,7 @@ from keras_residual.residual.scales import FixupScale, LayerScale, ScalarBias, S
 from keras_residual.residual.shake import ShakeDrop, ShakeShake
 from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
 from keras_residual.stacks import depth_rules, topologies
-from keras_residual.stacks.observe import observe
+from keras_residual.stacks.observation import observe
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan

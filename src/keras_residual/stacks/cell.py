@@ -1,19 +1,24 @@
-"""One block of a stack: its connections, each with what the topology links it to the streams by."""
+"""One block of a stack: its connections, the links of the topology between them, and what depends on the depth."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import keras
+import numpy as np
+from keras import ops
 
+from keras_residual._arguments import share
+from keras_residual._errors import bad_argument
 from keras_residual._keras import set_keras_mask
 from keras_residual.residual import chain, direct
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import Shape, agree
 from keras_residual.residual.untracked import Untracked
-from keras_residual.stacks.topologies.base import Link, Rows
+from keras_residual.stacks.depth_rules import DepthPlan
+from keras_residual.stacks.topologies import Link, Rows
 
 Watch = Callable[[Any, Any], None]
 """Is told what a connection received and what its branch added."""
@@ -82,6 +87,11 @@ class Cell(keras.layers.Layer):
             return tuple(_where(active, after, was) for after, was in zip(rows, before, strict=True))
         return rows
 
+    def gains(self, plan: DepthPlan) -> dict[int, np.ndarray]:
+        """Returns the factors on initial values that a depth rule asks for, by the `id` of the variable."""
+        found = [pair for connection in self.connections for pair in plan.gains(cast(Residual, connection))]
+        return {id(variable): factors for variable, factors in found}
+
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Returns None: every block is given the stack's mask, whatever its rows carry."""
         return None
@@ -100,11 +110,11 @@ class Cell(keras.layers.Layer):
         connection = self.connections[index]
 
         def apply(received: Any) -> Any:
-            received = _masked(keras.ops.cast(received, connection.compute_dtype), mask)
+            received = _masked(ops.cast(received, connection.compute_dtype), mask)
             added = connection.branch_output(received, training, mask, context, **(arguments or {}))
             if watch is not None:
                 watch(received, added)
-            return added if active is None else _where(active, added, keras.ops.zeros_like(added))
+            return added if active is None else _where(active, added, ops.zeros_like(added))
 
         return apply
 
@@ -130,7 +140,7 @@ class Cell(keras.layers.Layer):
             own = chain.arguments_for(connection, arguments)
             return connection(x, training=training, mask=mask, depth_context=context, **own)
 
-        inputs = connection.preactivated(keras.ops.cast(x, connection.compute_dtype), training, mask, **arguments)
+        inputs = connection.preactivated(ops.cast(x, connection.compute_dtype), training, mask, **arguments)
         branch = connection.branch_output(inputs, training, mask, context, **arguments)
         watch(x, branch)
         return connection.join(inputs, branch, training, mask, context, **arguments)
@@ -145,4 +155,60 @@ def _masked(x: Any, mask: Any) -> Any:
 
 def _where(active: Any, this: Any, other: Any) -> Any:
     ones = (1,) * (len(this.shape) - len(active.shape))
-    return keras.ops.where(keras.ops.reshape(active, (*active.shape, *ones)) != 0, this, other)
+    return ops.where(ops.reshape(active, (*active.shape, *ones)) != 0, this, other)
+
+
+_SCALES = ("branch_scale", "skip_scale", "branch_input_scale")
+
+
+class Contexts:
+    """What the connections of a stack are told that depends on their depth: rates of drop path, and scales.
+
+    Args:
+        rates: Rate of drop path in each block; all 0 for none.
+        plan: What the depth rule gives, or None.
+        per_block: Number of connections in a block.
+    """
+
+    def __init__(self, rates: Sequence[float], plan: DepthPlan | None, per_block: int) -> None:
+        self.per_block = per_block
+        self.values: dict[str, np.ndarray] = {}
+        """What is not the same for all, by the names of `DepthContext`, each `(depth, per_block)`."""
+        if any(rates):
+            self.values["drop_path_rate"] = np.tile(np.array(rates, "float32")[:, None], (1, per_block))
+        for name in _SCALES:
+            given = getattr(plan, name, None)
+            if given is not None:
+                self.values[name] = np.asarray(given, "float32")
+
+    def tensors(self) -> dict[str, Any]:
+        """Returns the values as a scan takes them, with the blocks as the leading axis."""
+        return {name: ops.convert_to_tensor(values) for name, values in self.values.items()}
+
+    def of_block(self, index: Any, told: Any = None) -> list[DepthContext]:
+        """Returns the context of each connection of a block.
+
+        Args:
+            index: Index of the block, in a scan a tensor.
+            told: In a scan, the block's slice of `tensors()`.
+        """
+        if told is None:
+            told = {name: [float(value) for value in values[index]] for name, values in self.values.items()}
+        each = range(self.per_block)
+        return [DepthContext(index=index, **{name: told[name][position] for name in told}) for position in each]
+
+
+def ramp(owner: str, given: Any, depth: int) -> list[float]:
+    """Returns the drop path rate of each block."""
+    if isinstance(given, (list, tuple)):
+        rates = [share(owner, "drop_path_rate", rate) for rate in given]
+        if len(rates) == depth:
+            return rates
+        if len(rates) != 2:
+            rule = f"one rate, a pair (first, last), or one for each of {depth} blocks"
+            raise bad_argument(owner, "drop_path_rate", rule, given)
+        first, last = rates
+    else:
+        last = share(owner, "drop_path_rate", given)
+        first = 0.0 if depth > 1 else last
+    return [float(rate) for rate in np.linspace(first, last, depth)]

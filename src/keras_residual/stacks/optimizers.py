@@ -18,7 +18,7 @@ from keras import ops, optimizers
 
 from keras_residual import _backend
 from keras_residual._keras import BaseOptimizer
-from keras_residual.stacks.state import StackedVariable, in_block, place_of, rank_in_block
+from keras_residual.stacks.variables import StackedVariable, in_block, place_of, rank_in_block
 
 _ELEMENTWISE = (
     *(optimizers.SGD, optimizers.Adam, optimizers.AdamW, optimizers.Adamax, optimizers.Nadam, optimizers.RMSprop),

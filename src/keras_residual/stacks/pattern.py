@@ -1,66 +1,99 @@
-"""The block that a stack repeats: checked, copied, and given what the stack's rules ask of it."""
+"""The block that a stack is given: checked, copied, changed by the stack's rules, and written to its configuration."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual.residual import arguments
-from keras_residual.residual.configured import arguments_of
+from keras_residual.residual.configured import Changes, arguments_of, settings_of
 from keras_residual.residual.residual import Residual
-from keras_residual.residual.serialization import copied
-from keras_residual.residual.shapes import channel_axis, sublayers
-from keras_residual.stacks.topologies.base import Topology
+from keras_residual.residual.serialization import copied, deserialize, without_ids
+from keras_residual.residual.shapes import channel_axis, stateful, sublayers
+from keras_residual.stacks.topologies import Single, Topology
+
+Rework = Callable[[keras.Layer, int], keras.Layer]
+"""What a stack's rules make of a connection, from it and the number of connections in its block."""
+
+
+class RepeatedBlock:
+    """Layers of which each block of a stack gets copies.
+
+    Args:
+        owner: The stack, for messages.
+        layers: The layers, without weights.
+    """
+
+    hindrance = None
+    """Why the blocks cannot be scanned."""
+
+    def __init__(self, owner: str, layers: Sequence[keras.Layer]) -> None:
+        self.owner = owner
+        self.blocks = [list(layers)]
+        """The layers of each block that there is by itself."""
+        self._settings: list[Any] = []
+
+    def instance(self, index: int | None, rework: Rework | None) -> tuple[list[keras.Layer], list[Any] | None]:
+        """Returns copies of the layers, reworked, and `settings_of` each; these are the same lists for all blocks."""
+        del index
+        layers = _reworked(copies(self.owner, self.blocks[0]), rework, {})
+        self._settings = self._settings or [settings_of(layer) for layer in layers]
+        return layers, self._settings
+
+    def argument(self) -> Any:
+        """Returns what is saved as the stack's argument `block`."""
+        return self.blocks[0]
 
 
 class GivenBlocks:
-    """A function of the index that was called for each block of a stack: what it returned is what is saved.
+    """The layers that a function of the block's index has returned; they are saved in its place.
 
     Args:
+        owner: The stack, for messages.
         blocks: The layers of each block.
     """
 
-    def __init__(self, blocks: Sequence[Sequence[keras.Layer]]) -> None:
+    hindrance = "the blocks are made by a function of the index, so that they may differ"
+
+    def __init__(self, owner: str, blocks: Sequence[Sequence[keras.Layer]]) -> None:
+        self.owner = owner
         self.blocks = [list(block) for block in blocks]
+        self._copies: list[list[keras.Layer]] = []
+        self._known: dict[int, keras.Layer] = {}
 
-    def __call__(self, index: int) -> list[keras.Layer]:
-        """Returns the layers of a block."""
-        return self.blocks[index]
+    def instance(self, index: int | None, rework: Rework | None) -> tuple[list[keras.Layer], list[Any] | None]:
+        """Returns the layers of a block and None; of a reworked block a copy and `settings_of` its layers."""
+        if rework is None:
+            return self.blocks[index or 0], None  # in the configuration as they are
+        self._copies = self._copies or copies(self.owner, self.blocks)
+        layers = _reworked(self._copies[index or 0], rework, self._known)
+        return layers, [settings_of(layer) for layer in layers]
 
-
-def configurations(config: Any, class_name: str) -> Iterator[dict[str, Any]]:
-    """Yields the configuration of each layer of a class within that of others."""
-    if isinstance(config, dict):
-        if config.get("class_name") == class_name:
-            yield config["config"]
-        config = list(config.values())
-    if isinstance(config, (list, tuple)):
-        for item in config:
-            yield from configurations(item, class_name)
-
-
-def is_adapted(layers: Sequence[keras.Layer]) -> bool:
-    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
-    parts = [part for layer in layers for part in sublayers(layer)]
-    return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
+    def argument(self) -> Any:
+        """Returns what is saved as the stack's argument `block`."""
+        return {"blocks": self.blocks}
 
 
-def adapts(changes: Any) -> bool:
-    """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
-    if isinstance(changes, dict):
-        quantised = "Quantized" in str(changes.get("class_name", ""))
-        return quantised or "lora_rank" in changes or any(adapts(item) for item in changes.values())
-    return isinstance(changes, list) and any(adapts(item) for item in changes)
+Pattern = RepeatedBlock | GivenBlocks
 
 
-def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenBlocks:
-    """Returns the layers of the block that is repeated, or those of each block."""
-    if isinstance(block, GivenBlocks):
-        return block
+def _reworked(layers: Sequence[keras.Layer], rework: Rework | None, known: dict[int, keras.Layer]) -> list[keras.Layer]:
+    """Returns what the stack's rules make of layers; `known` has what they have made of some, which may occur again."""
+    for layer in layers:
+        if id(layer) not in known:
+            known[id(layer)] = layer if rework is None else rework(layer, len(layers))
+    return [known[id(layer)] for layer in layers]
+
+
+def as_pattern(owner: str, block: Any, depth: int) -> Pattern:
+    """Returns the block that is repeated, or those that a function, or a saved configuration, gives."""
+    if isinstance(block, dict) and isinstance(block.get("blocks"), list) and len(block["blocks"]) == depth:
+        saved = deserialize(block["blocks"], f"{owner}: `block`")
+        return GivenBlocks(owner, [as_block(owner, layers) for layers in saved])
     if callable(block) and not isinstance(block, (keras.Layer, type)):
         try:
             inspect.signature(block).bind(0)
@@ -73,8 +106,8 @@ def as_pattern(owner: str, block: Any, depth: int) -> list[keras.Layer] | GivenB
         if len({len(layers) for layers in made}) > 1:
             rule = "a function that returns equally many layers at each index"
             raise bad_argument(owner, "block", rule, [len(layers) for layers in made])
-        return GivenBlocks(made)
-    return as_block(owner, block)
+        return GivenBlocks(owner, made)
+    return RepeatedBlock(owner, as_block(owner, block))
 
 
 def as_block(owner: str, block: Any) -> list[keras.Layer]:
@@ -119,6 +152,41 @@ def with_arguments(connection: Residual, **changed: Any) -> Residual:
     return Residual(**{**arguments, **own, **changed})
 
 
+def check_blocks(
+    owner: str, pattern: Pattern, *, topology: Topology, depth_rule: Any, drop_path_rate: Any, drops: bool
+) -> None:
+    """Raises where a stack cannot be made of these blocks, or its arguments exclude each other.
+
+    Args:
+        owner: The stack, for messages.
+        pattern: The blocks.
+        topology: The stack's topology.
+        depth_rule: Its depth rule, or None.
+        drop_path_rate: The argument as it was given.
+        drops: Whether any block has a rate.
+    """
+    for layers in pattern.blocks:
+        built = next((layer for layer in layers if layer.built and layer.weights), None)
+        if built is not None and isinstance(pattern, RepeatedBlock):
+            rule = "layers without weights yet, since each depth gets a copy with weights of its own"
+            raise bad_argument(owner, "block", rule, f"{built.name!r}, which is built", "Pass a new layer.")
+        remembering = next((part for layer in layers for part in stateful(layer)), None)
+        if remembering is not None:
+            rule = "layers that keep nothing of a sample from one call to the next"
+            way_out = "Put connections with it one after another in a keras.Sequential instead."
+            raise bad_argument(owner, "block", rule, f"{remembering.name!r} with stateful=True", way_out)
+        if depth_rule is not None:
+            check_connections(owner, layers, "depth_rule", getattr(depth_rule, "name", depth_rule))
+        if drops:
+            check_connections(owner, layers, "drop_path_rate", drop_path_rate)
+            own = next((layer for layer in layers if cast(Residual, layer).drop_path_rate), None)
+            if own is not None:
+                rule = "0 where the blocks have a rate of their own"
+                raise bad_argument(owner, "drop_path_rate", rule, drop_path_rate, "Set it in one place.")
+        if not isinstance(topology, Single):
+            check_plain(owner, layers, type(topology).__name__)
+
+
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:
     """Raises where a layer of the block is not a `Residual`, which `argument` needs."""
     for layer in layers:
@@ -156,3 +224,85 @@ def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> Non
                 rule = f"left at its default in a block of a stack with topology={topology!r}"
                 way_out = "There the topology says what becomes of the stream; the branch may have norms and scales."
                 raise bad_argument(f"Residual {layer.name!r}", argument, rule, getattr(layer, argument), way_out)
+
+
+# --- The configuration: what was changed in blocks, by their names ---------------------------------------------------
+
+
+def configurations(config: Any, class_name: str) -> Iterator[dict[str, Any]]:
+    """Yields the configuration of each layer of a class within that of others."""
+    if isinstance(config, dict):
+        if config.get("class_name") == class_name:
+            yield config["config"]
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for item in config:
+            yield from configurations(item, class_name)
+
+
+def is_adapted(layers: Sequence[keras.Layer]) -> bool:
+    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
+    parts = [part for layer in layers for part in sublayers(layer)]
+    return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
+
+
+def adapts(changes: Any) -> bool:
+    """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
+    if isinstance(changes, dict):
+        quantised = "Quantized" in str(changes.get("class_name", ""))
+        return quantised or "lora_rank" in changes or any(adapts(item) for item in changes.values())
+    return isinstance(changes, list) and any(adapts(item) for item in changes)
+
+
+def block_name(index: int | None) -> str:
+    """Returns the name of the block with this index, or of the one that stands for all."""
+    return "block" if index is None else f"block_{index}"
+
+
+def saved_change(changed: Callable[[str], Changes], name: str) -> Changes:
+    """Returns what was changed in a part, in every block and in its own; `changed` returns what is saved for a name."""
+    block, dot, part = name.partition(".")
+    everywhere = f"block{dot}{part}" if block.startswith("block_") else name
+    return {**changed(everywhere), **changed(name)}
+
+
+def merge_changes(changed: dict[str, Any], depth: int) -> None:
+    """Replaces what was changed in every block alike by one entry for all of them."""
+    for first in [name for name in changed if name.partition(".")[0] == "block_0"]:
+        part = first.removeprefix("block_0")
+        names = [f"{block_name(index)}{part}" for index in range(depth)]
+        each = [without_ids(changed.get(name)) for name in names]
+        if all(found == each[0] for found in each):
+            changed[f"{block_name(None)}{part}"] = changed[first]
+            for name in names:
+                del changed[name]
+
+
+def select_changes(
+    changed: Mapping[str, Any], kept: Sequence[int], per_block: int, first_given: int | None
+) -> dict[str, Any]:
+    """Returns what was changed in some blocks, by the names and places that they have without the others.
+
+    Args:
+        changed: What was changed, by part; in layers that were given, `"place/index"`.
+        kept: Indices of the blocks, rising.
+        per_block: Number of layers in a block.
+        first_given: The place of the first layer of the first block among those that the stack was given; None where
+            they are not among them.
+    """
+    places = [index * per_block + position for index in kept for position in range(per_block)]
+    new = {} if first_given is None else {first_given + place: first_given + at for at, place in enumerate(places)}
+    found = {}
+    for name, changes in changed.items():
+        block, dot, part = name.partition(".")
+        place, slash, inner = name.partition("/")
+        if block.startswith("block_"):
+            index = int(block.removeprefix("block_"))
+            if index in kept:
+                found[f"{block_name(kept.index(index))}{dot}{part}"] = changes
+        elif slash and first_given is not None and int(place) >= first_given:
+            if int(place) in new:
+                found[f"{new[int(place)]}/{inner}"] = changes
+        else:
+            found[name] = changes
+    return found

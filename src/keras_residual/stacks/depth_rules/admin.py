@@ -21,7 +21,7 @@ from keras_residual.stacks.depth_rules.base import (
     needs_position,
     needs_sum,
 )
-from keras_residual.stacks.observe import observe
+from keras_residual.stacks.observation import observe
 from keras_residual.stacks.pattern import with_arguments
 
 _OMEGA = "omega"

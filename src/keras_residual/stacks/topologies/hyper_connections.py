@@ -13,9 +13,9 @@ from keras_residual._errors import bad_argument
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place
-from keras_residual.stacks.topologies.by_depth import ByDepth
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,
+    ByDepth,
     MultiStream,
     MultiStreamLink,
     check_width,

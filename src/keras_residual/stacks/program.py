@@ -1,10 +1,10 @@
-"""How the blocks of a stack are applied: in a loop or a scan, with or without recomputation, or reversibly."""
+"""One call of a stack as a program: functions of tensors without side effects, for loops and for recomputation."""
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -12,14 +12,15 @@ import keras
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual.residual.context import DepthContext
+from keras_residual._keras import get_stateless_scope
 from keras_residual.residual.shapes import sublayers
 from keras_residual.residual.untracked import Untracked
-from keras_residual.stacks.cell import Cell
-from keras_residual.stacks.observe import Observation
-from keras_residual.stacks.state import is_float, updates_in, values_for
-from keras_residual.stacks.topologies.base import Rows
+from keras_residual.stacks.blocks import Blocks
+from keras_residual.stacks.cell import Cell, Contexts
+from keras_residual.stacks.observation import Observation
+from keras_residual.stacks.topologies import Rows
 from keras_residual.stacks.topologies.reversible import ReversibleLink
+from keras_residual.stacks.variables import is_trained
 
 Remat = bool | str
 
@@ -64,37 +65,51 @@ class StackProgram:
     """One call of a stack as functions of tensors, each without side effects.
 
     Args:
-        cells: The blocks, or the one that stands for all where it is scanned.
-        scanned: Whether that is so.
-        contexts: Returns what the connections of a block are told, from its index and, in a scan, its part of `others`.
+        blocks: The blocks.
+        contexts: What their connections are told.
         training: Whether the blocks act as in training.
         mask: Mask of a sequence, or None.
         observation: Who watches, or None.
         arguments: What the calls of the blocks' layers take beside that, by name: the same for every block.
     """
 
-    cells: Sequence[Cell]
-    scanned: bool
-    contexts: Callable[[int | None, Any], list[DepthContext]]
+    blocks: Blocks
+    contexts: Contexts
     training: bool | None
     mask: Any
     observation: Observation | None
     arguments: Mapping[str, Any]
     has_losses: bool = False
 
-    def cell(self, index: int | None) -> Cell:
-        """Returns the block of that index."""
-        return self.cells[index or 0]
+    def run(self, rows: Rows, common: Mapping[str, Any], remat: Remat, *, reversibly: bool) -> tuple[Rows, Any]:
+        """Returns the last rows and the sum of the losses, None without any; assigns the blocks' new state.
 
-    @property
-    def loop(self) -> Any:
-        """How the blocks are applied."""
-        return _backend.scan if self.scanned else _backend.unroll
+        Args:
+            rows: The first rows.
+            common: `"active"` and `"probe"`, where there are such: tensors with the blocks as their leading axis.
+            remat: What is recomputed in the backward pass.
+            reversibly: Whether the blocks are undone in the backward pass, and no activations kept.
+        """
+        blocks = self.blocks
+        xs = blocks.trained(), blocks.others(self.contexts, common)
+        if reversibly:
+            rows, losses, updates = self._run_reversibly(rows, xs)
+            measured = None
+        else:
+            link = next(iter(blocks.cells[0].links), None)
+            reversible = isinstance(link, ReversibleLink)
+            rows = link.enter(rows, undone=not remat) if reversible else rows
+            rows, (losses, updates, measured) = self._run_forward(rows, xs, remat)
+            rows = link.leave(rows) if reversible else rows
+        blocks.assign(updates)
+        if self.observation is not None:
+            self.observation.seen = blocks.join(measured)
+        return rows, blocks.total(losses) if self.has_losses else None
 
-    def block(self, rows: Rows, x: Any, index: int | None) -> tuple[Rows, tuple[Any, Any, Any]]:
+    def _block(self, rows: Rows, x: Any, index: int | None) -> tuple[Rows, tuple[Any, Any, Any]]:
         """Returns the rows after a block, its loss, its new state and what was measured."""
         weights, others = x
-        cell = self.cell(index)
+        cell = self.blocks.cell(index)
         measured: list[Any] = []
 
         def watch(received: Any, added: Any) -> None:
@@ -104,7 +119,7 @@ class StackProgram:
             given = [scope.get_current_value(variable) for variable in cell.variables]
             rows = cell(
                 rows,
-                contexts=self.contexts(index, others),
+                contexts=self.blocks.contexts_in(self.contexts, index, others),
                 training=self.training,
                 sequence_mask=self.mask,
                 watch=None if self.observation is None else watch,
@@ -117,70 +132,39 @@ class StackProgram:
         seen = {name: ops.stack([one[name] for one in measured]) for name in (measured[0] if measured else ())}
         return rows, (self._loss(cell, scope), updates, seen)
 
-    def run(self, rows: Rows, xs: Any, remat: Remat) -> tuple[Rows, Any]:
+    def _run_forward(self, rows: Rows, xs: Any, remat: Remat) -> tuple[Rows, Any]:
         """Returns the last rows, and what the blocks gave off."""
-        length = len(self.cells) if not self.scanned else int(keras.tree.flatten(xs)[0].shape[0])
-        if remat == "sqrt" and length > 3:
-            return self._run_in_groups(rows, xs, length)
-        if remat:
-            return self.loop(self._recomputed(self.block), rows, xs)
-        return self.loop(self._recomputed_where_cheap if self.scanned else self.block, rows, xs)
+        blocks = self.blocks
+        if not remat:
+            return blocks.loop(blocks.keep_activations(self._block), rows, xs)
+        if remat == "sqrt" and blocks.depth > 3:
+            return blocks.loop_in_groups(self._recompute_block, self._recompute, group_size(blocks.depth), rows, xs)
+        return blocks.loop(self._recompute_block, rows, xs)
 
-    def _recomputed(self, body: Any) -> Any:
-        def again(carry: Any, x: Any, index: int | None) -> Any:
-            return self._checkpoint(lambda carry, x: body(carry, x, index))(carry, x)
+    def _recompute_block(self, rows: Any, x: Any, index: int | None) -> Any:
+        return self._recompute(lambda rows, x: self._block(rows, x, index))(rows, x)
 
-        return again
+    def _recompute(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        held = [tensor for tensor in keras.tree.flatten(dict(self.arguments)) if ops.is_tensor(tensor)]
+        return _backend.checkpoint(function, in_loop=self.blocks.in_loop, held=held)
 
-    def _checkpoint(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        held = [tensor for tensor in keras.tree.flatten(dict(self.arguments)) if keras.ops.is_tensor(tensor)]
-        return _backend.checkpoint(function, in_loop=self.scanned, held=held)
-
-    def _recomputed_where_cheap(self, rows: Any, x: Any, index: int | None) -> Any:
-        return _backend.recompute_cheap(lambda rows, *x: self.block(rows, x, index))(rows, *x)
-
-    def _run_in_groups(self, rows: Rows, xs: Any, length: int) -> tuple[Rows, Any]:
-        """Keeps the rows between groups of blocks, and within one group at a time those between its blocks."""
-        size = group_size(length)
-        body = self._recomputed(self.block)
-        if not self.scanned:
-            parts = [tuple(x[start : start + size] for x in xs) for start in range(0, length, size)]
-            given_off = []
-            for number, part in enumerate(parts):
-                group = self._checkpoint(functools.partial(_unroll_from, body, number * size))
-                rows, ys = group(rows, part)
-                given_off.append(ys)
-            return rows, tuple([item for part in kind for item in part] for kind in zip(*given_off, strict=True))
-
-        whole = length - length % size
-        # A slice of the weights, and of their gradients, would be a copy.
-        first = xs if whole == length else _map(lambda x: x[:whole], xs)
-        groups = _map(lambda x: ops.reshape(x, (whole // size, size, *x.shape[1:])), first)
-        rows, ys = _backend.scan(self._recomputed(lambda rows, x, _: _backend.scan(body, rows, x)), rows, groups)
-        ys = _map(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
-        if whole < length:
-            rows, rest = _backend.scan(body, rows, _map(lambda x: x[whole:], xs))
-            ys = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), ys, rest)
-        return rows, ys
-
-    def run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any]:
-        """Returns the same as `run`, and keeps no activations for the gradient."""
-        first = cast(ReversibleLink, self.cell(0).links[0])
+    def _run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any, Any]:
+        """Returns the last rows, the losses and the new states, and keeps no activations for the gradient."""
+        first = cast(ReversibleLink, self.blocks.cells[0].links[0])
         program = _backend.ReversiblePass(
-            loop=self.loop, enter=first.enter, forward=self._forward, backward=self._backward, leave=first.leave
+            loop=self.blocks.loop, enter=first.enter, forward=self._forward, backward=self._backward, leave=first.leave
         )
-        rows, losses, updates = _backend.reversible(program, rows, *xs)
-        return rows, (losses, updates, {} if self.scanned else [{}] * len(self.cells))
+        return _backend.reversible(program, rows, *xs)
 
     def _forward(self, state: Rows, weights: Any, others: Any, index: int | None) -> tuple[Rows, Any, Any]:
-        state, (loss, updates, _) = self.block(state, (weights, others), index)
+        state, (loss, updates, _) = self._block(state, (weights, others), index)
         return state, loss, updates
 
     def _backward(
         self, state: Rows, rows_bar: Rows, weights: Any, others: Any, loss_bar: Any, index: int | None
     ) -> tuple[Rows, Rows, Any]:
-        cell = self.cell(index)
-        contexts = self.contexts(index, others)
+        cell = self.blocks.cell(index)
+        contexts = self.blocks.contexts_in(self.contexts, index, others)
         total: Any = None
         for position in reversed(range(len(cell.connections))):
             link = cast(ReversibleLink, cell.links[position])
@@ -227,14 +211,41 @@ def group_size(length: int) -> int:
     return min(divisors, key=lambda size: (max(size / root, root / size), size), default=math.ceil(root))
 
 
-def is_trained(variable: keras.Variable) -> bool:
-    """Returns whether the gradient of a variable is asked for; that of other state is not followed."""
-    return variable.trainable and is_float(variable)
+@contextmanager
+def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
+    """Opens a scope in which the variables have these values, and every other one what it has outside.
+
+    A scope of Keras's own does not look into the one around it: a variable that only the outer one maps would have its
+    stored value there, and its gradient would silently be zero.
+    """
+    outer = get_stateless_scope()
+    scope = keras.StatelessScope(collect_losses=True)
+    inherited = {} if outer is None else outer.state_mapping
+    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
+    scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
+    before = dict(scope.state_mapping)
+    own = {id(variable) for variable in variables}
+    with scope:
+        yield scope
+    foreign = [key for key, value in scope.state_mapping.items() if key not in own and before.get(key) is not value]
+    if foreign:
+        raise ValueError(
+            "A block of a stack assigns to a variable that is not its own, which a scanned, rematerialised or "
+            "reversible stack cannot hand on. Make the variable part of a layer of the block, or use "
+            "execution='unrolled' and remat=False."
+        )
 
 
-def _unroll_from(body: _backend.Body, start: int, rows: Any, part: Any) -> Any:
-    return _backend.unroll(lambda rows, x, index: body(rows, x, start + cast(int, index)), rows, part)
+def updates_in(
+    scope: keras.StatelessScope, variables: Sequence[keras.Variable], given: Sequence[Any]
+) -> dict[str, Any]:
+    """Returns the new values of the variables that were assigned to, by their index.
 
-
-def _map(function: Callable[[Any], Any], tree: Any) -> Any:
-    return keras.tree.map_structure(function, tree)
+    Args:
+        scope: The scope in which that happened.
+        variables: The variables.
+        given: What the scope held for each at its start.
+    """
+    pairs = zip(variables, given, strict=True)
+    now = [(scope.get_current_value(variable), before) for variable, before in pairs]
+    return {str(index): value for index, (value, before) in enumerate(now) if value is not before}

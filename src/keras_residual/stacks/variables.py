@@ -1,10 +1,9 @@
-"""The variables of a scanned stack: those of one block, each with the blocks as its leading axis."""
+"""The variables of a stack's blocks: stacked along a leading axis or separate, with the same initial values."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -121,6 +120,11 @@ def place_of(variable: Any) -> Any:
 def is_float(variable: keras.Variable) -> bool:
     """Returns whether a variable holds numbers that may be drawn and trained; the states of seed generators do not."""
     return keras.backend.is_float_dtype(variable._dtype)
+
+
+def is_trained(variable: keras.Variable) -> bool:
+    """Returns whether a gradient is computed for a variable; state that blocks update by themselves has none."""
+    return variable.trainable and is_float(variable)
 
 
 def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
@@ -301,41 +305,30 @@ class StackedConstraint(keras.constraints.Constraint):
         return {"constraint": keras.saving.serialize_keras_object(self.constraint)}
 
 
-@contextmanager
-def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
-    """Opens a scope in which the variables have these values, and every other one what it has outside.
-
-    A scope of Keras's own does not look into the one around it: a variable that only the outer one maps would have its
-    stored value there, and its gradient would silently be zero.
-    """
-    outer = get_stateless_scope()
-    scope = keras.StatelessScope(collect_losses=True)
-    inherited = {} if outer is None else outer.state_mapping
-    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
-    scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
-    before = dict(scope.state_mapping)
-    own = {id(variable) for variable in variables}
-    with scope:
-        yield scope
-    foreign = [key for key, value in scope.state_mapping.items() if key not in own and before.get(key) is not value]
-    if foreign:
-        raise ValueError(
-            "A block of a stack assigns to a variable that is not its own, which a scanned, rematerialised or "
-            "reversible stack cannot hand on. Make the variable part of a layer of the block, or use "
-            "execution='unrolled' and remat=False."
-        )
-
-
-def updates_in(
-    scope: keras.StatelessScope, variables: Sequence[keras.Variable], given: Sequence[Any]
-) -> dict[str, Any]:
-    """Returns the new values of the variables that were assigned to, by their index.
+class BlockCount(int):
+    """A number of weights that says, where Keras prints it in a summary, how the blocks make it up.
 
     Args:
-        scope: The scope in which that happened.
-        variables: The variables.
-        given: What the scope held for each at its start.
+        total: Number of weights in all.
+        depth: Number of blocks.
+        execution: How the blocks are applied.
+        outside: How many of the weights belong to no block.
     """
-    pairs = zip(variables, given, strict=True)
-    now = [(scope.get_current_value(variable), before) for variable, before in pairs]
-    return {str(index): value for index, (value, before) in enumerate(now) if value is not before}
+
+    depth: int
+    execution: str
+    outside: int
+
+    def __new__(cls, total: int, depth: int, execution: str, outside: int) -> BlockCount:
+        """Makes the number."""
+        made = super().__new__(cls, total)
+        made.depth, made.execution, made.outside = depth, execution, outside
+        return made
+
+    def __format__(self, form: str) -> str:
+        number = super().__format__(form)
+        if form != ",":
+            return number
+        each, rest = divmod(self - self.outside, self.depth)
+        share = f"{each:,}" if rest == 0 else f"about {each:,}"
+        return f"{number}\n{self.depth:,} × {share}\n{self.execution}"
