@@ -21,6 +21,7 @@ from keras_residual import _backend
 from keras_residual._backend import Body
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual._keras import get_stateless_scope
+from keras_residual.residual.configured import Configured
 from keras_residual.residual.shapes import Shape, keep_lora_alpha, sublayers
 from keras_residual.stacks.cell import Cell, Contexts
 from keras_residual.stacks.depth_rules import DepthPlan
@@ -82,16 +83,18 @@ class Blocks(ABC):
                 own_paths(cell)
             gains = [{} if plan is None else cell.gains(plan) for cell in self.cells]
             self._set_initial_values(gains)
+        for cell in self.cells:
+            # Only now, since while the blocks were built they had no values.
+            for part in sublayers(cell):
+                if isinstance(part, Configured):
+                    part._restore_inner_layers()
+        if self.uniform():
+            set_places(self.cells)
+        self._guard()
 
     @abstractmethod
     def _set_initial_values(self, gains: Sequence[Mapping[int, np.ndarray]]) -> None:
         """Replaces the initializers; `gains` has for each layer the factors by the `id` of the variable."""
-
-    def finish_build(self) -> None:
-        """Marks the weights that optimizers treat as one, once all have values, and guards those of several blocks."""
-        if self.uniform():
-            set_places(self.cells)
-        self._guard()
 
     @abstractmethod
     def _guard(self) -> None:
@@ -383,7 +386,7 @@ class SeparateBlocks(Blocks):
 
 
 class StackedBlocks(Blocks):
-    """One layer with the weights of all blocks. What `loop` takes and returns are tensors, the blocks their first axis."""
+    """One layer with the weights of all blocks. `loop` takes and returns tensors, with the blocks as the first axis."""
 
     in_loop = True
 
@@ -473,15 +476,18 @@ BLOCKS: Mapping[str, type[Blocks]] = {"unrolled": SeparateBlocks, "scan": Stacke
 """How blocks are held, by the execution of their stack."""
 
 
-def choose_execution(asked: str, depth: int, hindrance: str | None) -> tuple[str, str]:
+def choose_execution(owner: str, asked: str, depth: int, hindrance: str | None) -> tuple[str, str]:
     """Returns the execution of a stack, `"unrolled"` or `"scan"`, and the reason for it.
 
     Args:
+        owner: The stack, for messages.
         asked: What the user asked for, also `"auto"`.
         depth: Number of blocks.
         hindrance: Why the blocks cannot be scanned, or None.
     """
     scan_from = _backend.SCAN_FROM
+    if asked == "scan" and hindrance:
+        raise bad_argument(owner, "execution", f"'unrolled' or 'auto' here, since {hindrance}", asked)
     if asked != "auto":
         return asked, "asked for"
     if hindrance:

@@ -87,6 +87,14 @@ class Cell(keras.layers.Layer):
             return tuple(_where(active, after, was) for after, was in zip(rows, before, strict=True))
         return rows
 
+    def apply(
+        self, rows: Rows, contexts: Sequence[DepthContext], training: bool | None, mask: Any, arguments: chain.Arguments
+    ) -> Rows:
+        """Returns the rows after the block, called as a layer, or directly where that makes no difference."""
+        plain = len(rows) == 1 and direct.is_plain(self, rows[0], training)
+        call = self.call if plain else self
+        return call(rows, contexts=contexts, training=training, sequence_mask=mask, held=Untracked(arguments))
+
     def gains(self, plan: DepthPlan) -> dict[int, np.ndarray]:
         """Returns the factors on initial values that a depth rule asks for, by the `id` of the variable."""
         found = [pair for connection in self.connections for pair in plan.gains(cast(Residual, connection))]

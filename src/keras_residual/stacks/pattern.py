@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, cast
 
 import keras
@@ -26,27 +27,40 @@ class RepeatedBlock:
     Args:
         owner: The stack, for messages.
         layers: The layers, without weights.
+        rework: What the stack changes in copies, or None.
     """
 
+    alike = True
+    """Whether all blocks are copies of one."""
     hindrance = None
-    """Why the blocks cannot be scanned."""
+    """Why the blocks cannot be scanned, or None."""
 
-    def __init__(self, owner: str, layers: Sequence[keras.Layer]) -> None:
+    def __init__(self, owner: str, layers: Sequence[keras.Layer], rework: Rework | None) -> None:
         self.owner = owner
+        self.rework = rework
         self.blocks = [list(layers)]
         """The layers of each block that there is by itself."""
         self._settings: list[Any] = []
 
-    def instance(self, index: int | None, rework: Rework | None) -> tuple[list[keras.Layer], list[Any] | None]:
-        """Returns copies of the layers, reworked, and `settings_of` each; these are the same lists for all blocks."""
+    def instance(self, index: int | None) -> tuple[list[keras.Layer], list[Any] | None]:
+        """Returns new layers for a block, and `settings_of` each, which are the same objects for all blocks."""
         del index
-        layers = _reworked(copies(self.owner, self.blocks[0]), rework, {})
+        layers = _reworked(copies(self.owner, self.blocks[0]), self.rework, {})
         self._settings = self._settings or [settings_of(layer) for layer in layers]
         return layers, self._settings
+
+    def used_layers(self) -> list[keras.Layer]:
+        """Returns those of the given layers that are in the stack themselves: none."""
+        return []
 
     def argument(self) -> Any:
         """Returns what is saved as the stack's argument `block`."""
         return self.blocks[0]
+
+    def select(self, argument: Any, kept: Sequence[int]) -> Any:
+        """Returns the saved argument `block` for some of the blocks only."""
+        del kept
+        return argument
 
 
 class GivenBlocks:
@@ -55,27 +69,39 @@ class GivenBlocks:
     Args:
         owner: The stack, for messages.
         blocks: The layers of each block.
+        rework: What the stack changes in copies, or None, with which the layers are used as they are.
     """
 
+    alike = False
     hindrance = "the blocks are made by a function of the index, so that they may differ"
 
-    def __init__(self, owner: str, blocks: Sequence[Sequence[keras.Layer]]) -> None:
+    def __init__(self, owner: str, blocks: Sequence[Sequence[keras.Layer]], rework: Rework | None) -> None:
         self.owner = owner
+        self.rework = rework
         self.blocks = [list(block) for block in blocks]
         self._copies: list[list[keras.Layer]] = []
         self._known: dict[int, keras.Layer] = {}
 
-    def instance(self, index: int | None, rework: Rework | None) -> tuple[list[keras.Layer], list[Any] | None]:
-        """Returns the layers of a block and None; of a reworked block a copy and `settings_of` its layers."""
-        if rework is None:
-            return self.blocks[index or 0], None  # in the configuration as they are
+    def instance(self, index: int | None) -> tuple[list[keras.Layer], list[Any] | None]:
+        """Returns the layers of a block and None, or else new layers and `settings_of` each."""
+        place = cast(int, index)
+        if self.rework is None:
+            return self.blocks[place], None
         self._copies = self._copies or copies(self.owner, self.blocks)
-        layers = _reworked(self._copies[index or 0], rework, self._known)
+        layers = _reworked(self._copies[place], self.rework, self._known)
         return layers, [settings_of(layer) for layer in layers]
+
+    def used_layers(self) -> list[keras.Layer]:
+        """Returns those of the given layers that are in the stack themselves, so that its configuration has them."""
+        return [layer for block in self.blocks for layer in block] if self.rework is None else []
 
     def argument(self) -> Any:
         """Returns what is saved as the stack's argument `block`."""
         return {"blocks": self.blocks}
+
+    def select(self, argument: Any, kept: Sequence[int]) -> Any:
+        """Returns the saved argument `block` for some of the blocks only."""
+        return {"blocks": [argument["blocks"][index] for index in kept]}
 
 
 Pattern = RepeatedBlock | GivenBlocks
@@ -89,11 +115,25 @@ def _reworked(layers: Sequence[keras.Layer], rework: Rework | None, known: dict[
     return [known[id(layer)] for layer in layers]
 
 
-def as_pattern(owner: str, block: Any, depth: int) -> Pattern:
+def rework_for(depth_rule: Any, rates: Sequence[float], depth: int) -> Rework | None:
+    """Returns what a depth rule and rates of drop path make of a connection; None where there are neither."""
+    if depth_rule is None and not any(rates):
+        return None
+
+    def rework(layer: keras.Layer, per_block: int) -> keras.Layer:
+        made = cast(Residual, layer)
+        if depth_rule is not None:
+            made = depth_rule.configure(made, depth=depth, per_block=per_block)
+        return with_arguments(made, drop_path_rate=max(rates)) if any(rates) else made
+
+    return rework
+
+
+def as_pattern(owner: str, block: Any, depth: int, rework: Rework | None) -> Pattern:
     """Returns the block that is repeated, or those that a function, or a saved configuration, gives."""
     if isinstance(block, dict) and isinstance(block.get("blocks"), list) and len(block["blocks"]) == depth:
         saved = deserialize(block["blocks"], f"{owner}: `block`")
-        return GivenBlocks(owner, [as_block(owner, layers) for layers in saved])
+        return GivenBlocks(owner, [as_block(owner, layers) for layers in saved], rework)
     if callable(block) and not isinstance(block, (keras.Layer, type)):
         try:
             inspect.signature(block).bind(0)
@@ -106,8 +146,8 @@ def as_pattern(owner: str, block: Any, depth: int) -> Pattern:
         if len({len(layers) for layers in made}) > 1:
             rule = "a function that returns equally many layers at each index"
             raise bad_argument(owner, "block", rule, [len(layers) for layers in made])
-        return GivenBlocks(owner, made)
-    return RepeatedBlock(owner, as_block(owner, block))
+        return GivenBlocks(owner, made, rework)
+    return RepeatedBlock(owner, as_block(owner, block), rework)
 
 
 def as_block(owner: str, block: Any) -> list[keras.Layer]:
@@ -167,7 +207,7 @@ def check_blocks(
     """
     for layers in pattern.blocks:
         built = next((layer for layer in layers if layer.built and layer.weights), None)
-        if built is not None and isinstance(pattern, RepeatedBlock):
+        if built is not None and pattern.alike:
             rule = "layers without weights yet, since each depth gets a copy with weights of its own"
             raise bad_argument(owner, "block", rule, f"{built.name!r}, which is built", "Pass a new layer.")
         remembering = next((part for layer in layers for part in stateful(layer)), None)
@@ -226,32 +266,72 @@ def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> Non
                 raise bad_argument(f"Residual {layer.name!r}", argument, rule, getattr(layer, argument), way_out)
 
 
+def as_indices(owner: str, kept: Any, depth: int) -> list[int]:
+    """Returns indices of blocks as numbers; raises for anything else."""
+    rule = f"rising indices of blocks, from 0 to {depth - 1}"
+    if isinstance(kept, (str, Mapping)) or not isinstance(kept, Iterable):
+        raise wrong_type(owner, "kept", rule, kept)
+    indices: list[Any] = list(kept)
+    if any(isinstance(index, bool) or not isinstance(index, Integral) for index in indices):
+        raise wrong_type(owner, "kept", rule, indices)
+    if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < depth:
+        raise bad_argument(owner, "kept", rule, indices)
+    return [int(index) for index in indices]
+
+
 # --- The configuration: what was changed in blocks, by their names ---------------------------------------------------
 
 
-def configurations(config: Any, class_name: str) -> Iterator[dict[str, Any]]:
-    """Yields the configuration of each layer of a class within that of others."""
+def settle_executions(config: Any, class_name: str, executions: Mapping[str, str]) -> None:
+    """Writes how stacks within blocks are executed into their configurations, where that was left to them.
+
+    Their weights depend on it, and with them those of the blocks.
+
+    Args:
+        config: The configuration of the blocks, which is changed.
+        class_name: The name that stacks have in it.
+        executions: The execution of each stack, by its name.
+    """
     if isinstance(config, dict):
-        if config.get("class_name") == class_name:
-            yield config["config"]
+        if config.get("class_name") == class_name and config["config"]["name"] in executions:
+            config["config"]["execution"] = executions[config["config"]["name"]]
         config = list(config.values())
-    if isinstance(config, (list, tuple)):
+    if isinstance(config, (list, tuple)) and executions:
         for item in config:
-            yield from configurations(item, class_name)
+            settle_executions(item, class_name, executions)
 
 
-def is_adapted(layers: Sequence[keras.Layer]) -> bool:
+def why_not_scanned(pattern: Pattern, topology: Topology, changed: Mapping[str, Any] | None) -> str | None:
+    """Returns why blocks cannot be scanned, or None.
+
+    Args:
+        pattern: The blocks.
+        topology: The stack's topology.
+        changed: What was changed in parts of the stack when it was saved.
+    """
+    if pattern.hindrance:
+        return pattern.hindrance
+    if any(name.startswith("block_") for name in changed or ()):
+        return "the blocks differ in what was changed in them or frozen"
+    if _is_adapted(pattern.blocks[0]) or _adapts(changed):
+        return "the blocks have quantised layers or adapters, each with numbers of its own"
+    if not topology.fixed_shape:
+        return f"the streams of {type(topology).__name__} grow with depth"
+    return None
+
+
+def _is_adapted(layers: Sequence[keras.Layer]) -> bool:
     """Returns whether a layer in these is quantised, or has a low-rank adapter."""
     parts = [part for layer in layers for part in sublayers(layer)]
     return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
 
 
-def adapts(changes: Any) -> bool:
+def _adapts(changes: Any) -> bool:
     """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
     if isinstance(changes, dict):
         quantised = "Quantized" in str(changes.get("class_name", ""))
-        return quantised or "lora_rank" in changes or any(adapts(item) for item in changes.values())
-    return isinstance(changes, list) and any(adapts(item) for item in changes)
+        return quantised or "lora_rank" in changes or any(_adapts(item) for item in changes.values())
+    return isinstance(changes, list) and any(_adapts(item) for item in changes)
 
 
 def block_name(index: int | None) -> str:

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from keras_residual import _backend
+from keras_residual._errors import bad_argument
 from keras_residual._keras import get_stateless_scope
 from keras_residual.residual.shapes import sublayers
 from keras_residual.residual.untracked import Untracked
@@ -209,6 +210,29 @@ def group_size(length: int) -> int:
     root = math.sqrt(length)
     divisors = [size for size in range(2, length) if length % size == 0 and root / 2 <= size <= 2 * root]
     return min(divisors, key=lambda size: (max(size / root, root / size), size), default=math.ceil(root))
+
+
+def check_held(owner: str, arguments: Mapping[str, Any]) -> None:
+    """Raises for arguments of calls that may need a gradient: blocks that are undone give none of them."""
+    for name, value in arguments.items():
+        tensors = [tensor for tensor in keras.tree.flatten(value) if ops.is_tensor(tensor)]
+        if any(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors):
+            rule = "without floats in a reversible stack, which gives no gradient of what its blocks take beside it"
+            raise bad_argument(owner, name, rule, value, "Make the stack with remat='full'.")
+
+
+def tensors_by_block(owner: str, depth: int, block_mask: Any, probe: Any) -> dict[str, Any]:
+    """Returns the tensors of a call that have the blocks as their leading axis."""
+    found: dict[str, Any] = {}
+    if block_mask is not None:
+        active: Any = ops.convert_to_tensor(block_mask)
+        if len(active.shape) not in (1, 2) or active.shape[-1] != depth:
+            rule = f"of shape ({depth},) or (batch, {depth})"
+            raise bad_argument(owner, "block_mask", rule, tuple(active.shape))
+        found["active"] = ops.transpose(active) if len(active.shape) == 2 else active
+    if probe is not None:
+        found["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
+    return found
 
 
 @contextmanager

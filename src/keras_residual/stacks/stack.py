@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Integral
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
-from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._errors import bad_argument
 from keras_residual._keras import get_keras_mask
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
-from keras_residual.residual import chain, direct
+from keras_residual.residual import chain
 from keras_residual.residual.configured import Changes, Configured, settings_of
-from keras_residual.residual.residual import Residual
 from keras_residual.residual.serialization import reading, register
 from keras_residual.residual.shapes import Shape, sublayers
 from keras_residual.residual.untracked import Untracked
@@ -26,23 +24,21 @@ from keras_residual.stacks.cell import Cell, Contexts, ramp
 from keras_residual.stacks.observation import Observation
 from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
-    GivenBlocks,
     Pattern,
-    RepeatedBlock,
-    adapts,
+    as_indices,
     as_pattern,
     block_name,
     check_blocks,
     check_channels,
     classes_of,
-    configurations,
-    is_adapted,
     merge_changes,
+    rework_for,
     saved_change,
     select_changes,
-    with_arguments,
+    settle_executions,
+    why_not_scanned,
 )
-from keras_residual.stacks.program import StackProgram, leave_remat_scope
+from keras_residual.stacks.program import StackProgram, check_held, leave_remat_scope, tensors_by_block
 from keras_residual.stacks.topologies import Place, Single, make_topology
 from keras_residual.stacks.topologies.reversible import ReversibleTopology
 from keras_residual.stacks.variables import BlockCount
@@ -58,26 +54,28 @@ class ResidualStack(Configured):
     """Applies `depth` copies of a block one after another; with `execution="scan"` they are compiled once.
 
     Args:
-        block: A layer that keeps the shape of its input, or a list of such layers applied in order, of which each depth
-            gets a copy with weights of its own; as a rule a `Residual`, or the two of a transformer. Or a function of
-            the block's index, from 0, that returns one: then blocks may differ, and the stack cannot be scanned.
+        block: A layer that keeps the shape of its input, or a list of such layers applied in order: typically one
+            `Residual`, or the two of a transformer block. Each of the `depth` blocks gets copies with weights of its
+            own. Or a function of the block's index, from 0, that returns such layers: the blocks may then differ, and
+            the stack cannot be scanned.
         depth: Number of blocks, from 1 to a million.
         depth_rule: What keeps a deep stack trainable: a name, such as `"inverse_sqrt_depth"`, `"fixup"` or
-            `"deepnorm"`, or a rule of `keras_residual.depth_rules`. Its blocks must be `Residual`s.
-        drop_path_rate: Stochastic depth, in `[0, 1)`: the rate of the last block, to which it rises linearly from 0 at
-            the first; or a pair, first and last; or one rate a block.
+            `"deepnorm"`, or a rule of `keras_residual.depth_rules`. All layers of the block must then be `Residual`s.
+        drop_path_rate: Stochastic depth: the rate of the last block, in `[0, 1)`, reached linearly from 0 at the first;
+            or a pair (first, last); or one rate per block.
         topology: How the blocks are connected: `"single"`, one after another, or a name or a topology of
             `keras_residual.topologies`, such as `"reversible"`, `"hyper_connections"` or `"mhc"`.
-        execution: `"unrolled"` has separate sub-layers, `"scan"` one body, compiled once, over weights that are stacked
-            along a leading axis. `"auto"` scans where that pays; the attribute `execution` then says what it chose and
-            `execution_reason` why. It changes costs and never numbers: what would treat the stacked weights as one,
-            such as an optimizer that is not element by element, quantisation or adapters, a scanned stack refuses.
-        remat: Which activations are recomputed in the backward pass rather than kept: `False` none (in a scan on
-            JAX what goes element by element, such as norms and activation functions, where less is kept so), `"full"`
-            (`True`) all but each block's input, `"sqrt"` all but some `2 * sqrt(depth)` of these (on JAX a depth
-            without a divisor near its root, such as a prime, takes a copy of the weights and their gradients on top).
-            A reversible topology keeps none by itself; with `remat` its blocks are computed from kept inputs instead of
-            being undone, which takes the memory and has no drift.
+        execution: `"unrolled"` makes each block a sub-layer of its own; `"scan"` compiles one block and runs it over
+            weights that are stacked along a leading axis; `"auto"` scans where that pays off, and the attributes
+            `execution` and `execution_reason` say what was chosen and why. The choice affects the cost and never the
+            numbers: a scanned stack refuses whatever would treat its stacked weights as one weight, such as
+            quantisation, adapters, or an optimizer that is not elementwise.
+        remat: Which activations are recomputed in the backward pass instead of being stored. `False`: none, except that
+            a scan on JAX recomputes elementwise operations, such as norms and activation functions, where that stores
+            less. `"full"` (or `True`): all but the input of each block. `"sqrt"`: all but about `2 * sqrt(depth)` of
+            these inputs; on JAX, a depth without a divisor near its square root, such as a prime, needs an extra copy
+            of the weights and of their gradients. A reversible topology stores none to begin with: `remat` makes it
+            recompute its blocks from stored inputs instead of inverting them, which takes that memory and has no drift.
         name: Name of the layer.
         **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The layers of the block keep their own
             dtype policies.
@@ -86,17 +84,17 @@ class ResidualStack(Configured):
         inputs: Tensor of shape `(batch, …, channels)`.
         training: Whether drop path, dropout and norms act as in training.
         mask: Mask of a sequence, `(batch, time)`; every block gets it.
-        block_mask: Tensor `(depth,)` or `(batch, depth)`: a block where it is 0 is switched off.
-        **arguments: What the calls of the blocks' layers take by name, as in `Residual`; every block gets the same.
-            A reversible stack takes tensors that may have a gradient only with `remat="full"`.
+        block_mask: Tensor `(depth,)` or `(batch, depth)`: a block whose entry is 0 is switched off.
+        **arguments: What the layers of the blocks take in their calls by name, as in `Residual`; every block gets the
+            same. A reversible stack accepts tensors that may have a gradient only with `remat="full"`.
 
     Output shape:
         The shape of the input.
 
     Raises:
-        ValueError: When made, for an unknown name, a wrong depth, or choices that exclude each other; when built, for
-            a block that changes the shape or has its channels where the topology does not look for them; when trained,
-            for an optimizer that a scanned stack refuses.
+        ValueError: When created, for an unknown name, a wrong depth, or arguments that exclude each other; when built,
+            for a block that changes the shape or whose channel axis is not the topology's; when trained, for an
+            optimizer that a scanned stack refuses.
         TypeError: For an argument of the wrong type.
 
     Example:
@@ -129,19 +127,19 @@ class ResidualStack(Configured):
         if remat not in REMATS:
             raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
         self.depth = depth = whole_number(owner, "depth", depth, most=MOST_BLOCKS)
-        self._pattern = Untracked(as_pattern(owner, block, depth))
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
+        rework = rework_for(self.depth_rule, self._rates, depth)
+        self._pattern = Untracked(as_pattern(owner, block, depth, rework))
         self.topology = make_topology(topology)
         self.remat = "full" if remat is True else remat
         layers = [layer for block in self.pattern.blocks for layer in block]
         self._remat_by_scope = leave_remat_scope(self, layers)
         self._requested_execution = execution
-        hindrance = self._hindrance()
-        if execution == "scan" and hindrance:
-            raise bad_argument(owner, "execution", f"'unrolled' or 'auto' here, since {hindrance}", execution)
-        self.execution, self.execution_reason = choose_execution(execution, depth, hindrance)
+        self.execution, self.execution_reason = choose_execution(
+            owner, execution, depth, why_not_scanned(self.pattern, self.topology, self._saved_parts.value)
+        )
         self.observation: Observation | None = None
         self.supports_masking = True
         check_blocks(
@@ -155,27 +153,13 @@ class ResidualStack(Configured):
         chain.declare_arguments(self, layers)
         # Held where Keras does not look: the one layer that stands for all blocks has no weights of its own, and
         # separate ones are saved by this layer, in one form for both.
-        alike = isinstance(self.pattern, RepeatedBlock)
-        self._blocks = BLOCKS[self.execution](owner, depth, self._make_cell, alike=alike)
+        self._blocks = BLOCKS[self.execution](owner, depth, self._make_cell, alike=self.pattern.alike)
         for cell in self._blocks.cells:
             self._tracker.add_to_store("layers", cell)
 
-    def _hindrance(self) -> str | None:
-        """Returns why the blocks cannot be scanned, or None."""
-        changed = self._saved_parts.value
-        if self.pattern.hindrance:
-            return self.pattern.hindrance
-        if any(name.startswith("block_") for name in changed or ()):
-            return "the blocks differ in what was changed in them or frozen"
-        if is_adapted(self.pattern.blocks[0]) or adapts(changed):
-            return "the blocks have quantised layers or adapters, each with numbers of its own"
-        if not self.topology.fixed_shape:
-            return f"the streams of {type(self.topology).__name__} grow with depth"
-        return None
-
     @property
     def pattern(self) -> Pattern:
-        """The block that is repeated, or `GivenBlocks`."""
+        """The block that is repeated, or the blocks that a function of the index gave."""
         return self._pattern.value
 
     @property
@@ -188,7 +172,7 @@ class ResidualStack(Configured):
     def _make_cell(self, index: int | None) -> Cell:
         """Returns the block of this index, as it was when the stack was saved; of None, the one that stands for all."""
         name = block_name(index)
-        layers, settings = self.pattern.instance(index, self._rework if self._reworks else None)
+        layers, settings = self.pattern.instance(index)
         if settings is not None:
             layers = self._made_layers(name, layers, settings)
         links = []
@@ -211,17 +195,6 @@ class ResidualStack(Configured):
             }
         return [made[id(layer)] for layer in layers]
 
-    @property
-    def _reworks(self) -> bool:
-        return self.depth_rule is not None or any(self._rates)
-
-    def _rework(self, layer: keras.Layer, per_block: int) -> keras.Layer:
-        """Returns a connection as the depth rule and the rates want it."""
-        made = cast(Residual, layer)
-        if self.depth_rule is not None:
-            made = self.depth_rule.configure(made, depth=self.depth, per_block=per_block)
-        return with_arguments(made, drop_path_rate=max(self._rates)) if any(self._rates) else made
-
     def build(self, inputs_shape: Shape, block_mask_shape: Shape | None = None, **argument_shapes: Any) -> None:  # pyright: ignore
         """Builds the blocks for the shape of the input, and for those of arguments of calls."""
         del block_mask_shape
@@ -240,17 +213,11 @@ class ResidualStack(Configured):
         plan = None if rule is None else rule.plan(depth=self.depth, per_block=self.per_block)
         self._contexts = Contexts(self._rates, plan, self.per_block)
         blocks.build(self.topology.stream_shape(shape), argument_shapes, plan)
-        for cell in blocks.cells:
-            # Only now, since while the blocks were built they had no values.
-            for part in sublayers(cell):
-                if isinstance(part, Configured):
-                    part._restore_inner_layers()
         for part in sublayers(self):
             if self._remat_by_scope.above is not None:
                 part._remat_mode = None
             if hasattr(part, "_torch_params"):  # PyTorch's list of what the layer had before; made again when asked for
                 del part._torch_params
-        blocks.finish_build()
 
     @property
     def runs_in_programs(self) -> bool:
@@ -278,51 +245,20 @@ class ResidualStack(Configured):
         watched = observation is not None or block_mask is not None
         remat = self.remat or (not reversible and self._remat_by_scope(inputs))
         if not (self._blocks.in_loop or remat or reversible or watched):
-            return self.topology.end(self._apply(rows, training, mask, arguments))
+            for index, cell in enumerate(self._blocks.cells):
+                rows = cell.apply(rows, self._contexts.of_block(index), training, mask, arguments)
+            return self.topology.end(rows)
 
         reversibly = reversible and not (watched or remat)
         if reversibly:
-            self._check_held(arguments)
+            check_held(owner_of(self), arguments)
         program = StackProgram(self._blocks, self._contexts, training, mask, observation, arguments)
-        common = self._by_block(block_mask, None if observation is None else observation.probe)
+        probe = None if observation is None else observation.probe
+        common = tensors_by_block(owner_of(self), self.depth, block_mask, probe)
         rows, loss = program.run(rows, common, remat, reversibly=reversibly)
         if loss is not None:
             self.add_loss(loss)
         return ops.cast(self.topology.end(rows), self.compute_dtype)
-
-    def _apply(self, rows: Any, training: bool | None, mask: Any, arguments: dict[str, Any]) -> Any:
-        """Returns the rows after all blocks, called one after another as layers."""
-        for index, cell in enumerate(self._blocks.cells):
-            plain = len(rows) == 1 and direct.is_plain(cell, rows[0], training)
-            rows = (cell.call if plain else cell)(
-                rows,
-                contexts=self._contexts.of_block(index),
-                training=training,
-                sequence_mask=mask,
-                held=Untracked(arguments),
-            )
-        return rows
-
-    def _check_held(self, arguments: dict[str, Any]) -> None:
-        """Raises for tensors whose gradient blocks that are undone would not give."""
-        for name, value in arguments.items():
-            tensors = [tensor for tensor in keras.tree.flatten(value) if ops.is_tensor(tensor)]
-            if any(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors):
-                rule = "without floats in a reversible stack, which gives no gradient of what its blocks take beside it"
-                raise bad_argument(owner_of(self), name, rule, value, "Make the stack with remat='full'.")
-
-    def _by_block(self, block_mask: Any, probe: Any) -> dict[str, Any]:
-        """Returns the tensors of a call that have the blocks as their leading axis."""
-        found: dict[str, Any] = {}
-        if block_mask is not None:
-            active: Any = ops.convert_to_tensor(block_mask)
-            if len(active.shape) not in (1, 2) or active.shape[-1] != self.depth:
-                rule = f"of shape ({self.depth},) or (batch, {self.depth})"
-                raise bad_argument(owner_of(self), "block_mask", rule, tuple(active.shape))
-            found["active"] = ops.transpose(active) if len(active.shape) == 2 else active
-        if probe is not None:
-            found["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
-        return found
 
     def compute_output_shape(
         self, inputs_shape: Shape, block_mask_shape: Shape | None = None, **argument_shapes: Any
@@ -395,18 +331,16 @@ class ResidualStack(Configured):
             ValueError: For other indices, and for a stack whose blocks depend on how many there are: with a depth rule
                 that scales by depth, or a topology other than `"single"`.
         """
-        kept = _indices(owner_of(self), kept, self.depth)
+        kept = as_indices(owner_of(self), kept, self.depth)
         hindrance = self.why_not_fewer()
         if hindrance:
             raise ValueError(f"{owner_of(self)} cannot do with fewer blocks: {hindrance}.")
         config = {**self.get_config(), "depth": len(kept)}
         if any(self._rates):
             config["drop_path_rate"] = [self._rates[index] for index in kept]
-        if isinstance(self.pattern, GivenBlocks):
-            config["block"] = {"blocks": [config["block"]["blocks"][index] for index in kept]}
+        config["block"] = self.pattern.select(config["block"], kept)
         if "changed_parts" in config:
-            first = len(super()._given_layers())
-            given = first if len(self._given_layers()) > first else None
+            given = len(super()._given_layers()) if self.pattern.used_layers() else None
             config["changed_parts"] = select_changes(config["changed_parts"], kept, self.per_block, given)
         return self._remade(config, kept)
 
@@ -458,9 +392,7 @@ class ResidualStack(Configured):
         return changed
 
     def _given_layers(self) -> list[keras.Layer]:
-        as_they_are = isinstance(self.pattern, GivenBlocks) and not self._reworks
-        blocks = self.pattern.blocks if as_they_are else []
-        return [*super()._given_layers(), *(layer for block in blocks for layer in block)]
+        return [*super()._given_layers(), *self.pattern.used_layers()]
 
     def _argument(self, name: str) -> Any:
         if name == "block":
@@ -470,23 +402,6 @@ class ResidualStack(Configured):
     def get_config(self) -> dict[str, Any]:
         """Returns every argument as it was given; layers as Keras serialises them."""
         config = super().get_config()
-        # How the stacks in the blocks are executed, where that was left to them: their weights, and so those here,
-        # depend on it.
-        inner = {part.name: part for part in sublayers(self) if isinstance(part, ResidualStack) and part is not self}
-        for found in configurations(config["block"], type(self).__name__) if inner else ():
-            if found["name"] in inner:
-                found["execution"] = inner[found["name"]].execution
+        inner = [part for part in sublayers(self) if isinstance(part, ResidualStack) and part is not self]
+        settle_executions(config["block"], type(self).__name__, {stack.name: stack.execution for stack in inner})
         return config
-
-
-def _indices(owner: str, kept: Any, depth: int) -> list[int]:
-    """Returns indices of blocks as numbers; raises for anything else."""
-    rule = f"rising indices of blocks, from 0 to {depth - 1}"
-    if isinstance(kept, (str, Mapping)) or not isinstance(kept, Iterable):
-        raise wrong_type(owner, "kept", rule, kept)
-    indices: list[Any] = list(kept)
-    if any(isinstance(index, bool) or not isinstance(index, Integral) for index in indices):
-        raise wrong_type(owner, "kept", rule, indices)
-    if not indices or indices != sorted(set(indices)) or not 0 <= indices[0] <= indices[-1] < depth:
-        raise bad_argument(owner, "kept", rule, indices)
-    return [int(index) for index in indices]
