@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.residual.configured import arguments_of
+from keras_residual.residual.configured import arguments_of, value_of_argument
 from keras_residual.residual.merges.table import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import channel_axis, sublayers
@@ -88,7 +88,7 @@ class DepthRule(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {name: getattr(self, name) for name in arguments_of(type(self))}
+        return {name: value_of_argument(self, name) for name in arguments_of(type(self))}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DepthRule:
