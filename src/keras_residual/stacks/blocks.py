@@ -25,13 +25,13 @@ from keras_residual.residual.configured import Configured
 from keras_residual.residual.shapes import Shape, keep_lora_alpha, sublayers
 from keras_residual.stacks.cell import Cell, Contexts
 from keras_residual.stacks.depth_rules import DepthPlan
-from keras_residual.stacks.initial_values import drawing_later
+from keras_residual.stacks.initial_values import defer_drawing
 from keras_residual.stacks.topologies import Rows
 from keras_residual.stacks.variables import (
+    give_own_generators,
+    give_own_paths,
     is_float,
     is_trained,
-    own_paths,
-    own_seeds,
     refuse_by_block,
     set_places,
     spread_initial_values,
@@ -61,7 +61,7 @@ class Blocks(ABC):
         self.owner = owner
         self.depth = depth
         self.alike = alike
-        self.cells = [make(index) for index in self._drawing_once(self._indices())]
+        self.cells = [make(index) for index in self._draw_once(self._indices())]
         """The layers: one a block, or the one that stands for all."""
 
     @abstractmethod
@@ -76,11 +76,11 @@ class Blocks(ABC):
 
     def build(self, stream_shape: Shape, argument_shapes: Mapping[str, Any], plan: DepthPlan | None) -> None:
         """Builds the layers, and gives each block initial values of its own, the same in either way of holding them."""
-        with drawing_later():
-            for cell in self._drawing_once(self.cells):
+        with defer_drawing():
+            for cell in self._draw_once(self.cells):
                 cell.build(stream_shape, argument_shapes)
-                own_seeds(cell)
-                own_paths(cell)
+                give_own_generators(cell)
+                give_own_paths(cell)
             gains = [{} if plan is None else cell.gains(plan) for cell in self.cells]
             self._set_initial_values(gains)
         for cell in self.cells:
@@ -100,7 +100,7 @@ class Blocks(ABC):
     def _guard(self) -> None:
         """Has layers refuse what Keras would do to the weights of several blocks as if they were those of one."""
 
-    def _drawing_once(self, items: Iterable[Any]) -> Iterator[Any]:
+    def _draw_once(self, items: Iterable[Any]) -> Iterator[Any]:
         """Iterates, after which the source of Keras's default seeds is as it was after the first item.
 
         All blocks draw from the seeds of the first, so that what is made after the stack gets the same ones in either
@@ -115,7 +115,7 @@ class Blocks(ABC):
 
     # --- In a call ---------------------------------------------------------------------------------------------------
 
-    def trained(self) -> list[Any]:
+    def trained_values(self) -> list[Any]:
         """Returns the values of the trained variables, as `loop` takes them."""
         return self._for_loop([[v.value for v in cell.variables if is_trained(v)] for cell in self.cells])
 

@@ -1,4 +1,4 @@
-"""One block of a stack: its connections, the links of the topology between them, and what depends on the depth."""
+"""One block of a stack: its connections, their links to the streams of the topology, and what they get from depth."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from keras_residual.stacks.depth_rules import DepthPlan
 from keras_residual.stacks.topologies import Link, Rows
 
 Watch = Callable[[Any, Any], None]
-"""Is told what a connection received and what its branch added."""
+"""Called with what a connection received and what its branch added."""
 
 
 class Cell(keras.layers.Layer):
     """A block of a stack, from the rows before it to the rows after it. Made by `ResidualStack`, never by itself.
 
     Args:
-        connections: The block's layers in order; `Residual`s, where there are links.
-        links: The link of each connection; empty for a block that is called as it is.
+        connections: The layers of the block in order; `Residual`s if there are links.
+        links: The link of each connection; empty if the connections are called as they are.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -42,11 +42,11 @@ class Cell(keras.layers.Layer):
         self._convert_input_args = False
 
     def get_config(self) -> dict[str, Any]:
-        """Returns its own flags: what it holds is in the stack's configuration."""
+        """Returns its own flags only: the layers in it are in the configuration of the stack."""
         return super().get_config()
 
     def build(self, input_shape: Shape, argument_shapes: chain.Arguments | None = None) -> None:
-        """Builds connections and links for the shape of a stream, and for those of arguments of calls."""
+        """Builds connections and links for the shape of a stream and the shapes of call arguments."""
         stream_shape = input_shape
         for connection in self.connections:
             shape = chain.build(
@@ -71,7 +71,7 @@ class Cell(keras.layers.Layer):
         active: Any = None,
         held: Untracked | None = None,
     ) -> Rows:
-        """Returns the rows after the block, whose branches add nothing where `active` (one, or one a sample) is 0."""
+        """Returns the rows after the block, which passes them on where `active`, one or one per sample, is 0."""
         # Held, since Keras takes no structure in which there are tensors and other values.
         arguments = {} if held is None else held.value
         before = rows
@@ -83,14 +83,14 @@ class Cell(keras.layers.Layer):
             else:
                 rows = (self._whole(connection, rows[0], context, training, sequence_mask, watch, arguments),)
         if active is not None and not self.links:
-            # The whole block, and not its branches: behind a sum there may be a norm.
+            # The whole block rather than its branches, since a norm may follow the sum.
             return tuple(_where(active, after, was) for after, was in zip(rows, before, strict=True))
         return rows
 
     def apply(
         self, rows: Rows, contexts: Sequence[DepthContext], training: bool | None, mask: Any, arguments: chain.Arguments
     ) -> Rows:
-        """Returns the rows after the block, called as a layer, or directly where that makes no difference."""
+        """Returns the rows after the block, which is called as a layer, or directly if that makes no difference."""
         plain = len(rows) == 1 and direct.is_plain(self, rows[0], training)
         call = self.call if plain else self
         return call(rows, contexts=contexts, training=training, sequence_mask=mask, held=Untracked(arguments))
@@ -101,7 +101,7 @@ class Cell(keras.layers.Layer):
         return {id(variable): factors for variable, factors in found}
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Returns None: every block is given the stack's mask, whatever its rows carry."""
+        """Returns None: every block gets the mask of the stack, whatever its rows carry."""
         return None
 
     def branch(
@@ -114,11 +114,11 @@ class Cell(keras.layers.Layer):
         active: Any = None,
         arguments: chain.Arguments | None = None,
     ) -> Callable[[Any], Any]:
-        """Returns the branch of a connection as a function of what it receives."""
+        """Returns the branch of a connection as a function of the tensor it receives."""
         connection = self.connections[index]
 
         def apply(received: Any) -> Any:
-            received = _masked(ops.cast(received, connection.compute_dtype), mask)
+            received = _attach_mask(ops.cast(received, connection.compute_dtype), mask)
             added = connection.branch_output(received, training, mask, context, **(arguments or {}))
             if watch is not None:
                 watch(received, added)
@@ -136,7 +136,7 @@ class Cell(keras.layers.Layer):
         watch: Watch | None,
         arguments: chain.Arguments,
     ) -> Any:
-        x = _masked(x, mask)
+        x = _attach_mask(x, mask)
         if not isinstance(connection, Residual):
             y = chain.apply(connection, x, training, mask, arguments)
             if watch is not None:
@@ -154,8 +154,8 @@ class Cell(keras.layers.Layer):
         return connection.join(inputs, branch, training, mask, context, **arguments)
 
 
-def _masked(x: Any, mask: Any) -> Any:
-    """Returns the tensor with the mask where Keras's own layers look for it: what a loop carries has lost it."""
+def _attach_mask(x: Any, mask: Any) -> Any:
+    """Attaches the mask where layers of Keras look for it, since tensors carried by a loop lose it."""
     if mask is not None:
         set_keras_mask(x, mask)
     return x
@@ -170,18 +170,18 @@ _SCALES = ("branch_scale", "skip_scale", "branch_input_scale")
 
 
 class Contexts:
-    """What the connections of a stack are told that depends on their depth: rates of drop path, and scales.
+    """The depth-dependent values of all connections of a stack: drop path rates and scales.
 
     Args:
-        rates: Rate of drop path in each block; all 0 for none.
-        plan: What the depth rule gives, or None.
+        rates: Drop path rate of each block; all 0 for none.
+        plan: The plan of the depth rule, or None.
         per_block: Number of connections in a block.
     """
 
     def __init__(self, rates: Sequence[float], plan: DepthPlan | None, per_block: int) -> None:
         self.per_block = per_block
         self.values: dict[str, np.ndarray] = {}
-        """What is not the same for all, by the names of `DepthContext`, each `(depth, per_block)`."""
+        """Values by the names of `DepthContext`, each `(depth, per_block)`; only what differs from the default."""
         if any(rates):
             self.values["drop_path_rate"] = np.tile(np.array(rates, "float32")[:, None], (1, per_block))
         for name in _SCALES:
@@ -190,15 +190,15 @@ class Contexts:
                 self.values[name] = np.asarray(given, "float32")
 
     def tensors(self) -> dict[str, Any]:
-        """Returns the values as a scan takes them, with the blocks as the leading axis."""
+        """Returns the values as tensors for a scan, with the blocks as the leading axis."""
         return {name: ops.convert_to_tensor(values) for name, values in self.values.items()}
 
     def of_block(self, index: Any, told: Any = None) -> list[DepthContext]:
         """Returns the context of each connection of a block.
 
         Args:
-            index: Index of the block, in a scan a tensor.
-            told: In a scan, the block's slice of `tensors()`.
+            index: Index of the block; in a scan, a tensor.
+            told: In a scan, the slice of `tensors()` for the block.
         """
         if told is None:
             told = {name: [float(value) for value in values[index]] for name, values in self.values.items()}
@@ -207,7 +207,7 @@ class Contexts:
 
 
 def ramp(owner: str, given: Any, depth: int) -> list[float]:
-    """Returns the drop path rate of each block."""
+    """Returns the drop path rate of each block from the argument of a stack."""
     if isinstance(given, (list, tuple)):
         rates = [share(owner, "drop_path_rate", rate) for rate in given]
         if len(rates) == depth:

@@ -97,7 +97,7 @@ class HostInitializer(_Wrapper):
     def host(self, shape: Path, dtype: Any, outer: Path = ()) -> np.ndarray:
         """Returns the values as an array."""
         values = _draw(self.initializer, shape, dtype, (*outer, *self._outer, self.index))
-        return values if self.gain == 1 else _scaled(values, self.gain)
+        return values if self.gain == 1 else _scale(values, self.gain)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments and the indices in the stacks around."""
@@ -128,7 +128,7 @@ class StackedInitializer(_Wrapper):
         outer = (*outer, *self._outer)
         values = _draw_all(self.initializer, shape, dtype, outer)
         if self.gains is not None:
-            values = _scaled(values, np.reshape(self.gains, (-1, *[1] * (len(shape) - 1))))
+            values = _scale(values, np.reshape(self.gains, (-1, *[1] * (len(shape) - 1))))
         return values
 
     def get_config(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _draw(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
     fill = _twin(initializer, shape, dtype)
     if fill is None:
         return _call(initializer, shape, dtype, path)
-    values = np.empty(shape, _drawn_dtype(dtype))
+    values = np.empty(shape, _dtype_to_draw(dtype))
     fill(_generator(_seed_of(initializer), path), values)
     return values
 
@@ -168,7 +168,7 @@ def _draw_all(initializer: Any, shape: Path, dtype: Any, outer: Path) -> np.ndar
     if fill is None:
         return np.stack([_draw(initializer, tuple(rest), dtype, (*outer, index)) for index in range(depth)])
     # What follows from initializer and shape alone has been found once for all blocks.
-    values = np.empty(shape, _drawn_dtype(dtype))
+    values = np.empty(shape, _dtype_to_draw(dtype))
     seed = _seed_of(initializer)
     for index in range(depth):
         fill(_generator(seed, (*outer, index)), values[index, ...])
@@ -208,7 +208,7 @@ def _call(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(initializer(shape, dtype=keras.backend.standardize_dtype(dtype))))
 
 
-def _drawn_dtype(dtype: Any) -> Any:
+def _dtype_to_draw(dtype: Any) -> Any:
     """Returns the dtype to draw in: float32 for narrower floats, else the dtype itself, so that whole numbers are."""
     name = keras.backend.standardize_dtype(dtype)
     return np.dtype("float32" if name in ("float16", "bfloat16") or name.startswith("float8") else name)
@@ -219,7 +219,7 @@ def _cast(values: np.ndarray, dtype: Any) -> np.ndarray:
     return values.astype(np.dtype(keras.backend.standardize_dtype(dtype)), copy=False)
 
 
-def _scaled(values: np.ndarray, gain: Any) -> np.ndarray:
+def _scale(values: np.ndarray, gain: Any) -> np.ndarray:
     exact = values.dtype if np.issubdtype(values.dtype, np.floating) else "float64"
     return (values * np.asarray(gain, exact)).astype(values.dtype, copy=False)
 
@@ -336,7 +336,7 @@ _TWINS: dict[Any, Callable[[Any, Path], Fill | None]] = {
 
 
 @contextmanager
-def drawing_later() -> Iterator[None]:
+def defer_drawing() -> Iterator[None]:
     """Opens a scope at whose end the variables made in it are drawn, so that their initializers can be exchanged.
 
     Where an initializer fails, Keras would keep the variables that are left, and fail by them in every later scope.
@@ -350,13 +350,13 @@ def drawing_later() -> Iterator[None]:
         raise
 
 
-def drawn_on_host(make: Callable[[], keras.Model]) -> keras.Model:
+def draw_on_host(make: Callable[[], keras.Model]) -> keras.Model:
     """Returns the model that `make` builds, with initial values drawn on the host.
 
     Args:
         make: Builds a model from new layers.
     """
-    with drawing_later():
+    with defer_drawing():
         model = make()
         for variable in model.variables:
             drawn = isinstance(variable._initializer, (HostInitializer, StackedInitializer))

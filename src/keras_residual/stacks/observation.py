@@ -1,4 +1,4 @@
-"""A look into a stack while it is called: what each block receives and adds, and the gradient at each boundary."""
+"""Observing a stack during a call: what each connection receives and adds, and the gradient at each boundary."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Measure = Callable[[Any, Any], Mapping[str, Any]]
 
 
 class Observation(Mapping[str, Any]):
-    """What was seen in the last call, by name; each tensor has the connections in order as its leading axis.
+    """The measurements of the last call by name; the leading axis of each tensor is the connections in order.
 
     Args:
-        measure: What to keep of each connection.
-        probe: Zeros to add behind each block, or None.
-        block_mask: Which blocks act, or None.
+        measure: Returns what to keep of a connection.
+        probe: Zeros to add after each block, or None.
+        block_mask: Which blocks are active, or None.
     """
 
     def __init__(self, measure: Measure, probe: Any, block_mask: Any) -> None:
@@ -27,7 +27,7 @@ class Observation(Mapping[str, Any]):
         self.block_mask = block_mask
 
     def __getitem__(self, name: str) -> Any:
-        """Returns what was measured under this name."""
+        """Returns the measurement of this name."""
         return self.seen[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -39,35 +39,35 @@ class Observation(Mapping[str, Any]):
         return len(self.seen)
 
 
-def everything(received: Any, added: Any) -> dict[str, Any]:
-    """Keeps what each connection receives and what its branch adds, whole."""
+def keep_all(received: Any, added: Any) -> dict[str, Any]:
+    """Keeps the whole tensors that a connection receives and that its branch adds."""
     return {"received": received, "added": added}
 
 
 @contextmanager
 def observe(
-    stack: Any, measure: Measure = everything, *, probe: Any = None, block_mask: Any = None
+    stack: Any, measure: Measure = keep_all, *, probe: Any = None, block_mask: Any = None
 ) -> Iterator[Observation]:
-    """Watches one stack in the calls within the scope. A stack that nobody watches spends nothing on it.
+    """Observes one stack in the calls within the scope. A stack that is not observed pays nothing for it.
 
-    Each call fills the observation anew. Within a compiled function its tensors are part of the same program, so they
-    must be used, or returned, there.
+    Each call replaces the measurements. Within a compiled function they are tensors of the same program, so they must
+    be used or returned there.
 
     Args:
         stack: A `ResidualStack`.
-        measure: `(received, added) -> {name: tensor}` for each connection: what its branch's input is, and what its
-            branch adds. As a rule both are kept; a function that returns their mean squares makes a stack of a thousand
-            blocks cheap to watch.
-        probe: Tensor of zeros of shape `(depth, *stream)`, of which the slice of each block is added to the stream
-            behind it, so that the gradient with respect to the probe is the gradient at each boundary. A tuple of such
-            tensors, one a row, for a topology of several streams.
-        block_mask: Tensor `(depth,)` or `(batch, depth)`; a block where it is 0 hands on what it gets.
+        measure: `(received, added) -> {name: tensor}`, called for each connection with the input of its branch and what
+            the branch adds. The default keeps both tensors; a function that returns their mean squares makes a stack of
+            a thousand blocks cheap to observe.
+        probe: Tensor of zeros of shape `(depth, *stream)`; its slices are added to the stream after each block, so that
+            the gradient with respect to the probe is the gradient at each boundary. For a topology of several streams,
+            a tuple of such tensors, one per stream.
+        block_mask: Tensor `(depth,)` or `(batch, depth)`; a block whose entry is 0 passes on its input.
 
     Yields:
-        An `Observation`, a mapping that holds what was measured once the stack was called.
+        An `Observation`, a mapping that holds the measurements once the stack was called.
 
     Raises:
-        ValueError: If the stack is being watched already.
+        ValueError: If the stack is already being observed.
 
     Example:
         >>> stack = kr.ResidualStack(kr.Residual(keras.layers.Dense(4)), depth=3)

@@ -1,4 +1,4 @@
-"""The block that a stack is given: checked, copied, changed by the stack's rules, and written to its configuration."""
+"""The `block` argument of a stack: checked, copied, reworked by the stack's rules, and saved in its configuration."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from keras_residual.residual.shapes import channel_axis, stateful, sublayers
 from keras_residual.stacks.topologies import Single, Topology
 
 Rework = Callable[[keras.Layer, int], keras.Layer]
-"""What a stack's rules make of a connection, from it and the number of connections in its block."""
+"""Returns the connection that a stack's rules want, from the given one and the number of connections in a block."""
 
 
 class RepeatedBlock:
-    """Layers of which each block of a stack gets copies.
+    """One block, of which each depth of the stack gets a copy.
 
     Args:
         owner: The stack, for messages.
@@ -39,18 +39,18 @@ class RepeatedBlock:
         self.owner = owner
         self.rework = rework
         self.blocks = [list(layers)]
-        """The layers of each block that there is by itself."""
+        """The layers of each block that was given."""
         self._settings: list[Any] = []
 
     def instance(self, index: int | None) -> tuple[list[keras.Layer], list[Any] | None]:
-        """Returns new layers for a block, and `settings_of` each, which are the same objects for all blocks."""
+        """Returns new layers for a block, and the `settings_of` each, which are the same objects for all blocks."""
         del index
-        layers = _reworked(copies(self.owner, self.blocks[0]), self.rework, {})
+        layers = _rework_each(copy_layers(self.owner, self.blocks[0]), self.rework, {})
         self._settings = self._settings or [settings_of(layer) for layer in layers]
         return layers, self._settings
 
     def used_layers(self) -> list[keras.Layer]:
-        """Returns those of the given layers that are in the stack themselves: none."""
+        """Returns the given layers that the stack uses without copying them: none."""
         return []
 
     def argument(self) -> Any:
@@ -64,12 +64,12 @@ class RepeatedBlock:
 
 
 class GivenBlocks:
-    """The layers that a function of the block's index has returned; they are saved in its place.
+    """The blocks that a function of the index returned, which are saved in place of the function.
 
     Args:
         owner: The stack, for messages.
         blocks: The layers of each block.
-        rework: What the stack changes in copies, or None, with which the layers are used as they are.
+        rework: What the stack changes in copies; None to use the given layers themselves.
     """
 
     alike = False
@@ -83,16 +83,16 @@ class GivenBlocks:
         self._known: dict[int, keras.Layer] = {}
 
     def instance(self, index: int | None) -> tuple[list[keras.Layer], list[Any] | None]:
-        """Returns the layers of a block and None, or else new layers and `settings_of` each."""
+        """Returns the given layers of a block and None, or reworked copies and the `settings_of` each."""
         place = cast(int, index)
         if self.rework is None:
             return self.blocks[place], None
-        self._copies = self._copies or copies(self.owner, self.blocks)
-        layers = _reworked(self._copies[place], self.rework, self._known)
+        self._copies = self._copies or copy_layers(self.owner, self.blocks)
+        layers = _rework_each(self._copies[place], self.rework, self._known)
         return layers, [settings_of(layer) for layer in layers]
 
     def used_layers(self) -> list[keras.Layer]:
-        """Returns those of the given layers that are in the stack themselves, so that its configuration has them."""
+        """Returns the given layers that the stack uses without copying them."""
         return [layer for block in self.blocks for layer in block] if self.rework is None else []
 
     def argument(self) -> Any:
@@ -107,8 +107,10 @@ class GivenBlocks:
 Pattern = RepeatedBlock | GivenBlocks
 
 
-def _reworked(layers: Sequence[keras.Layer], rework: Rework | None, known: dict[int, keras.Layer]) -> list[keras.Layer]:
-    """Returns what the stack's rules make of layers; `known` has what they have made of some, which may occur again."""
+def _rework_each(
+    layers: Sequence[keras.Layer], rework: Rework | None, known: dict[int, keras.Layer]
+) -> list[keras.Layer]:
+    """Returns the reworked layers; `known` holds the results so far, since one layer may occur several times."""
     for layer in layers:
         if id(layer) not in known:
             known[id(layer)] = layer if rework is None else rework(layer, len(layers))
@@ -116,7 +118,7 @@ def _reworked(layers: Sequence[keras.Layer], rework: Rework | None, known: dict[
 
 
 def rework_for(depth_rule: Any, rates: Sequence[float], depth: int) -> Rework | None:
-    """Returns what a depth rule and rates of drop path make of a connection; None where there are neither."""
+    """Returns a function that applies a depth rule and drop path rates to a connection; None without either."""
     if depth_rule is None and not any(rates):
         return None
 
@@ -130,7 +132,7 @@ def rework_for(depth_rule: Any, rates: Sequence[float], depth: int) -> Rework | 
 
 
 def as_pattern(owner: str, block: Any, depth: int, rework: Rework | None) -> Pattern:
-    """Returns the block that is repeated, or those that a function, or a saved configuration, gives."""
+    """Returns the block to repeat, or the blocks that a function of the index or a saved configuration gives."""
     if isinstance(block, dict) and isinstance(block.get("blocks"), list) and len(block["blocks"]) == depth:
         saved = deserialize(block["blocks"], f"{owner}: `block`")
         return GivenBlocks(owner, [as_block(owner, layers) for layers in saved], rework)
@@ -141,7 +143,7 @@ def as_pattern(owner: str, block: Any, depth: int, rework: Rework | None) -> Pat
             rule = "a function of one argument, the block's index"
             raise wrong_type(owner, "block", rule, block, f"Called with an index: {error}.") from None
         except ValueError:
-            pass  # of a function that Python knows no arguments of
+            pass  # Python does not know the arguments of some functions written in C
         made = [as_block(owner, block(index)) for index in range(depth)]
         if len({len(layers) for layers in made}) > 1:
             rule = "a function that returns equally many layers at each index"
@@ -151,7 +153,7 @@ def as_pattern(owner: str, block: Any, depth: int, rework: Rework | None) -> Pat
 
 
 def as_block(owner: str, block: Any) -> list[keras.Layer]:
-    """Returns the layers of a block; a `Sequential` of connections is the list of them."""
+    """Returns the layers of a block; a `Sequential` of connections counts as a list of them."""
     if isinstance(block, keras.Sequential) and block.layers:
         inner = [layer for layer in block.layers if not isinstance(layer, keras.layers.InputLayer)]
         if all(isinstance(layer, Residual) for layer in inner):
@@ -162,7 +164,7 @@ def as_block(owner: str, block: Any) -> list[keras.Layer]:
     return arguments.as_layers(owner, "block", block)
 
 
-def copies(owner: str, layers: Sequence[Any]) -> list[Any]:
+def copy_layers(owner: str, layers: Sequence[Any]) -> list[Any]:
     """Returns new layers of the same configurations, without weights; lists of layers are allowed."""
     try:
         with classes_of(layers):
@@ -178,7 +180,7 @@ def copies(owner: str, layers: Sequence[Any]) -> list[Any]:
 
 
 def classes_of(layers: Sequence[Any]) -> Any:
-    """Returns a scope in which Keras knows the classes of the layers, also those that nobody registered."""
+    """Returns a scope in which Keras knows the classes of these layers, registered or not."""
     known = {type(part).__name__: type(part) for layer in keras.tree.flatten(layers) for part in sublayers(layer)}
     return keras.saving.CustomObjectScope(
         {name: cls for name, cls in known.items() if not cls.__module__.startswith("keras.")}
@@ -186,7 +188,7 @@ def classes_of(layers: Sequence[Any]) -> Any:
 
 
 def with_arguments(connection: Residual, **changed: Any) -> Residual:
-    """Returns a connection of the same arguments but for these, which takes the layers of this one over."""
+    """Returns a connection with some arguments changed, which takes over the layers of the given one."""
     arguments = {name: connection._argument(name) for name in arguments_of(Residual)}
     own = {"name": connection.name, "dtype": connection.dtype_policy, "trainable": connection.trainable}
     return Residual(**{**arguments, **own, **changed})
@@ -195,7 +197,7 @@ def with_arguments(connection: Residual, **changed: Any) -> Residual:
 def check_blocks(
     owner: str, pattern: Pattern, *, topology: Topology, depth_rule: Any, drop_path_rate: Any, drops: bool
 ) -> None:
-    """Raises where a stack cannot be made of these blocks, or its arguments exclude each other.
+    """Raises if a stack cannot be made of these blocks, or its arguments exclude each other.
 
     Args:
         owner: The stack, for messages.
@@ -203,7 +205,7 @@ def check_blocks(
         topology: The stack's topology.
         depth_rule: Its depth rule, or None.
         drop_path_rate: The argument as it was given.
-        drops: Whether any block has a rate.
+        drops: Whether any block has a rate above 0.
     """
     for layers in pattern.blocks:
         built = next((layer for layer in layers if layer.built and layer.weights), None)
@@ -228,7 +230,7 @@ def check_blocks(
 
 
 def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, value: Any) -> None:
-    """Raises where a layer of the block is not a `Residual`, which `argument` needs."""
+    """Raises if a layer of the block is not a `Residual`, which `argument` requires."""
     for layer in layers:
         if not isinstance(layer, Residual):
             rule = f"blocks that are keras_residual.Residual, for {argument}={value!r}"
@@ -237,7 +239,7 @@ def check_connections(owner: str, layers: Sequence[keras.Layer], argument: str, 
 
 
 def check_channels(owner: str, topology: Topology, layers: Sequence[keras.Layer], rank: int) -> None:
-    """Raises where the blocks have their channels in another axis than the one in which the topology looks for them."""
+    """Raises if the channel axis of the blocks is not the one that the topology expects."""
     wanted = topology.channel_axis
     axis = channel_axis(layers, rank)
     if wanted is not None and wanted % rank != axis % rank:
@@ -248,7 +250,7 @@ def check_channels(owner: str, topology: Topology, layers: Sequence[keras.Layer]
 
 
 def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> None:
-    """Raises where a connection has a skip path of its own, which in a topology is the topology's."""
+    """Raises if a connection defines its own skip path, which a topology takes over."""
     check_connections(owner, layers, "topology", topology)
     for layer in cast(Sequence[Residual], layers):
         own = {
@@ -267,7 +269,7 @@ def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> Non
 
 
 def as_indices(owner: str, kept: Any, depth: int) -> list[int]:
-    """Returns indices of blocks as numbers; raises for anything else."""
+    """Returns the indices of blocks as a list of integers; raises for anything else."""
     rule = f"rising indices of blocks, from 0 to {depth - 1}"
     if isinstance(kept, (str, Mapping)) or not isinstance(kept, Iterable):
         raise wrong_type(owner, "kept", rule, kept)
@@ -279,18 +281,18 @@ def as_indices(owner: str, kept: Any, depth: int) -> list[int]:
     return [int(index) for index in indices]
 
 
-# --- The configuration: what was changed in blocks, by their names ---------------------------------------------------
+# --- The configuration: changes to the layers of blocks, by the names of the blocks ----------------------------------
 
 
 def settle_executions(config: Any, class_name: str, executions: Mapping[str, str]) -> None:
-    """Writes how stacks within blocks are executed into their configurations, where that was left to them.
+    """Replaces `execution="auto"` in the configurations of nested stacks by what they chose.
 
-    Their weights depend on it, and with them those of the blocks.
+    The choice determines the shapes of their weights, and so of the weights of the blocks.
 
     Args:
-        config: The configuration of the blocks, which is changed.
-        class_name: The name that stacks have in it.
-        executions: The execution of each stack, by its name.
+        config: The configuration of the blocks; changed in place.
+        class_name: The class name of stacks in it.
+        executions: The execution of each nested stack, by its name.
     """
     if isinstance(config, dict):
         if config.get("class_name") == class_name and config["config"]["name"] in executions:
@@ -307,7 +309,7 @@ def why_not_scanned(pattern: Pattern, topology: Topology, changed: Mapping[str, 
     Args:
         pattern: The blocks.
         topology: The stack's topology.
-        changed: What was changed in parts of the stack when it was saved.
+        changed: The changes to parts of the stack that its saved configuration holds, or None.
     """
     if pattern.hindrance:
         return pattern.hindrance
@@ -321,13 +323,13 @@ def why_not_scanned(pattern: Pattern, topology: Topology, changed: Mapping[str, 
 
 
 def _is_adapted(layers: Sequence[keras.Layer]) -> bool:
-    """Returns whether a layer in these is quantised, or has a low-rank adapter."""
+    """Returns whether any of these layers, or a layer in them, is quantised or has a low-rank adapter."""
     parts = [part for layer in layers for part in sublayers(layer)]
     return any(part.quantization_mode or getattr(part, "lora_rank", None) for part in parts)
 
 
 def _adapts(changes: Any) -> bool:
-    """Returns whether a saved change quantises a layer, or gives it a low-rank adapter."""
+    """Returns whether a saved change quantises a layer or adds a low-rank adapter to it."""
     if isinstance(changes, dict):
         quantised = "Quantized" in str(changes.get("class_name", ""))
         return quantised or "lora_rank" in changes or any(_adapts(item) for item in changes.values())
@@ -340,14 +342,14 @@ def block_name(index: int | None) -> str:
 
 
 def saved_change(changed: Callable[[str], Changes], name: str) -> Changes:
-    """Returns what was changed in a part, in every block and in its own; `changed` returns what is saved for a name."""
+    """Returns the saved changes to a part: those to every block, and those to its own; `changed` looks up a name."""
     block, dot, part = name.partition(".")
     everywhere = f"block{dot}{part}" if block.startswith("block_") else name
     return {**changed(everywhere), **changed(name)}
 
 
 def merge_changes(changed: dict[str, Any], depth: int) -> None:
-    """Replaces what was changed in every block alike by one entry for all of them."""
+    """Merges changes that are the same in every block into one entry; in place."""
     for first in [name for name in changed if name.partition(".")[0] == "block_0"]:
         part = first.removeprefix("block_0")
         names = [f"{block_name(index)}{part}" for index in range(depth)]
@@ -361,14 +363,14 @@ def merge_changes(changed: dict[str, Any], depth: int) -> None:
 def select_changes(
     changed: Mapping[str, Any], kept: Sequence[int], per_block: int, first_given: int | None
 ) -> dict[str, Any]:
-    """Returns what was changed in some blocks, by the names and places that they have without the others.
+    """Returns the changes to some of the blocks, under the names and places that these have without the others.
 
     Args:
-        changed: What was changed, by part; in layers that were given, `"place/index"`.
+        changed: The changes by part; a part of a given layer is named `"place/index"`.
         kept: Indices of the blocks, rising.
         per_block: Number of layers in a block.
-        first_given: The place of the first layer of the first block among those that the stack was given; None where
-            they are not among them.
+        first_given: Place of the first layer of the first block among the layers given to the stack; None if blocks are
+            not among them.
     """
     places = [index * per_block + position for index in kept for position in range(per_block)]
     new = {} if first_given is None else {first_given + place: first_given + at for at, place in enumerate(places)}

@@ -28,25 +28,25 @@ Remat = bool | str
 
 @dataclass(frozen=True, slots=True)
 class RematByScope:
-    """What a `keras.RematScope` asks of a stack: that its blocks are recomputed, from some size on.
+    """The rematerialisation that a `keras.RematScope` requests: recompute blocks for inputs above some size.
 
     Args:
-        above: Number of entries of the stack's input above which they are; None for never.
+        above: Number of entries of the stack's input above which blocks are recomputed; None for never.
     """
 
     above: float | None = None
 
     def __call__(self, inputs: Any) -> Remat:
-        """Returns what `remat` is for an input."""
+        """Returns the value of `remat` for an input."""
         size = math.prod(size or 1 for size in inputs.shape)
         return "full" if self.above is not None and size > self.above else False
 
 
 def leave_remat_scope(stack: keras.Layer, layers: Sequence[keras.Layer]) -> RematByScope:
-    """Takes the place of the `keras.RematScope` that a stack, or the layers of its blocks, were made in.
+    """Takes over from the `keras.RematScope` in which a stack, or the layers of its blocks, were created.
 
-    Keras would recompute a layer's call with what it assigns to variables, which the blocks' programs keep out of
-    that. Activation functions, which assign nothing, are left to it.
+    Keras would recompute the calls of layers together with their assignments to variables, which the program of a stack
+    keeps apart. Activation functions assign nothing and are left to Keras.
     """
     parts = [stack, *(part for layer in layers for part in sublayers(layer))]
     found = next((part._remat_mode for part in parts if part._remat_mode), None)
@@ -67,11 +67,11 @@ class StackProgram:
 
     Args:
         blocks: The blocks.
-        contexts: What their connections are told.
+        contexts: The depth-dependent values of their connections.
         training: Whether the blocks act as in training.
         mask: Mask of a sequence, or None.
-        observation: Who watches, or None.
-        arguments: What the calls of the blocks' layers take beside that, by name: the same for every block.
+        observation: Records what the connections receive and add, or None.
+        arguments: Further call arguments of the layers by name, the same for every block.
     """
 
     blocks: Blocks
@@ -83,16 +83,16 @@ class StackProgram:
     has_losses: bool = False
 
     def run(self, rows: Rows, common: Mapping[str, Any], remat: Remat, *, reversibly: bool) -> tuple[Rows, Any]:
-        """Returns the last rows and the sum of the losses, None without any; assigns the blocks' new state.
+        """Assigns the new state of the blocks; returns the last rows and the sum of their losses, None without any.
 
         Args:
             rows: The first rows.
-            common: `"active"` and `"probe"`, where there are such: tensors with the blocks as their leading axis.
-            remat: What is recomputed in the backward pass.
-            reversibly: Whether the blocks are undone in the backward pass, and no activations kept.
+            common: What `tensors_by_block` returns.
+            remat: Which activations the backward pass recomputes.
+            reversibly: Whether the backward pass inverts the blocks, and no activations are stored.
         """
         blocks = self.blocks
-        xs = blocks.trained(), blocks.others(self.contexts, common)
+        xs = blocks.trained_values(), blocks.others(self.contexts, common)
         if reversibly:
             rows, losses, updates = self._run_reversibly(rows, xs)
             measured = None
@@ -108,7 +108,7 @@ class StackProgram:
         return rows, blocks.total(losses) if self.has_losses else None
 
     def _block(self, rows: Rows, x: Any, index: int | None) -> tuple[Rows, tuple[Any, Any, Any]]:
-        """Returns the rows after a block, its loss, its new state and what was measured."""
+        """Returns the rows after a block, and its loss, its new state and its measurements."""
         weights, others = x
         cell = self.blocks.cell(index)
         measured: list[Any] = []
@@ -134,7 +134,7 @@ class StackProgram:
         return rows, (self._loss(cell, scope), updates, seen)
 
     def _run_forward(self, rows: Rows, xs: Any, remat: Remat) -> tuple[Rows, Any]:
-        """Returns the last rows, and what the blocks gave off."""
+        """Returns the last rows, and the losses, new states and measurements of the blocks."""
         blocks = self.blocks
         if not remat:
             return blocks.loop(blocks.keep_activations(self._block), rows, xs)
@@ -150,7 +150,7 @@ class StackProgram:
         return _backend.checkpoint(function, in_loop=self.blocks.in_loop, held=held)
 
     def _run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any, Any]:
-        """Returns the last rows, the losses and the new states, and keeps no activations for the gradient."""
+        """Returns the last rows, the losses and the new states; stores no activations for the gradient."""
         first = cast(ReversibleLink, self.blocks.cells[0].links[0])
         program = _backend.ReversiblePass(
             loop=self.blocks.loop, enter=first.enter, forward=self._forward, backward=self._backward, leave=first.leave
@@ -203,9 +203,9 @@ class StackProgram:
 
 
 def group_size(length: int) -> int:
-    """Returns the number of blocks in a group: a divisor of the length near its square root, or else the root itself.
+    """Returns the number of blocks in a group: a divisor of the length near its square root, or the rounded root.
 
-    Of two divisors equally near the smaller is taken, since the weights of one group at a time are held twice.
+    Of two divisors equally near, the smaller one is used, since the weights of one group at a time are held twice.
     """
     root = math.sqrt(length)
     divisors = [size for size in range(2, length) if length % size == 0 and root / 2 <= size <= 2 * root]
@@ -213,7 +213,7 @@ def group_size(length: int) -> int:
 
 
 def check_held(owner: str, arguments: Mapping[str, Any]) -> None:
-    """Raises for arguments of calls that may need a gradient: blocks that are undone give none of them."""
+    """Raises for call arguments that may need a gradient, which a stack of inverted blocks does not compute."""
     for name, value in arguments.items():
         tensors = [tensor for tensor in keras.tree.flatten(value) if ops.is_tensor(tensor)]
         if any(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors):
@@ -222,7 +222,7 @@ def check_held(owner: str, arguments: Mapping[str, Any]) -> None:
 
 
 def tensors_by_block(owner: str, depth: int, block_mask: Any, probe: Any) -> dict[str, Any]:
-    """Returns the tensors of a call that have the blocks as their leading axis."""
+    """Returns the block mask as `"active"` and the probe as `"probe"`, if given, with the blocks as leading axis."""
     found: dict[str, Any] = {}
     if block_mask is not None:
         active: Any = ops.convert_to_tensor(block_mask)
@@ -237,15 +237,15 @@ def tensors_by_block(owner: str, depth: int, block_mask: Any, probe: Any) -> dic
 
 @contextmanager
 def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
-    """Opens a scope in which the variables have these values, and every other one what it has outside.
+    """Opens a scope in which the variables have these values, and all others the values they have outside.
 
-    A scope of Keras's own does not look into the one around it: a variable that only the outer one maps would have its
-    stored value there, and its gradient would silently be zero.
+    A plain `StatelessScope` ignores the scope around it: a variable mapped by the outer scope only would have its
+    stored value inside, and its gradient would silently be zero.
     """
     outer = get_stateless_scope()
     scope = keras.StatelessScope(collect_losses=True)
     inherited = {} if outer is None else outer.state_mapping
-    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
+    # Not by the argument of the scope, which checks shapes: a stacked variable has the shape of a slice only within it.
     scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
     before = dict(scope.state_mapping)
     own = {id(variable) for variable in variables}
@@ -263,12 +263,12 @@ def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> It
 def updates_in(
     scope: keras.StatelessScope, variables: Sequence[keras.Variable], given: Sequence[Any]
 ) -> dict[str, Any]:
-    """Returns the new values of the variables that were assigned to, by their index.
+    """Returns the values assigned to variables within a scope, by the index of the variable.
 
     Args:
-        scope: The scope in which that happened.
+        scope: The scope.
         variables: The variables.
-        given: What the scope held for each at its start.
+        given: The value of each at the start of the scope.
     """
     pairs = zip(variables, given, strict=True)
     now = [(scope.get_current_value(variable), before) for variable, before in pairs]

@@ -96,7 +96,7 @@ class DepthRule(ABC):
         return cls(**config)
 
 
-def everywhere(value: float, depth: int, per_block: int) -> np.ndarray:
+def constant(value: float, depth: int, per_block: int) -> np.ndarray:
     """Returns the same factor for each connection."""
     return np.full((depth, per_block), value, "float32")
 

@@ -15,7 +15,7 @@ from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
     Gains,
-    everywhere,
+    constant,
     needs_no_scale,
     needs_position,
     needs_sum,
@@ -142,7 +142,7 @@ class DeepNorm(DepthRule):
             factors = np.full(depth, scales.init_gain, "float32")
             return [(found.kernel, factors) for found in value_path(linear_maps(connection.branch))]
 
-        return DepthPlan(skip_scale=everywhere(scales.skip_scale, depth, per_block), gains=gains)
+        return DepthPlan(skip_scale=constant(scales.skip_scale, depth, per_block), gains=gains)
 
 
 @register
@@ -165,7 +165,7 @@ class Keel(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns `alpha` on the skip paths."""
-        return DepthPlan(skip_scale=everywhere(float(depth * per_block), depth, per_block))
+        return DepthPlan(skip_scale=constant(float(depth * per_block), depth, per_block))
 
 
 @register

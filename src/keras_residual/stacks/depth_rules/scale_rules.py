@@ -13,7 +13,7 @@ from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
     axis_of,
-    everywhere,
+    constant,
     needs_no_norm,
     needs_no_scale,
     needs_sum,
@@ -35,7 +35,7 @@ class InverseSqrtDepth(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches."""
-        return DepthPlan(branch_scale=everywhere((depth * per_block) ** -0.5, depth, per_block))
+        return DepthPlan(branch_scale=constant((depth * per_block) ** -0.5, depth, per_block))
 
 
 @register
@@ -55,7 +55,7 @@ class InverseDepth(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches."""
-        return DepthPlan(branch_scale=everywhere(1 / (depth * per_block), depth, per_block))
+        return DepthPlan(branch_scale=constant(1 / (depth * per_block), depth, per_block))
 
 
 @register
@@ -74,7 +74,7 @@ class DepthMuP(DepthRule):
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches and of the learning rate."""
         factor = (depth * per_block) ** -0.5
-        return DepthPlan(branch_scale=everywhere(factor, depth, per_block), learning_rate=factor)
+        return DepthPlan(branch_scale=constant(factor, depth, per_block), learning_rate=factor)
 
 
 @register
@@ -165,5 +165,5 @@ class NFResNet(DepthRule):
         order = np.arange(depth * per_block).reshape(depth, per_block)
         inputs = (1 + order * self.alpha**2) ** -0.5
         return DepthPlan(
-            branch_scale=everywhere(self.alpha, depth, per_block), branch_input_scale=inputs.astype("float32")
+            branch_scale=constant(self.alpha, depth, per_block), branch_input_scale=inputs.astype("float32")
         )

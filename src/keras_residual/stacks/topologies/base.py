@@ -99,7 +99,7 @@ class Link(Configured):
         """Returns `P ⊗ added`, what the branch adds to each row; None for a row that it leaves alone."""
         weights = coefficients.write
         count = weights.shape[-1] if hasattr(weights, "shape") else len(weights)
-        return tuple(scaled(_entry(weights, i), added) for i in range(count))
+        return tuple(scale(_entry(weights, i), added) for i in range(count))
 
     def finish(self, rows: Rows) -> Rows:
         """Returns the rows after what comes behind the sum, such as a norm."""
@@ -150,7 +150,7 @@ class Topology(Configured):
         """Raises a ValueError where the topology cannot serve such a stack."""
 
 
-def scaled(weight: Any, tensor: Any) -> Any:
+def scale(weight: Any, tensor: Any) -> Any:
     """Returns `weight * tensor`; None for a weight of 0 and the tensor itself for 1, where it is a plain number.
 
     A tensor of weights, one a token, is given the stream's last axis.
@@ -177,7 +177,7 @@ def mix(matrix: Any, rows: Rows) -> Rows:
 
 
 def _terms(weights: Any, rows: Rows) -> list[Any]:
-    terms = [scaled(_entry(weights, i), row) for i, row in enumerate(rows)]
+    terms = [scale(_entry(weights, i), row) for i, row in enumerate(rows)]
     return [term for term in terms if term is not None]
 
 

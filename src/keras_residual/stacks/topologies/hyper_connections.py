@@ -69,7 +69,7 @@ class HyperConnectionsLink(MultiStreamLink):
         alpha: Any = ops.cast(self.alpha, x.dtype)
         beta: Any = ops.cast(self.beta, x.dtype)
         if self.dynamic:
-            normed = self._normed(x)
+            normed = self._normalize(x)
             by_alpha: Any = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, x.dtype)))
             by_beta: Any = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, x.dtype)))
             alpha = alpha + ops.cast(self.alpha_scale, x.dtype) * by_alpha
@@ -79,7 +79,7 @@ class HyperConnectionsLink(MultiStreamLink):
         read = turned[..., 0, :] if self.fractions == 1 else turned[..., : self.fractions, :]
         return Coefficients(read=read, transport=turned[..., self.fractions :, :], write=beta)
 
-    def _normed(self, x: Any) -> Any:
+    def _normalize(self, x: Any) -> Any:
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance: Any = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * cast(Any, ops.rsqrt(variance + NORM_EPSILON)) * cast(Any, ops.cast(self.gain, x.dtype))

@@ -109,7 +109,7 @@ class PermutationsLink(ManifoldLink):
         """Returns the matrix; its rows and columns sum to 1 to rounding."""
         each = permutations(self.streams)
         # Keras's own softmax warns of an axis of length 1, which one stream has.
-        weights: Any = ops.exp(_log_normalized(logits, -1))
+        weights: Any = ops.exp(_log_normalize(logits, -1))
         table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
         return _as_matrix(ops.matmul(weights, table), self.streams)
 
@@ -230,11 +230,11 @@ def sinkhorn(logits: Any, iterations: int) -> Any:
     """Returns the logarithm of the matrix that Sinkhorn's algorithm makes of `exp(logits)`, over the last two axes."""
     # In the logarithm: the exponentials of large logits underflow to rows of zeros.
     for _ in range(iterations):
-        logits = _log_normalized(_log_normalized(logits, -2), -1)
+        logits = _log_normalize(_log_normalize(logits, -2), -1)
     return logits
 
 
-def _log_normalized(logits: Any, axis: int) -> Any:
+def _log_normalize(logits: Any, axis: int) -> Any:
     # Not Keras's logsumexp, which has thrice the operations, for infinities: this is done 40 times a connection.
     below = logits - ops.stop_gradient(ops.max(logits, axis=axis, keepdims=True))
     return below - ops.log(ops.sum(ops.exp(below), axis=axis, keepdims=True))

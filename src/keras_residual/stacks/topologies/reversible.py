@@ -80,7 +80,7 @@ class CouplingLink(ReversibleLink):
         """Returns the state after the connection."""
         del context, training
         a, b = self.streams(rows)
-        return (*b, *added_to(a, branch(value(b))))
+        return (*b, *add_to(a, branch(value(b))))
 
     def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `b`."""
@@ -91,7 +91,7 @@ class CouplingLink(ReversibleLink):
         """Returns `(a, b)`."""
         del context
         b, sum_ = self.streams(state)
-        return (*added_to(sum_, -added), *b)
+        return (*add_to(sum_, -added), *b)
 
     def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
         """Returns those of `(a, b)` and of `F(b)`."""
@@ -134,22 +134,22 @@ class MomentumLink(ReversibleLink):
         del training
         x, u = self.streams(rows)
         power = self.power(context)
-        u = added_to(u, self._scaled(branch(value(x)), power))
-        return (*added_to(x, power * value(u)), *u)
+        u = add_to(u, self._scale(branch(value(x)), power))
+        return (*add_to(x, power * value(u)), *u)
 
-    def _scaled(self, added: Any, power: Any) -> Any:
+    def _scale(self, added: Any, power: Any) -> Any:
         return ops.cast(added, "float32") * ((1 - self.momentum) / power)
 
     def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `x`."""
         x, u = self.streams(state)
-        return value(added_to(x, -(self.power(context) * value(u))))
+        return value(add_to(x, -(self.power(context) * value(u))))
 
     def undo(self, state: Rows, added: Any, context: DepthContext) -> Rows:
         """Returns `(x, u)`."""
         x, u = self.streams(state)
         power = self.power(context)
-        return (*added_to(x, -(power * value(u))), *added_to(u, -self._scaled(added, power)))
+        return (*add_to(x, -(power * value(u))), *add_to(u, -self._scale(added, power)))
 
     def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
         """Returns those of `(x, u)` and of `F(x)`."""
@@ -276,7 +276,7 @@ def value(stream: Rows) -> Any:
     return stream[0]
 
 
-def added_to(stream: Rows, term: Any) -> Rows:
+def add_to(stream: Rows, term: Any) -> Rows:
     """Returns the stream with a tensor of one part added."""
     term = ops.cast(term, "float32")
     if len(stream) == 1:

@@ -54,7 +54,7 @@ class MultiStreamLink(Link):
     def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns `Q`, `T` and `P`; of `Q` a row for each fraction where there are several."""
         del context
-        return self.weigh(self._joined(rows))
+        return self.weigh(self._join(rows))
 
     def connect(
         self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
@@ -65,22 +65,22 @@ class MultiStreamLink(Link):
         # bfloat16 the weights of a row would add up to 1 within a hundredth only, and that to the power of the depth is
         # what becomes of the stream.
         dtype, shape = rows[0].dtype, cast(Any, ops.shape(rows[0]))
-        x = self._joined(rows)
+        x = self._join(rows)
         coefficients = self.weigh(x)
         read = coefficients.read if self.fractions > 1 else ops.expand_dims(coefficients.read, -2)
-        received = ops.reshape(_combined(read, x), shape)
+        received = ops.reshape(_combine(read, x), shape)
         added = widen(branch(ops.cast(received, dtype)))
         # Of channels-first maps the last axis may have no known length.
         parts = (self.fractions, cast(Any, ops.shape(x))[-1])
         added = ops.reshape(added, (*shape[:-1], 1, *parts))
         leading = cast(Any, ops.shape(coefficients.write))[:-1]
         write: Any = ops.reshape(coefficients.write, (*leading, self.streams, self.fractions, 1))
-        carried = x if coefficients.transport is None else _combined(coefficients.transport, x)
+        carried = x if coefficients.transport is None else _combine(coefficients.transport, x)
         after = ops.reshape(carried, (*shape[:-1], self.streams, *parts)) + write * added
         after = ops.cast(ops.reshape(after, (*shape[:-1], self.streams, shape[-1])), dtype)
         return tuple(cast(Any, ops.unstack(after, self.streams, axis=-2)))
 
-    def _joined(self, rows: Rows) -> Any:
+    def _join(self, rows: Rows) -> Any:
         stacked: Any = widen(ops.stack(rows, axis=-2))
         if self.fractions == 1:
             return stacked
@@ -89,7 +89,7 @@ class MultiStreamLink(Link):
         return ops.reshape(stacked, (*shape[:-2], self.streams * self.fractions, width))
 
 
-def _combined(matrix: Any, x: Any) -> Any:
+def _combine(matrix: Any, x: Any) -> Any:
     """Returns `matrix @ x` as sums of products.
 
     A matrix product of float32 takes rounded factors on many accelerators, and would round the whole stream each time.
