@@ -71,7 +71,7 @@ class Cell(keras.layers.Layer):
         active: Any = None,
         held: Untracked | None = None,
     ) -> Rows:
-        """Returns the rows after the block, which passes them on where `active`, one or one per sample, is 0."""
+        """Returns the rows after the block, whose branches add nothing where `active`, one or one per sample, is 0."""
         # Held, since Keras takes no structure in which there are tensors and other values.
         arguments = {} if held is None else held.value
         before = rows

@@ -69,5 +69,5 @@ RULES: MappingProxyType[str, type[DepthRule]] = MappingProxyType(
 
 
 def get_rule(value: Any) -> DepthRule:
-    """Returns a rule by its name, or the one that is given."""
+    """Returns the rule of a name; a rule is returned as it is."""
     return named("ResidualStack", "depth_rule", value, DepthRule, RULES)

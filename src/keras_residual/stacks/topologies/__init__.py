@@ -1,6 +1,6 @@
-"""How the streams of a stack are read, carried on and written to: one topology, or one small family, a file.
+"""Topologies: how connections read, carry on and write the streams of a stack. One topology or small family per file.
 
-This file has their names: a new topology is a line in `TOPOLOGIES`.
+This file has their names: a new topology is an import and a line in `TOPOLOGIES`.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ TOPOLOGIES: MappingProxyType[str, type[Topology]] = MappingProxyType(
 
 
 def make_topology(value: Any) -> Topology:
-    """Returns a topology by its name, or the one that is given."""
+    """Returns the topology of a name; a topology is returned as it is."""
     return named("ResidualStack", "topology", value, Topology, TOPOLOGIES, name=value)
