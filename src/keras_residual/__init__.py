@@ -52,7 +52,7 @@ from keras_residual.residual.residual import Residual
 from keras_residual.residual.scales import FixupScale, LayerScale, ScalarBias, Scale, SkipInit
 from keras_residual.residual.shortcuts import AvgPoolShortcut, ProjectionShortcut, Shortcut, ZeroPadShortcut
 from keras_residual.stacks import depth_rules, topologies
-from keras_residual.stacks.observe import observe
+from keras_residual.stacks.observation import observe
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.surgery.fold_batch_norm import fold_batch_norm
 from keras_residual.surgery.plan import ResidualPlan

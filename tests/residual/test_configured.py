@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import keras
@@ -136,3 +137,57 @@ def test_building_a_connection_is_no_call_in_the_graph_of_a_model() -> None:
     Residual([dense, norm]).build((None, 4))
     assert not dense._inbound_nodes
     assert not norm._inbound_nodes
+
+
+# --- Classes that others derive --------------------------------------------------------------------------------------
+
+
+class Sharp(GRUMerge):
+    def __init__(self, sharpness: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.sharpness = sharpness
+
+
+class Named:
+    def __init__(self, *args: Any, label: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.label = label
+
+
+class Labelled(Named, Sharp):
+    pass
+
+
+class Renaming(GRUMerge):
+    def __init__(self, sharpness: float = 1.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.power = sharpness
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "sharpness": self.power}
+
+
+def test_arguments_of_derived_classes_are_in_the_configuration() -> None:
+    config = Labelled(label="a", sharpness=2.0, axis=1, dtype="mixed_bfloat16", name="merge").get_config()
+    assert (config["label"], config["sharpness"], config["axis"], config["name"]) == ("a", 2.0, 1, "merge")
+    copy = Labelled.from_config(config)
+    assert (copy.label, copy.sharpness, copy.axis, copy.dtype_policy.name) == ("a", 2.0, 1, "mixed_bfloat16")
+
+
+def test_a_derived_class_may_write_its_arguments_itself() -> None:
+    config = Renaming(sharpness=2.0).get_config()
+    assert config["sharpness"] == 2.0
+    assert Renaming.from_config(config).power == 2.0
+
+
+def test_an_argument_that_no_attribute_holds() -> None:
+    class Forgetful(GRUMerge):
+        def __init__(self, sharpness: float = 1.0, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    message = (
+        "Forgetful: the argument `sharpness` of the constructor must be an attribute of the same name, or it cannot be "
+        "saved. Set `self.sharpness`, or override `get_config`."
+    )
+    with pytest.raises(AttributeError, match=f"^{re.escape(message)}$"):
+        Forgetful().get_config()

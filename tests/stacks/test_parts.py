@@ -15,7 +15,7 @@ import keras_residual as kr
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
 from keras_residual import Residual, ResidualStack, _backend
-from keras_residual.stacks.topologies.registry import TOPOLOGIES
+from keras_residual.stacks.topologies import TOPOLOGIES
 
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 Y = np.stack([X[:, 0], X[:, 1] * X[:, 2]], axis=1)

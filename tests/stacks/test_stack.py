@@ -14,7 +14,7 @@ from keras import layers, ops
 from backend_helpers import double_precision, gradients
 from contract import MaskProbe, assert_close, assert_layer_contract, to_numpy
 from keras_residual import Residual, ResidualStack
-from keras_residual.stacks.state import rank_in_block
+from keras_residual.stacks.variables import rank_in_block
 
 X = np.random.default_rng(0).normal(size=(16, 6)).astype("float32")
 MAPS = np.random.default_rng(1).normal(size=(2, 5, 5, 4)).astype("float32")

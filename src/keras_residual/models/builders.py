@@ -16,7 +16,7 @@ from keras_residual.models.resnet_v2 import ResNetV2Config, build_resnet_v2
 from keras_residual.models.series import SeriesResNetConfig, build_series_resnet
 from keras_residual.models.stages import Choices, check_input_shape
 from keras_residual.models.tabular import TabularResNetConfig, build_tabular_resnet
-from keras_residual.stacks.initial_values import drawn_on_host
+from keras_residual.stacks.initial_values import draw_on_host
 
 _ON_MAPS: dict[type, Callable[[Any, Choices], keras.Model]] = {
     ResNetConfig: build_resnet,
@@ -46,7 +46,7 @@ def build(config: Any, choices: Choices) -> keras.Model:
         ValueError: For a choice that breaks its rule, or that this architecture does not have.
     """
     if type(config) in _ON_MAPS:
-        return drawn_on_host(functools.partial(_ON_MAPS[type(config)], config, choices))
+        return draw_on_host(functools.partial(_ON_MAPS[type(config)], config, choices))
     make, rank, form = _OTHERS[type(config)]
     shape, owner = choices.input_shape, choices.owner
     check_input_shape(owner, shape, f"{form} for {choices.name!r}", rank)
@@ -55,7 +55,7 @@ def build(config: Any, choices: Choices) -> keras.Model:
         if getattr(choices, argument) != default:
             rule = f"{default} for {choices.name!r}, which is no network on pictures"
             raise bad_argument(owner, argument, rule, getattr(choices, argument))
-    return drawn_on_host(
+    return draw_on_host(
         functools.partial(
             make,
             config,

@@ -18,7 +18,7 @@ from keras_residual.residual.shapes import Shape, output_shape, spatial_axes, su
 from keras_residual.residual.shortcuts import Shortcut
 from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
-from keras_residual.stacks.state import shape_in_block
+from keras_residual.stacks.variables import shape_in_block
 
 _OWNER = "costs"
 

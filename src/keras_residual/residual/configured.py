@@ -80,7 +80,7 @@ class Configured(keras.layers.Layer):
 
     def _argument(self, name: str) -> Any:
         """Returns what an argument of the constructor is now, as it may be passed again."""
-        return getattr(self, name)
+        return value_of_argument(self, name)
 
     def get_build_config(self) -> dict[str, Any]:
         """Returns the shapes that the layer was built for."""
@@ -227,21 +227,44 @@ class ShapePreserving(Configured):
         return tuple(input_shape)
 
 
-def arguments_of(cls: Any) -> tuple[str, ...]:
-    """Returns the names of the constructor's arguments that the classes of this library have, bases first.
+def value_of_argument(owner: Any, name: str) -> Any:
+    """Returns the attribute that holds an argument of the constructor; raises where there is none."""
+    if not hasattr(owner, name):
+        raise AttributeError(
+            f"{type(owner).__name__}: the argument `{name}` of the constructor must be an attribute of the same name, "
+            f"or it cannot be saved. Set `self.{name}`, or override `get_config`."
+        )
+    return getattr(owner, name)
 
-    Without those that Keras puts into the configuration itself.
+
+def arguments_of(cls: Any) -> tuple[str, ...]:
+    """Returns the names of the constructor's arguments, those of base classes first, that a configuration has.
+
+    They are those of the classes of this library, and of the classes that others derive from them unless these override
+    `get_config`. Without those that Keras puts into the configuration itself.
     """
     return _arguments_of(cls)
 
 
 @functools.cache
 def _arguments_of(cls: Any) -> tuple[str, ...]:
-    own = [base for base in reversed(cls.__mro__) if base.__module__.partition(".")[0] == PACKAGE]
+    own = [base for base in reversed(cls.__mro__) if _is_own(base)]
+    known = {base for ours in own for base in ours.__mro__}
+    others = [base for base in reversed(cls.__mro__) if base not in known and not base.__module__.startswith("keras.")]
+    if not any("get_config" in vars(base) for base in others):
+        own += others
     signatures = [inspect.signature(vars(base)["__init__"]) for base in own if "__init__" in vars(base)]
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     names = [p.name for signature in signatures for p in signature.parameters.values() if p.kind in kinds]
-    return tuple(name for name in dict.fromkeys(names) if name not in ("self", "name", "changed_parts"))
+    return tuple(name for name in dict.fromkeys(names) if name not in ("self", "changed_parts", *_KERAS_ARGUMENTS))
+
+
+_KERAS_ARGUMENTS = ("name", "dtype", "trainable")
+"""What every configuration of Keras has."""
+
+
+def _is_own(cls: Any) -> bool:
+    return cls.__module__.partition(".")[0] == PACKAGE
 
 
 def settings_of(layer: Any) -> dict[str, Any]:

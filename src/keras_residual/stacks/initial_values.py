@@ -1,4 +1,4 @@
-"""Initial values drawn by NumPy: as Keras's initializers distribute them, but without compiling a program a shape."""
+"""Initial values drawn by NumPy, distributed as by Keras's initializers, without compiling a program for each shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_residual._keras import (
 )
 
 Path = tuple[int, ...]
-"""Index of a block in each of the stacks it is in, that of the outermost first."""
+"""Indices of a block in the stacks around it, the outermost first."""
 
 Fill = Callable[[np.random.Generator, np.ndarray], None]
 """Writes one draw into an array."""
@@ -34,23 +34,22 @@ _TRUNCATED_STDDEV = 0.87962566103423978  # of a standard normal cut off at ±2
 def host_value(initializer: Any, shape: Sequence[int], dtype: Any, *, index: int) -> np.ndarray:
     """Returns the initial value of a weight of the block `index`.
 
-    The values follow from the initializer's own seed and the index: the same for the same two, and different for each
-    index, also where the seed is an integer. They are not those that the initializer itself would draw, but follow the
-    same distribution. An initializer that NumPy does not stand in for is called itself, with a seed for each index
-    where its config has one.
+    The values are determined by the seed of the initializer and the index, and differ from index to index even if the
+    seed is an integer. They are not the values that the initializer itself would draw, but have the same distribution.
+    An initializer without a NumPy twin here is called itself, with a seed derived from the index if it takes one.
 
     Args:
-        initializer: An initializer of Keras, its name, or a function `(shape, dtype)`. Where it has a method
-            `at(index)`, that returns the initializer of a block.
+        initializer: An initializer of Keras, its name, or a function `(shape, dtype)`. If it has a method `at(index)`,
+            that method returns the initializer for a block.
         shape: Shape of the weight.
-        dtype: Name of a dtype; None stands for `keras.config.floatx()`.
+        dtype: Name of a dtype; None for `keras.config.floatx()`.
         index: Index of the block in its stack.
     """
     return _cast(_draw(_as_callable(initializer), tuple(shape), dtype, (index,)), dtype)
 
 
 class _Wrapper(initializers.Initializer):
-    """An initializer that draws by NumPy and knows in which block of the stacks around it it is."""
+    """An initializer that draws by NumPy and knows its indices in the stacks around it."""
 
     _outer: Path = ()
 
@@ -63,11 +62,11 @@ class _Wrapper(initializers.Initializer):
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """Returns the values as a tensor."""
-        # Cast by NumPy: a cast on the device would be the very program for each shape that this file avoids.
+        # Cast by NumPy: a cast on the device would compile a program for each shape, which this file avoids.
         return as_tensor(_cast(self.host(tuple(shape), dtype), dtype))
 
     def host(self, shape: Path, dtype: Any, outer: Path = ()) -> np.ndarray:
-        """Returns the values as an array, of a dtype that may be wider than `dtype`."""
+        """Returns the values as an array, whose dtype may be wider than `dtype`."""
         raise NotImplementedError
 
     @classmethod
@@ -97,7 +96,7 @@ class HostInitializer(_Wrapper):
     def host(self, shape: Path, dtype: Any, outer: Path = ()) -> np.ndarray:
         """Returns the values as an array."""
         values = _draw(self.initializer, shape, dtype, (*outer, *self._outer, self.index))
-        return values if self.gain == 1 else _scaled(values, self.gain)
+        return values if self.gain == 1 else _scale(values, self.gain)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments and the indices in the stacks around."""
@@ -128,7 +127,7 @@ class StackedInitializer(_Wrapper):
         outer = (*outer, *self._outer)
         values = _draw_all(self.initializer, shape, dtype, outer)
         if self.gains is not None:
-            values = _scaled(values, np.reshape(self.gains, (-1, *[1] * (len(shape) - 1))))
+            values = _scale(values, np.reshape(self.gains, (-1, *[1] * (len(shape) - 1))))
         return values
 
     def get_config(self) -> dict[str, Any]:
@@ -148,14 +147,14 @@ def _as_callable(initializer: Any) -> Any:
 def _draw(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
     if isinstance(initializer, _Wrapper):
         return initializer.host(shape, dtype, path)
-    for index in reversed(path):  # what an initializer knows about is the stack that it is in, not those around that
+    for index in reversed(path):  # an initializer knows the stack that it is in, not those around that
         if not hasattr(initializer, "at"):
             break
         initializer = initializer.at(index)
     fill = _twin(initializer, shape, dtype)
     if fill is None:
         return _call(initializer, shape, dtype, path)
-    values = np.empty(shape, _drawn_dtype(dtype))
+    values = np.empty(shape, _dtype_to_draw(dtype))
     fill(_generator(_seed_of(initializer), path), values)
     return values
 
@@ -167,8 +166,8 @@ def _draw_all(initializer: Any, shape: Path, dtype: Any, outer: Path) -> np.ndar
     fill = None if special else _twin(initializer, tuple(rest), dtype)
     if fill is None:
         return np.stack([_draw(initializer, tuple(rest), dtype, (*outer, index)) for index in range(depth)])
-    # What follows from initializer and shape alone has been found once for all blocks.
-    values = np.empty(shape, _drawn_dtype(dtype))
+    # `fill` holds what depends on initializer and shape alone, for all blocks.
+    values = np.empty(shape, _dtype_to_draw(dtype))
     seed = _seed_of(initializer)
     for index in range(depth):
         fill(_generator(seed, (*outer, index)), values[index, ...])
@@ -176,7 +175,7 @@ def _draw_all(initializer: Any, shape: Path, dtype: Any, outer: Path) -> np.ndar
 
 
 def _generator(seed: int, path: Path) -> np.random.Generator:
-    # The path is no part of the entropy, to which NumPy adds zeros: there (1,) and (1, 0) would be the same.
+    # Not as part of the entropy, which NumPy pads with zeros: (1,) and (1, 0) would give the same values.
     sequence = np.random.SeedSequence(seed % 2**64, spawn_key=path)
     return np.random.Generator(np.random.SFC64(sequence))
 
@@ -185,11 +184,11 @@ _seeds: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def _seed_of(initializer: Any) -> int:
-    """Returns the seed of an initializer that has a twin; one that has no seed draws nothing."""
+    """Returns the seed of an initializer that has a twin; 0 for one that draws nothing and has no seed."""
     seed = getattr(initializer, "seed", 0)
     if isinstance(seed, int):
         return seed
-    # A generator is asked once, so that its state moves on for the next initializer, but not with each of the blocks.
+    # A generator is advanced once for the next initializer, and not once per block.
     if initializer not in _seeds:
         words = [int(word) % 2**64 for word in np.asarray(ops.convert_to_numpy(seed.next())).ravel()]
         _seeds[initializer] = int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
@@ -197,40 +196,40 @@ def _seed_of(initializer: Any) -> int:
 
 
 def _call(initializer: Any, shape: Path, dtype: Any, path: Path) -> np.ndarray:
-    """Returns what an initializer without a twin makes itself, drawn anew for each path where it has a seed."""
+    """Returns the values of an initializer without a twin, with a seed derived from the path if it has one."""
     if isinstance(initializer, initializers.Initializer):
         config = initializer.get_config()
         seed = getattr(initializer, "seed", config.get("seed"))
-        # One without a seed draws from Keras's global generator, which moves on with each call.
+        # Without a seed it draws from the global generator of Keras, which advances with each call.
         if "seed" in config and isinstance(seed, int):
             state = np.random.SeedSequence(seed % 2**64, spawn_key=path).generate_state(1)
             initializer = type(initializer).from_config({**config, "seed": int(state[0] >> 1)})
     return np.asarray(ops.convert_to_numpy(initializer(shape, dtype=keras.backend.standardize_dtype(dtype))))
 
 
-def _drawn_dtype(dtype: Any) -> Any:
-    """Returns the dtype to draw in: float32 for narrower floats, else the dtype itself, so that whole numbers are."""
+def _dtype_to_draw(dtype: Any) -> Any:
+    """Returns the dtype to draw in: float32 for narrower floats, otherwise the dtype itself."""
     name = keras.backend.standardize_dtype(dtype)
     return np.dtype("float32" if name in ("float16", "bfloat16") or name.startswith("float8") else name)
 
 
 def _cast(values: np.ndarray, dtype: Any) -> np.ndarray:
-    # NumPy knows bfloat16 and its like by ml_dtypes, which Keras imports.
+    # NumPy knows bfloat16 and similar dtypes through ml_dtypes, which Keras imports.
     return values.astype(np.dtype(keras.backend.standardize_dtype(dtype)), copy=False)
 
 
-def _scaled(values: np.ndarray, gain: Any) -> np.ndarray:
+def _scale(values: np.ndarray, gain: Any) -> np.ndarray:
     exact = values.dtype if np.issubdtype(values.dtype, np.floating) else "float64"
     return (values * np.asarray(gain, exact)).astype(values.dtype, copy=False)
 
 
-# --- Twins: by the function that Keras draws with, so that a subclass with a `__call__` of its own has none ----------
+# --- NumPy twins by the function that draws, so that a subclass with its own `__call__` has none ---------------------
 
 
 def _twin(initializer: Any, shape: Path, dtype: Any) -> Fill | None:
     make = _TWINS.get(type(initializer).__call__)
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(dtype))
-    # Random whole numbers are Keras's to draw or to refuse: floats cut down to them would be zeros more often than not.
+    # Random integers are left to Keras to draw or refuse: truncated floats would mostly be zeros.
     if make is None or (isinstance(initializer, RandomInitializer) and not is_float):
         return None
     return make(initializer, shape)
@@ -293,7 +292,7 @@ def _variance_scaling(initializer: Any, shape: Path) -> Fill:
 
 
 def _identity(initializer: Any, shape: Path) -> Fill | None:
-    # Keras's own refuses other ranks and says so.
+    # For other ranks Keras's own raises an error.
     return _constant(_number(initializer.gain) * np.eye(*shape)) if len(shape) == 2 else None
 
 
@@ -306,7 +305,7 @@ def _orthogonal(initializer: Any, shape: Path) -> Fill | None:
     def fill(generator: np.random.Generator, out: np.ndarray) -> None:
         matrix = generator.standard_normal((max(rows, columns), min(rows, columns)), dtype=out.dtype.type)
         q, r = np.linalg.qr(matrix)
-        q *= gain * np.sign(np.diagonal(r))  # without the signs, q would not be uniform among orthogonal matrices
+        q *= gain * np.sign(np.diagonal(r))  # without the signs, q would not be uniformly distributed
         out[...] = (q.T if rows < columns else q).reshape(shape)
 
     return fill
@@ -336,10 +335,10 @@ _TWINS: dict[Any, Callable[[Any, Path], Fill | None]] = {
 
 
 @contextmanager
-def drawing_later() -> Iterator[None]:
-    """Opens a scope at whose end the variables made in it are drawn, so that their initializers can be exchanged.
+def defer_drawing() -> Iterator[None]:
+    """Opens a scope at whose end the variables created in it are drawn, so that their initializers can be replaced.
 
-    Where an initializer fails, Keras would keep the variables that are left, and fail by them in every later scope.
+    If an initializer fails, Keras would keep the remaining variables and fail on them in every later scope.
     """
     waiting = list(get_global_attribute(UNINITIALIZED) or ())
     try:
@@ -350,13 +349,13 @@ def drawing_later() -> Iterator[None]:
         raise
 
 
-def drawn_on_host(make: Callable[[], keras.Model]) -> keras.Model:
-    """Returns the model that `make` builds, with initial values drawn on the host.
+def draw_on_host(make: Callable[[], keras.Model]) -> keras.Model:
+    """Builds a model whose initial values are drawn on the host.
 
     Args:
         make: Builds a model from new layers.
     """
-    with drawing_later():
+    with defer_drawing():
         model = make()
         for variable in model.variables:
             drawn = isinstance(variable._initializer, (HostInitializer, StackedInitializer))

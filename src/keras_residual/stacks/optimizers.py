@@ -1,7 +1,9 @@
-"""What Keras's optimizers must know of stacks: which may see all blocks in one weight, and what their state belongs to.
+"""Keras's optimizers on the weights of stacks: which accept stacked weights, and how their state is saved.
 
-Keras hands an optimizer variables and nothing else, so that the three methods where that matters are extended here, the
-first time that a stack is built. Without a stack among its variables an optimizer does what it did.
+Keras passes an optimizer its variables and nothing else, so the methods in which stacks matter are extended here, the
+first time that a stack is built; an optimizer without a stack among its variables behaves as before. This belongs to
+stacks and not to `training/optimizers`, which has optimizers of our own: a stack that is trained by `model.fit` alone
+depends on it, its `build` installs it, and a stack may import nothing from `training`, which is above it.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ from keras import ops, optimizers
 
 from keras_residual import _backend
 from keras_residual._keras import BaseOptimizer
-from keras_residual.stacks.state import StackedVariable, in_block, place_of, rank_in_block
+from keras_residual.stacks.variables import StackedVariable, in_block, place_of, rank_in_block
 
 _ELEMENTWISE = (
     *(optimizers.SGD, optimizers.Adam, optimizers.AdamW, optimizers.Adamax, optimizers.Nadam, optimizers.RMSprop),
     *(optimizers.Adagrad, optimizers.Adadelta, optimizers.Ftrl, optimizers.Lion, optimizers.ScheduleFreeAdamW),
 )
-"""Optimizers that move each entry of a weight by what they know of that entry alone.
+"""Optimizers that update each entry of a weight from the gradients of that entry alone.
 
-Not among them: Lamb (norms of weights), Adafactor (moments by rows and columns), Muon (matrices made orthogonal).
+Not among them: Lamb (norms of weights), Adafactor (moments of rows and columns), Muon (orthogonalised matrices).
 """
 
 _EXTENDED = "_knows_stacks"
 
 
 def extend_optimizers() -> None:
-    """Has every optimizer of Keras ask here when it is applied, saved and loaded; once for all."""
+    """Extends the methods of all Keras optimizers that apply, save and load; does nothing when called again."""
     _backend.name_optimizers()
     for owner, name, extension in (
         (BaseOptimizer, "apply", _apply),
@@ -46,10 +48,10 @@ def extend_optimizers() -> None:
     ):
         method = getattr(owner, name)
         if not hasattr(method, _EXTENDED):
-            setattr(owner, name, _extended(method, extension))
+            setattr(owner, name, _extend(method, extension))
 
 
-def _extended(method: Callable[..., Any], extension: Callable[..., Any]) -> Callable[..., Any]:
+def _extend(method: Callable[..., Any], extension: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         return extension(self, method, *args, **kwargs)
@@ -62,11 +64,11 @@ def _extended(method: Callable[..., Any], extension: Callable[..., Any]) -> Call
 
 
 _choosing_apart: WeakKeyDictionary[Any, set[int]] = WeakKeyDictionary()
-"""Of a MultiOptimizer, the `id` of each stacked weight for which it does not choose as for the weights of blocks."""
+"""By MultiOptimizer, the `id`s of stacked weights whose optimizer is not the one it chooses for single blocks."""
 
 
 def _build(self: Any, method: Callable[..., Any], variables: Any) -> None:
-    # Here, and not when it is applied: a function that chooses may make optimizers, which Keras forbids in a program.
+    # Here rather than in `_apply`: a function that chooses may create optimizers, which Keras forbids in a program.
     stacked = [variable for variable in variables if isinstance(variable, StackedVariable)]
     _choosing_apart[self] = {id(variable) for variable in stacked if not _chooses_alike(self, variable)}
     method(self, variables)
@@ -77,13 +79,13 @@ def _apply(self: Any, method: Callable[..., Any], grads: Any, trainable_variable
     stacked = [variable for variable in variables if isinstance(variable, StackedVariable)]
     if stacked and isinstance(self, optimizers.MultiOptimizer) and not self.built:
         with _backend.outside_of_programs():
-            self.build(variables)  # as Keras does next, where it has not before: what it chooses is known then
+            self.build(variables)  # Keras would do this next; the check below needs the choices
     for variable in stacked:
         _check(self, variable)
     clipnorm = self.clipnorm
     if not (stacked and clipnorm):
         return method(self, grads, trainable_variables)
-    grads = [_clipped(self, grad, variable) for grad, variable in zip(grads, variables, strict=True)]
+    grads = [_clip(self, grad, variable) for grad, variable in zip(grads, variables, strict=True)]
     self.clipnorm = None
     try:
         return method(self, grads, trainable_variables)
@@ -92,15 +94,15 @@ def _apply(self: Any, method: Callable[..., Any], grads: Any, trainable_variable
 
 
 def _stateless_apply(self: Any, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # Before a branch of the program is traced, which has an error in it told in many lines.
+    # Before a branch of the program is traced, where an error would be buried in a long traceback.
     for variable in self._trainable_variables:
         if isinstance(variable, StackedVariable):
             _check(self, variable)
     return method(self, *args, **kwargs)
 
 
-def _clipped(optimizer: Any, grad: Any, variable: Any) -> Any:
-    """Returns a gradient of which each block's part has at most the norm `clipnorm`."""
+def _clip(optimizer: Any, grad: Any, variable: Any) -> Any:
+    """Returns the gradient with the norm of each block's part clipped to `clipnorm`."""
     if grad is None or optimizer._overwrite_variable_with_gradient(variable):
         return grad
     scale = optimizer.loss_scale_factor or 1.0
@@ -110,7 +112,7 @@ def _clipped(optimizer: Any, grad: Any, variable: Any) -> Any:
 
 
 def _check(optimizer: Any, variable: StackedVariable) -> None:
-    """Raises where an optimizer would give a stacked weight other values than the weights of single blocks."""
+    """Raises if an optimizer would update a stacked weight differently from the weights of single blocks."""
     if isinstance(optimizer, optimizers.LossScaleOptimizer):
         _check(optimizer.inner_optimizer, variable)
         return
@@ -134,7 +136,7 @@ def _check(optimizer: Any, variable: StackedVariable) -> None:
 
 def _keeps_blocks_apart(optimizer: Any) -> bool:
     kind = type(optimizer)
-    # On PyTorch, Keras makes a subclass of its own of each; one of a user may do anything.
+    # On PyTorch, Keras derives a subclass of its own from each; a subclass of a user may do anything.
     known = kind in _ELEMENTWISE or (kind.__module__.startswith("keras.") and issubclass(kind, _ELEMENTWISE))
     return known or any(getattr(optimizer, name, False) is True for name in ("elementwise", "by_block"))
 
@@ -143,7 +145,7 @@ def _chooses_alike(optimizer: Any, variable: StackedVariable) -> bool:
     choose = optimizer._optimizer_map
     chosen = choose(variable)
     depth = variable.shape[0]
-    # A map is asked for all blocks; a function, which may make an optimizer each time, for the ends.
+    # A map is asked for every block; a function, which may create an optimizer each time, for the first and the last.
     indices = range(depth) if isinstance(choose, optimizers.OptimizerMap) else {0, depth - 1}
     return all(_alike(chosen, choose(in_block(variable, index))) for index in indices)
 
@@ -160,7 +162,7 @@ def _settings(optimizer: Any) -> dict[str, Any]:
 
 
 def _save(self: Any, method: Callable[..., Any], store: Any) -> None:
-    if not any(place_of(variable) for variable in _trained(self)):
+    if not any(place_of(variable) for variable in _trained_variables(self)):
         method(self, store)
         return
     for key, slots in _slots(self).items():
@@ -188,17 +190,17 @@ def _load(self: Any, method: Callable[..., Any], store: Any) -> None:
 
 
 def _slots(optimizer: Any) -> dict[str, Any]:
-    """Returns an optimizer's variables by names that do not depend on how the stacks of its model are executed.
+    """Returns the variables of an optimizer under names that do not depend on the execution of stacks.
 
-    Those of one weight in all blocks of an unrolled stack are a list, which in a scanned one are one variable.
+    For a weight of a block, an unrolled stack has a list of variables, and a scanned one a single variable.
     """
     named: dict[str, Any] = {}
     owned: set[int] = set()
     for number, part in enumerate(_parts(optimizer)):
         variables = part._trainable_variables
-        groups = _grouped(variables)
+        groups = _group(variables)
         for name, slots in vars(part).items():
-            # Keras's way to the slot of a weight: a list with an entry for each.
+            # Keras keeps the slots of all weights in lists with an entry for each weight.
             if name in ("_variables", "_trainable_variables") or not isinstance(slots, (list, tuple)):
                 continue
             if len(slots) != len(variables):
@@ -213,8 +215,8 @@ def _slots(optimizer: Any) -> dict[str, Any]:
     return named | {f"other.{index}": variable for index, variable in enumerate(others)}
 
 
-def _grouped(variables: Sequence[Any]) -> list[list[int]]:
-    """Returns the indices of the variables, those of one weight in the blocks of a stack together."""
+def _group(variables: Sequence[Any]) -> list[list[int]]:
+    """Returns the indices of the variables, grouped by the weight of a block that they are."""
     groups: dict[Any, list[int]] = {}
     for index, variable in enumerate(variables):
         groups.setdefault(place_of(variable) or index, []).append(index)
@@ -222,14 +224,14 @@ def _grouped(variables: Sequence[Any]) -> list[list[int]]:
 
 
 def _parts(optimizer: Any) -> Iterator[Any]:
-    """Yields an optimizer and those in it."""
+    """Yields an optimizer and the optimizers in it."""
     yield optimizer
     inner = getattr(optimizer, "inner_optimizer", None)
     for part in (*getattr(optimizer, "_inner_optimizers", ()), *([] if inner is None else [inner])):
         yield from _parts(part)
 
 
-def _trained(optimizer: Any) -> Iterator[Any]:
+def _trained_variables(optimizer: Any) -> Iterator[Any]:
     for part in _parts(optimizer):
         yield from part._trainable_variables
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_residual.data import Augmentation
-from keras_residual.stacks.state import rank_in_block
+from keras_residual.stacks.variables import rank_in_block
 from keras_residual.training.config import AugmentConfig, OptimizerConfig, TrainConfig, settled
 from keras_residual.training.losses import Crossentropy, accuracy, crossentropy
 from keras_residual.training.optimizers import SGD, Averaged, Lamb, Lars, schedules

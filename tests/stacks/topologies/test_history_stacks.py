@@ -15,10 +15,10 @@ from contract import assert_close, to_numpy
 from keras_residual import Residual
 from keras_residual.layers.value_attention import ValueResidualAttention
 from keras_residual.stacks.stack import ResidualStack
+from keras_residual.stacks.topologies import TOPOLOGIES
 from keras_residual.stacks.topologies.base import Topology
 from keras_residual.stacks.topologies.fractal import Fractal
 from keras_residual.stacks.topologies.laurel import KINDS, Laurel
-from keras_residual.stacks.topologies.registry import TOPOLOGIES
 from keras_residual.stacks.topologies.value_residual import ValueResidual
 
 NAMES = ["unet", "dense_former", "mudd", "attention_residuals", "laurel", "value_residual", "fractal"]

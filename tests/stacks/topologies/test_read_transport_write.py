@@ -17,6 +17,7 @@ from keras import ops
 
 from contract import to_numpy
 from keras_residual.residual.context import DepthContext
+from keras_residual.stacks.topologies import TOPOLOGIES
 from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
 from keras_residual.stacks.topologies.base import Link, Topology
 from keras_residual.stacks.topologies.dense_former import DenseFormer
@@ -26,7 +27,6 @@ from keras_residual.stacks.topologies.hyper_connections import HyperConnections
 from keras_residual.stacks.topologies.laurel import Laurel
 from keras_residual.stacks.topologies.manifold import MHC, IdentityHyperConnections, MHCLite, permutations
 from keras_residual.stacks.topologies.mudd import Mudd
-from keras_residual.stacks.topologies.registry import TOPOLOGIES
 from keras_residual.stacks.topologies.residual_dual import ResidualDual
 from keras_residual.stacks.topologies.reversible import Momentum, Reversible
 from keras_residual.stacks.topologies.unet import UNet

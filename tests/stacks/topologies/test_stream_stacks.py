@@ -13,7 +13,7 @@ from backend_helpers import gradients
 from contract import assert_close, to_numpy
 from keras_residual import Residual, ResidualStack
 from keras_residual.residual.context import DepthContext
-from keras_residual.stacks.topologies.registry import TOPOLOGIES, make_topology
+from keras_residual.stacks.topologies import TOPOLOGIES, make_topology
 from topology_formulas import (
     DEPTH,
     FORMULAS,

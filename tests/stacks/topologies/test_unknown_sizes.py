@@ -11,9 +11,9 @@ import pytest
 from contract import assert_close, to_numpy
 from keras_residual import Residual, ResidualStack
 from keras_residual.layers.value_attention import ValueResidualAttention
+from keras_residual.stacks.topologies import TOPOLOGIES
 from keras_residual.stacks.topologies.base import Topology
 from keras_residual.stacks.topologies.hyper_connections import HyperConnections
-from keras_residual.stacks.topologies.registry import TOPOLOGIES
 
 RNG = np.random.default_rng(3)
 

@@ -1,4 +1,4 @@
-"""Admin: weights on the skip paths of a post-norm stack that one forward pass finds."""
+"""Admin: learnable scales on the skip paths of a post-norm stack, initialised by one forward pass."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keras_residual.stacks.depth_rules.base import (
     needs_position,
     needs_sum,
 )
-from keras_residual.stacks.observe import observe
+from keras_residual.stacks.observation import observe
 from keras_residual.stacks.pattern import with_arguments
 
 _OMEGA = "omega"
@@ -29,7 +29,7 @@ _OMEGA = "omega"
 
 @register
 class Admin(DepthRule):
-    """Admin: `y = LN(omega * x + F(x))`, with one learnable `omega` a channel, to be set by `admin_profile`.
+    """Admin: `y = LN(omega * x + F(x))`, with one learnable `omega` per channel, to be set by `admin_profile`.
 
     Reference:
         Liu et al., Understanding the Difficulty of Training Transformers, 2020. https://arxiv.org/abs/2004.08249
@@ -47,21 +47,21 @@ class Admin(DepthRule):
         return with_arguments(connection, skip_scale=omega)
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
-        """Returns nothing: what the scales are, a batch must show."""
+        """Returns an empty plan: the scales depend on a batch of data."""
         del depth, per_block
         return DepthPlan()
 
 
 def admin_profile(stack: Any, x: Any) -> np.ndarray:
-    """Sets each `omega` to the root of the variance that the stream would have there without norms.
+    """Sets each `omega` to the standard deviation that the stream would have at its connection without norms.
 
-    `omega_1 = 1`, and `omega_i^2 = Var[x_0] + Var[F_1] + … + Var[F_(i-1)]`, as one forward pass in training finds them
-    with each `omega` at 1. The sum in the paper's formula starts with the branches; like the authors' code, this one
-    counts the input as the zeroth of them. To be called once, before training; no other weight changes.
+    `omega_1 = 1` and `omega_i^2 = Var[x_0] + Var[F_1] + … + Var[F_(i-1)]`, measured in one forward pass in training
+    mode with each `omega` at 1. The sum in the paper starts with the branches; like the authors' code, this one
+    includes the input `x_0`. Call it once, before training; no other weight changes.
 
     Args:
         stack: A `ResidualStack` with `depth_rule="admin"`.
-        x: A batch of what goes into the stack, `(batch, …, channels)`.
+        x: A batch of inputs of the stack, `(batch, …, channels)`.
 
     Returns:
         The values that were set, `(connections,)`.
@@ -93,7 +93,7 @@ def admin_profile(stack: Any, x: Any) -> np.ndarray:
     def variances(received: Any, added: Any) -> dict[str, Any]:
         return {name: ops.var(ops.cast(x, "float32")) for name, x in (("received", received), ("added", added))}
 
-    # The scope takes what the pass would change, such as moving averages.
+    # The scope discards what the pass would change, such as moving averages.
     with keras.StatelessScope(), observe(stack, variances) as seen:
         stack(x, training=True)
         received, added = (np.asarray(ops.convert_to_numpy(seen[name])) for name in ("received", "added"))

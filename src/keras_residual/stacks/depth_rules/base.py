@@ -1,4 +1,4 @@
-"""What a depth rule is: what each connection of a stack is given so that the stack stays trainable."""
+"""The interface of depth rules: what the connections of a stack get to keep it trainable."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument
-from keras_residual.residual.configured import arguments_of
+from keras_residual.residual.configured import arguments_of, value_of_argument
 from keras_residual.residual.merges import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import channel_axis, sublayers
@@ -34,15 +34,15 @@ def _no_gains(connection: Residual) -> Gains:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthPlan:
-    """What a rule gives to the connections of one stack.
+    """The values that a rule gives to the connections of one stack.
 
     Args:
         branch_scale: Factor on each branch, `(depth, per_block)`, or None for 1.
         skip_scale: Factor on each skip path, likewise.
         branch_input_scale: Factor on what each branch receives, likewise.
-        gains: Returns, for a built connection, the weights whose initial values are scaled, each with its factor in
-            every block, `(depth,)`.
-        learning_rate: Factor on the learning rate that goes with the rule.
+        gains: Returns the weights of a built connection whose initial values are scaled, each with its factors for all
+            blocks, `(depth,)`.
+        learning_rate: Factor on the learning rate that the rule prescribes; applying it is up to the user.
     """
 
     branch_scale: np.ndarray | None = None
@@ -52,7 +52,7 @@ class DepthPlan:
     learning_rate: float = 1.0
 
     def describe(self, connection: Residual) -> str:
-        """Returns what the plan does to a built connection, a line each: scales, and weights by path, with ranges."""
+        """Describes what the plan does to a built connection, with ranges, one line per scale or weight."""
         scales = {name: getattr(self, name) for name in ("branch_scale", "skip_scale", "branch_input_scale")}
         lines = [f"{name}: {_range(values)}" for name, values in scales.items() if values is not None]
         lines += [f"{v.path}: initial values times {_range(factors)}" for v, factors in self.gains(connection)]
@@ -67,15 +67,15 @@ def _range(values: np.ndarray) -> str:
 
 
 class DepthRule(ABC):
-    """A way to keep a stack trainable at any depth. Serialisable by its constructor's arguments."""
+    """A way to keep a stack trainable at any depth. Saved by the arguments of its constructor."""
 
     name: str
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Returns the connection with what the rule needs in it; raises where its own choices contradict the rule.
+        """Returns the connection with the layers that the rule adds; raises if its arguments contradict the rule.
 
         Args:
-            connection: A connection that is not built. The one that is returned takes its layers over.
+            connection: A connection that is not built; the returned one takes over its layers.
             depth: Number of blocks in the stack.
             per_block: Number of connections in a block.
         """
@@ -84,11 +84,11 @@ class DepthRule(ABC):
 
     @abstractmethod
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
-        """Returns what the connections of such a stack are given."""
+        """Returns the values for the connections of such a stack."""
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {name: getattr(self, name) for name in arguments_of(type(self))}
+        return {name: value_of_argument(self, name) for name in arguments_of(type(self))}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> DepthRule:
@@ -96,19 +96,19 @@ class DepthRule(ABC):
         return cls(**config)
 
 
-def everywhere(value: float, depth: int, per_block: int) -> np.ndarray:
-    """Returns the same factor for each connection."""
+def constant(value: float, depth: int, per_block: int) -> np.ndarray:
+    """Returns one factor for all connections."""
     return np.full((depth, per_block), value, "float32")
 
 
 def axis_of(connection: Residual) -> int:
-    """Returns the axis of the channels, as the layers of a connection that is not built have it."""
-    # Of rank 3, since the rank is not known yet: there only a layer that says so has its channels first.
+    """Returns the channel axis of the layers of a connection that is not built."""
+    # For rank 3, since the rank is not known yet: only a layer that says so has its channels first there.
     return channel_axis([*(connection.preactivation or ()), *connection.branch], 3)
 
 
 def needs_position(rule: str, connection: Residual, *positions: str) -> None:
-    """Raises where the connection's norms are not at these places."""
+    """Raises unless the norms of the connection are at these positions."""
     if set(connection._norm_positions) != set(positions):
         wanted = repr(positions[0]) if len(positions) == 1 else repr(positions)
         rule_text = f"{wanted} with a norm, for depth_rule={rule!r}"
@@ -117,7 +117,7 @@ def needs_position(rule: str, connection: Residual, *positions: str) -> None:
 
 
 def needs_no_norm(rule: str, connection: Residual) -> None:
-    """Raises where there is a norm in the connection, as an argument or among its layers."""
+    """Raises if the connection has a norm, as an argument or among its layers."""
     way_out = "The rule stands in for norms: leave them out, or choose a rule that goes with them."
     if connection.norm is not None:
         rule_text = f"None, for depth_rule={rule!r}"
@@ -129,7 +129,7 @@ def needs_no_norm(rule: str, connection: Residual) -> None:
 
 
 def needs_no_scale(rule: str, connection: Residual, argument: str) -> None:
-    """Raises where the connection has a scale that the rule sets."""
+    """Raises if the connection has a scale that the rule sets itself."""
     value = getattr(connection, argument)
     if value is not None:
         rule_text = f"None, since depth_rule={rule!r} sets it"
@@ -137,7 +137,7 @@ def needs_no_scale(rule: str, connection: Residual, argument: str) -> None:
 
 
 def needs_sum(rule: str, connection: Residual) -> None:
-    """Raises where the two paths meet in another way than by a sum."""
+    """Raises unless the connection adds its two paths."""
     merge = connection.merge
     if merge != "add" and not isinstance(merge, (AddMerge, keras.layers.Add)):
         raise bad_argument(owner_of(connection), "merge", f"'add', for depth_rule={rule!r}", merge)

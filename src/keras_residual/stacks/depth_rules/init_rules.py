@@ -1,4 +1,4 @@
-"""Rules about initial weights, in place of norms: Fixup, T-Fixup, and GPT-2's."""
+"""Rules for initial weights: Fixup and T-Fixup, which replace norms, and GPT-2's."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _ACTIVATIONS = (
 class Fixup(DepthRule):
     """Fixup: no norms. The last of a branch's `m` linear maps starts at zero, the others at `L^(-1 / (2 m - 2))`.
 
-    `L` is the number of connections. A branch of one map starts at zero, and that is all. In attention the maps are
-    values and output; queries and keys are left alone. The branch gets a learnable shift before each of its layers that
-    is a linear map, attention or an activation, and a learnable factor and shift at its end.
+    `L` is the number of connections. In a branch of one map, that map starts at zero. In attention, the maps are values
+    and output; queries and keys are left alone. The branch gets a learnable shift before each linear map, attention and
+    activation, and a learnable factor and shift at its end.
 
-    The classifier behind the stack should start at zero too, weights and biases: that is the user's to set.
+    The classifier after the stack should start at zero too, weights and biases: this is up to the user.
 
     Reference:
         Zhang et al., Fixup Initialization: Residual Learning Without Normalization, 2019.
@@ -50,7 +50,7 @@ class Fixup(DepthRule):
     name = "fixup"
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Returns the connection with shifts and the scale at its end."""
+        """Returns the connection with the shifts, and the factor at its end."""
         del depth, per_block
         needs_no_norm(self.name, connection)
         needs_no_scale(self.name, connection, "branch_scale")
@@ -78,7 +78,7 @@ class Fixup(DepthRule):
 
 
 def _flat(layers: Iterable[keras.Layer]) -> Iterator[keras.Layer]:
-    """Yields the layers one after another, those of a `Sequential` in its place."""
+    """Yields the layers in order, with each `Sequential` replaced by its layers."""
     for layer in layers:
         if isinstance(layer, keras.Sequential):
             yield from _flat(layer.layers)
@@ -87,7 +87,7 @@ def _flat(layers: Iterable[keras.Layer]) -> Iterator[keras.Layer]:
 
 
 def _has_shift(layer: keras.Layer) -> bool:
-    # Whatever draws a kernel is a linear map, or begins with one.
+    # A layer with a kernel is a linear map, or begins with one.
     is_linear = any(hasattr(layer, f"{kind}_initializer") for kind in ("kernel", "depthwise"))
     return is_linear or isinstance(layer, (*_ACTIVATIONS, *ATTENTION))
 
@@ -96,9 +96,9 @@ def _has_shift(layer: keras.Layer) -> bool:
 class TFixup(DepthRule):
     """T-Fixup, for an encoder without norms: values, outputs and feed-forward weights start at `0.67 N^(-1/4)`.
 
-    A stack of `L` connections has `N = L / 2` layers, each of attention and feed-forward. Queries, keys and biases are
-    left alone; kernels should be drawn by Glorot's rule, as Keras does. Embeddings, normal of variance `1 / d` and then
-    times `(9 N)^(-1/4)`, are the user's to set. A decoder with cross-attention has other factors.
+    A stack of `L` connections has `N = L / 2` layers of attention and feed-forward. Queries, keys and biases are left
+    alone; kernels should have Glorot's initialisation, the default of Keras. Embeddings, which are up to the user,
+    should be normal with variance `1 / d`, times `(9 N)^(-1/4)`. A decoder with cross-attention has other factors.
 
     Reference:
         Huang et al., Improving Transformer Optimization Through Better Initialization, 2020.
@@ -126,9 +126,9 @@ class TFixup(DepthRule):
 
 @register
 class GPT2(DepthRule):
-    """GPT-2's initialisation: the last linear map of each of `L` branches starts at `1 / sqrt(L)` of its size.
+    """GPT-2's initialisation: the last linear map of each of `L` branches is scaled by `1 / sqrt(L)`.
 
-    In the paper `L = 2 N`, for the attention and the feed-forward branch of each layer.
+    In the paper `L = 2 N`: each layer has an attention and a feed-forward branch.
 
     Reference:
         Radford et al., Language Models are Unsupervised Multitask Learners, 2019, section 2.3

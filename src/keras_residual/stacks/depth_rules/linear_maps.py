@@ -1,4 +1,4 @@
-"""The linear maps of a branch, in order: what rules about initial weights act on."""
+"""The linear maps of a branch in order, which rules for initial weights act on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class LinearMap:
 
     Args:
         role: `"linear"`, or in an attention layer `"query"`, `"key"`, `"value"` or `"output"`.
-        kernel: What its size is proportional to: the matrix, or the gain of one that is standardised.
+        kernel: The variable that scales the map: its matrix, or the gain of a standardised matrix.
     """
 
     role: str
@@ -27,16 +27,16 @@ class LinearMap:
 
 
 def linear_maps(layers: Iterable[keras.Layer]) -> list[LinearMap]:
-    """Returns the linear maps of built layers, in the order in which they act; biases are not part of them.
+    """Returns the linear maps of built layers, in the order in which they act, without biases.
 
-    Layers in other layers are found too, in the order in which the outer one got them. An attention layer of one's own
-    counts as the linear maps in it, since nothing tells its queries and keys from its values.
+    Nested layers are included, in the order in which the outer layer created them. A custom attention layer counts as
+    the linear maps in it, since nothing distinguishes its queries and keys from its values.
     """
     return [found for layer in layers for found in _maps_of(layer)]
 
 
 def value_path(maps: Iterable[LinearMap]) -> list[LinearMap]:
-    """Returns the maps whose product the branch is linear in: all but an attention's queries and keys."""
+    """Returns the maps on the path of the values: all but the queries and keys of attention."""
     return [found for found in maps if found.role not in ("query", "key")]
 
 

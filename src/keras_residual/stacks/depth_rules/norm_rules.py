@@ -1,4 +1,4 @@
-"""Rules that go with norms: DeepNorm and Keel behind the sum, LayerNorm Scaling before the branch."""
+"""Rules for stacks with norms: DeepNorm and Keel after the sum, LayerNorm Scaling before the branch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
     Gains,
-    everywhere,
+    constant,
     needs_no_scale,
     needs_position,
     needs_sum,
@@ -80,9 +80,9 @@ def keel(depth: int) -> DepthScales:
 
 @register
 class DeepNorm(DepthRule):
-    """DeepNorm: `y = LN(alpha * x + F(x))`, with smaller initial weights on the way of the values.
+    """DeepNorm: `y = LN(alpha * x + F(x))`, with smaller initial weights on the path of the values.
 
-    Without arguments the stack is an encoder or a decoder alone, and a connection one of its `2 N` sublayers:
+    Without arguments the stack is an encoder or a decoder alone, and a connection is one of its `2 N` sublayers:
     `alpha = (2 N)^(1/4)`, `beta = (8 N)^(-1/4)`. In an encoder-decoder of `N` and `M` layers the encoder has
     `alpha = 0.81 (N^4 M)^(1/16)`, `beta = 0.87 (N^4 M)^(-1/16)`, the decoder `(3 M)^(1/4)` and `(12 M)^(-1/4)`.
 
@@ -93,8 +93,8 @@ class DeepNorm(DepthRule):
     Torchscale divides by `(N^4 M)^(1/16) / 1.15`, the inverse of the constant: the bound is then 1.77.
 
     Args:
-        encoder_layers: `N`, or None for an encoder or a decoder alone.
-        decoder_layers: `M`, likewise.
+        encoder_layers: `N`; None for an encoder or a decoder alone.
+        decoder_layers: `M`; None likewise.
         part: Which of the two this stack is: `"encoder"` or `"decoder"`.
 
     Reference:
@@ -116,7 +116,7 @@ class DeepNorm(DepthRule):
         self.part = choice("DeepNorm", "part", part, ("encoder", "decoder"))
 
     def scales(self, connections: int) -> DepthScales:
-        """Returns `alpha` and `beta` for a stack of so many connections."""
+        """Returns `alpha` and `beta` for a stack with this number of connections."""
         if self.encoder_layers is None or self.decoder_layers is None:
             return DepthScales(skip_scale=connections**0.25, init_gain=(4 * connections) ** -0.25)
         if self.part == "decoder":
@@ -127,7 +127,7 @@ class DeepNorm(DepthRule):
         return DepthScales(skip_scale=0.81 * size, init_gain=0.87 / size)
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Checks that a norm is behind the sum, and nothing else on the skip path."""
+        """Checks that a norm follows the sum, and that the skip path has no scale."""
         del depth, per_block
         needs_sum(self.name, connection)
         needs_position(self.name, connection, "post")
@@ -142,7 +142,7 @@ class DeepNorm(DepthRule):
             factors = np.full(depth, scales.init_gain, "float32")
             return [(found.kernel, factors) for found in value_path(linear_maps(connection.branch))]
 
-        return DepthPlan(skip_scale=everywhere(scales.skip_scale, depth, per_block), gains=gains)
+        return DepthPlan(skip_scale=constant(scales.skip_scale, depth, per_block), gains=gains)
 
 
 @register
@@ -156,7 +156,7 @@ class Keel(DepthRule):
     name = "keel"
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Checks that there are norms before the branch and behind the sum."""
+        """Checks that there are norms before the branch and after the sum."""
         del depth, per_block
         needs_sum(self.name, connection)
         needs_position(self.name, connection, "pre", "post")
@@ -165,15 +165,15 @@ class Keel(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns `alpha` on the skip paths."""
-        return DepthPlan(skip_scale=everywhere(float(depth * per_block), depth, per_block))
+        return DepthPlan(skip_scale=constant(float(depth * per_block), depth, per_block))
 
 
 @register
 class LayerNormScaling(DepthRule):
     """LayerNorm Scaling: `y = x + F(N(x) / sqrt(l))`, with `l` the block's number, from 1.
 
-    The norm's output is scaled by a weight that is not trained, since scaled before, the norm would undo it. `l` counts
-    blocks and not connections: the paper's layers of attention and feed-forward scale both alike.
+    A weight that is not trained scales the output of the norm; the norm would undo a scale on its input. `l` counts
+    blocks rather than connections: in the paper, attention and feed-forward of one layer have the same scale.
 
     Reference:
         Sun et al., The Curse of Depth in Large Language Models, 2025. https://arxiv.org/abs/2502.05795
@@ -182,7 +182,7 @@ class LayerNormScaling(DepthRule):
     name = "layer_norm_scaling"
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Returns the connection with the scale behind its norm."""
+        """Returns the connection with the scale after its norm."""
         del depth, per_block
         needs_position(self.name, connection, "pre")
         scale = FixedScale(name=_NORM_SCALE, dtype=connection.dtype_policy)

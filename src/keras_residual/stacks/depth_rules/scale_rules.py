@@ -13,7 +13,7 @@ from keras_residual.stacks.depth_rules.base import (
     DepthPlan,
     DepthRule,
     axis_of,
-    everywhere,
+    constant,
     needs_no_norm,
     needs_no_scale,
     needs_sum,
@@ -23,9 +23,9 @@ from keras_residual.stacks.pattern import with_arguments
 
 @register
 class InverseSqrtDepth(DepthRule):
-    """Scales each of `L` branches by `1 / sqrt(L)`: the variance of the stream grows by no more than a factor `e`.
+    """Scales each of `L` branches by `1 / sqrt(L)`: the variance of the stream grows by at most a factor `e`.
 
-    That holds for branches that keep the variance of what they get: `(1 + 1 / L)^L < e`.
+    This holds for branches that preserve the variance of their input: `(1 + 1 / L)^L < e`.
 
     Reference:
         Hayou et al., Stable ResNet, 2021. https://arxiv.org/abs/2010.12859
@@ -35,16 +35,16 @@ class InverseSqrtDepth(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches."""
-        return DepthPlan(branch_scale=everywhere((depth * per_block) ** -0.5, depth, per_block))
+        return DepthPlan(branch_scale=constant((depth * per_block) ** -0.5, depth, per_block))
 
 
 @register
 class InverseDepth(DepthRule):
     """Scales each of `L` branches by `1 / L`: CompleteP with `alpha = 1`, in which every layer keeps learning features.
 
-    `L` is the number of connections. The paper's is that of layers, of two connections each, relative to a base model;
-    with it the factor is the same but for a constant. CompleteP's factors for learning rates of norms and biases,
-    weight decay and Adam's epsilon are the optimizer's.
+    `L` is the number of connections. In the paper it is the number of layers, of two connections each, relative to a
+    base model, which gives the same factor up to a constant. CompleteP's factors on the learning rates of norms and
+    biases, on weight decay and on Adam's epsilon belong to the optimizer.
 
     Reference:
         Dey et al., Don't Be Lazy: CompleteP Enables Compute-Efficient Deep Transformers, 2025.
@@ -55,14 +55,14 @@ class InverseDepth(DepthRule):
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches."""
-        return DepthPlan(branch_scale=everywhere(1 / (depth * per_block), depth, per_block))
+        return DepthPlan(branch_scale=constant(1 / (depth * per_block), depth, per_block))
 
 
 @register
 class DepthMuP(DepthRule):
     """Depth-μP: branches scaled by `1 / sqrt(L)`, and Adam's learning rate by the same factor.
 
-    The learning rate is the user's to set: multiply it by `plan(…).learning_rate`.
+    Setting the learning rate is up to the user: multiply it by `plan(…).learning_rate`.
 
     Reference:
         Yang et al., Tensor Programs VI: Feature Learning in Infinite-Depth Neural Networks, 2023.
@@ -74,12 +74,12 @@ class DepthMuP(DepthRule):
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
         """Returns the scale of the branches and of the learning rate."""
         factor = (depth * per_block) ** -0.5
-        return DepthPlan(branch_scale=everywhere(factor, depth, per_block), learning_rate=factor)
+        return DepthPlan(branch_scale=constant(factor, depth, per_block), learning_rate=factor)
 
 
 @register
 class SkipInitRule(DepthRule):
-    """Gives each branch one learnable factor that starts at 0, as SkipInit and ReZero have it.
+    """Gives each branch one learnable factor that starts at 0, as in SkipInit and ReZero.
 
     Reference:
         De & Smith, 2020. https://arxiv.org/abs/2002.10444; Bachlechner et al., 2020. https://arxiv.org/abs/2003.04887
@@ -94,17 +94,17 @@ class SkipInitRule(DepthRule):
         return with_arguments(connection, branch_scale="skip_init")
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
-        """Returns nothing else."""
+        """Returns an empty plan."""
         del depth, per_block
         return DepthPlan()
 
 
 @register
 class LayerScaleRule(DepthRule):
-    """Gives each branch one learnable factor a channel, which starts smaller in a deeper stack.
+    """Gives each branch one learnable factor per channel, which starts smaller in a deeper stack.
 
-    CaiT's steps: 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond. They go by blocks, not by connections: one of CaiT's
-    has two, attention and feed-forward.
+    CaiT's initial values are 0.1 up to 18 blocks, 1e-5 up to 24, and 1e-6 beyond. Blocks are counted rather than
+    connections: a block of CaiT has two, attention and feed-forward.
 
     Reference:
         Touvron et al., Going Deeper with Image Transformers, 2021. https://arxiv.org/abs/2103.17239, section 2
@@ -122,7 +122,7 @@ class LayerScaleRule(DepthRule):
         return with_arguments(connection, branch_scale=scale)
 
     def plan(self, *, depth: int, per_block: int) -> DepthPlan:
-        """Returns nothing else."""
+        """Returns an empty plan."""
         del depth, per_block
         return DepthPlan()
 
@@ -131,9 +131,10 @@ class LayerScaleRule(DepthRule):
 class NFResNet(DepthRule):
     """Normalizer-free: `h' = h + alpha * F(h / beta_l)`, where `beta_l^2 = 1 + l * alpha^2` is the variance of `h`.
 
-    `l` counts the connections before this one, so that the first has `beta = 1`: what goes into the stack should have
-    unit variance. So has what the branches get, and they must keep it: give them `ScaledWSConv2D`s in place of norms.
-    With `branch_scale="skip_init"` in the connection, which the plan leaves alone, it has NFNet's skip gain too.
+    `l` counts the connections before this one, so that the first has `beta = 1`: the input of the stack should have
+    unit variance. The branches then receive unit variance and must preserve it: use `ScaledWSConv2D`s in place of
+    norms. With `branch_scale="skip_init"` in the connection, which the rule leaves alone, it also has NFNet's skip
+    gain.
 
     Args:
         alpha: Scale of each branch, a finite number above 0.
@@ -149,7 +150,7 @@ class NFResNet(DepthRule):
         self.alpha = positive("NFResNet", "alpha", alpha)
 
     def configure(self, connection: Residual, *, depth: int, per_block: int) -> Residual:
-        """Checks that there is no norm, and that nothing but `alpha` moves the variance of the sum."""
+        """Checks that there is no norm, and that only `alpha` changes the variance of the sum."""
         del depth, per_block
         needs_no_norm(self.name, connection)
         needs_sum(self.name, connection)
@@ -165,5 +166,5 @@ class NFResNet(DepthRule):
         order = np.arange(depth * per_block).reshape(depth, per_block)
         inputs = (1 + order * self.alpha**2) ** -0.5
         return DepthPlan(
-            branch_scale=everywhere(self.alpha, depth, per_block), branch_input_scale=inputs.astype("float32")
+            branch_scale=constant(self.alpha, depth, per_block), branch_input_scale=inputs.astype("float32")
         )

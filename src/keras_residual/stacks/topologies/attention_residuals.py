@@ -1,4 +1,4 @@
-"""Attention residuals: what a connection gets is a softmax over what all those before it added."""
+"""Attention residuals: each connection receives a softmax-weighted mean of all earlier branch outputs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EPSILON = 1e-6
 
 @register
 class DepthAttention(Configured):
-    """Weights `softmax_i(w . rms_norm(v_i))` of the rows `v_i`, one set a token; uniform at first, since `w = 0`.
+    """Weights `softmax_i(w . rms_norm(v_i))` of the rows `v_i` for each token; uniform at first, since `w = 0`.
 
     Call arguments:
         inputs: The rows, `n` tensors of one shape `(batch, …, channels)`.
@@ -50,10 +50,10 @@ class DepthAttention(Configured):
 
 @register
 class AttentionResidualLink(Link):
-    """A connection that reads a softmax over the rows, and whose branch makes a new row.
+    """A connection that reads a softmax over the rows, and whose branch output becomes a new row.
 
     Args:
-        first: Whether there is but one row, the stack's input, and so nothing to choose from.
+        first: Whether there is only one row, the stack's input, and so no attention.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -62,13 +62,13 @@ class AttentionResidualLink(Link):
         self.first = first
 
     def build(self, input_shape: Shape) -> None:
-        """Makes the attention."""
+        """Builds the attention."""
         if not self.first:
             self.attention = self._made("attention", DepthAttention(dtype=self.dtype_policy, name="attention"))
             self.attention.build(input_shape)
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns the softmax as `Q`, a `T` that keeps all rows, and a `P` that makes a new one."""
+        """Returns the softmax as `Q`, a `T` that keeps all rows, and a `P` that adds a new one."""
         del context
         count = len(rows)
         kept = [[int(i == j) for j in range(count)] for i in range(count + 1)]
@@ -80,12 +80,12 @@ class AttentionResidualLink(Link):
 class AttentionResiduals(Topology):
     """Attention over depth in place of sums: `h_l = sum_i a_il v_i` with `a_il = softmax_i(w_l . rms_norm(v_i))`.
 
-    `v_0` is the stack's input and `v_l = F_l(h_l)` what each connection's branch makes of what it gets; the stack's
-    output is a softmax like that over all of them, with a query of its own. Each connection, and not only each block,
-    has a query, a vector of the width of the stream, and a norm; but for the first one, which gets `v_0`.
+    `v_0` is the stack's input and `v_l = F_l(h_l)` the output of each branch; the output of the stack is such a softmax
+    over all of them, with its own query. Each connection, not only each block, has a query, a vector of the width of
+    the stream, and a norm, except for the first one, which receives `v_0`.
 
-    The queries start at 0, so that at first everything is a plain mean, and not the sum of a plain stack. This is the
-    paper's full form, which keeps all rows; that of blocks, which keeps sums of some, is not here.
+    The queries start at 0, so that at first everything is a plain mean instead of the sum of a plain stack. This is the
+    full form of the paper, which keeps all rows; its block form, which keeps sums of some, is not implemented.
 
     Reference:
         Kimi Team, Attention Residuals, 2026. https://arxiv.org/abs/2603.15031, section 3
@@ -95,7 +95,7 @@ class AttentionResiduals(Topology):
     channel_axis = -1
 
     def build(self, input_shape: Shape) -> None:
-        """Makes the attention at the end."""
+        """Builds the attention at the end."""
         self.attention = self._made("attention", DepthAttention(dtype=self.dtype_policy, name="attention"))
         self.attention.build(input_shape)
 

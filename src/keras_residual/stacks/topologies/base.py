@@ -1,6 +1,6 @@
-"""What a topology is: streams that each connection reads, transports and writes to.
+"""The interface of topologies: streams that each connection reads, transports and writes to.
 
-With the streams as the rows of `X`, the branch `F` and the coefficients `Q`, `T` and `P`, one connection makes
+With the streams as the rows of `X`, the branch `F` and the coefficients `Q`, `T` and `P`, one connection computes
 
     X' = finish(T X + P ⊗ F(Q X))
 """
@@ -25,13 +25,13 @@ Rows = tuple[Any, ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where a connection is in a stack.
+    """The position of a connection in a stack.
 
     Args:
         position: Index of the connection within its block, from 0.
         per_block: Number of connections in a block.
         depth: Number of blocks.
-        index: Index of the block from 0, or None for the one body of a scanned stack, which stands for every index.
+        index: Index of the block from 0; None in a scanned stack, where one layer stands for all blocks.
         connection: The residual connection itself.
     """
 
@@ -43,14 +43,14 @@ class Place:
 
     @property
     def order(self) -> int:
-        """Index of the connection in the whole stack; only where the block's index is known."""
+        """Index of the connection in the whole stack; raises if the index of the block is not known."""
         if self.index is None:
             raise ValueError("A scanned stack has one body for every index.")
         return self.index * self.per_block + self.position
 
     @property
     def link_name(self) -> str:
-        """The name of a link here, the same in each block and however the stack is executed."""
+        """Name for the link, the same in every block and for every execution of the stack."""
         return f"link_{self.position}"
 
     @property
@@ -61,15 +61,15 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """How the rows are weighed, each entry a number, a tensor, or None.
+    """The weights of the rows, each a number, a tensor, or None.
 
     Args:
-        read: `Q`: one weight a row, in a sequence or a tensor whose last axis is the rows.
-        transport: `T`: a square matrix in nested sequences, or a tensor whose last two axes are (row made, row used);
+        read: `Q`: one weight per row, in a sequence or a tensor whose last axis is the rows.
+        transport: `T`: a square matrix in nested sequences, or a tensor whose last two axes are (new row, old row);
             None for the identity.
-        write: `P`: one weight a row, like `read`.
+        write: `P`: one weight per row, like `read`.
 
-    A tensor with more axes has one set of weights a token: its leading axes are those of the stream but the last.
+    A tensor with more axes has one set of weights per token: its leading axes are all axes of the stream but the last.
     """
 
     read: Any
@@ -78,9 +78,9 @@ class Coefficients:
 
 
 class Link(Configured):
-    """What one connection reads from the streams, and how it writes back. It is built for the shape of the stream.
+    """How one connection reads the streams and writes back to them. It is built for the shape of a stream.
 
-    A topology whose coefficients are known says no more than these; others override a part.
+    Most links only define `coefficients`; others override a part.
     """
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
@@ -92,17 +92,17 @@ class Link(Configured):
         return weighted_sum(coefficients.read, rows)
 
     def transport(self, rows: Rows, coefficients: Any) -> Rows:
-        """Returns `T X`, what becomes of the rows without the branch; None for a row of which nothing is left."""
+        """Returns `T X`, the rows carried on without the branch; None for a row of zeros."""
         return mix(coefficients.transport, rows)
 
     def write(self, added: Any, coefficients: Any) -> Rows:
-        """Returns `P ⊗ added`, what the branch adds to each row; None for a row that it leaves alone."""
+        """Returns `P ⊗ added`, what the branch adds to each row; None for a row that it does not change."""
         weights = coefficients.write
         count = weights.shape[-1] if hasattr(weights, "shape") else len(weights)
-        return tuple(scaled(_entry(weights, i), added) for i in range(count))
+        return tuple(scale(_entry(weights, i), added) for i in range(count))
 
     def finish(self, rows: Rows) -> Rows:
-        """Returns the rows after what comes behind the sum, such as a norm."""
+        """Returns the rows after whatever follows the sum, such as a norm."""
         return rows
 
     def connect(
@@ -118,28 +118,28 @@ class Link(Configured):
 
 
 class Topology(Configured):
-    """How many streams a stack has, how they begin and end, and what links a connection to them.
+    """How the streams of a stack begin and end, and how connections are linked to them.
 
-    It is built for the shape of the stack's input. Weights of its own serve the beginning and the end; those of each
-    connection are its link's.
+    It is built for the shape of the stack's input. Its own weights are for the beginning and the end; each link has the
+    weights of its connection.
     """
 
     fixed_shape = True
-    """Whether the rows have the same shapes at every depth and every link the same weights, as a scan needs it."""
+    """Whether rows have the same shapes and links the same weights at every depth, as a scan requires."""
 
     channel_axis: int | None = None
-    """The axis that it takes for that of the channels; None where it treats all alike."""
+    """The axis that the topology treats as channels; None if it treats all axes alike."""
 
     @abstractmethod
     def link(self, place: Place) -> Link:
         """Returns a new link for the connection at `place`."""
 
     def stream_shape(self, input_shape: Shape) -> Shape:
-        """Returns the shape of one row, for which connections and links are built."""
+        """Returns the shape of one row, which connections and links are built for."""
         return input_shape
 
     def begin(self, x: Any) -> Rows:
-        """Returns the rows that the first connection gets."""
+        """Returns the rows that the first connection receives."""
         return (x,)
 
     def end(self, rows: Rows) -> Any:
@@ -147,13 +147,13 @@ class Topology(Configured):
         return rows[0]
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises a ValueError where the topology cannot serve such a stack."""
+        """Raises a ValueError if the topology does not support such a stack."""
 
 
-def scaled(weight: Any, tensor: Any) -> Any:
-    """Returns `weight * tensor`; None for a weight of 0 and the tensor itself for 1, where it is a plain number.
+def scale(weight: Any, tensor: Any) -> Any:
+    """Returns `weight * tensor`; for a plain number, None if it is 0 and the tensor itself if it is 1.
 
-    A tensor of weights, one a token, is given the stream's last axis.
+    A tensor of weights has one per token, and is broadcast along the last axis of the stream.
     """
     if isinstance(weight, (int, float)):
         return None if weight == 0 else tensor if weight == 1 else tensor * weight
@@ -162,12 +162,12 @@ def scaled(weight: Any, tensor: Any) -> Any:
 
 
 def weighted_sum(weights: Any, rows: Rows) -> Any:
-    """Returns the sum of the rows by their weights, one a row; see `Coefficients`."""
+    """Returns the weighted sum of the rows; see `Coefficients`."""
     return _sum(rows[0], *_terms(weights, rows))
 
 
 def mix(matrix: Any, rows: Rows) -> Rows:
-    """Returns `matrix @ rows`, with None for a row of plain zeros; the rows themselves where it is None."""
+    """Returns `matrix @ rows`, with None for a row of zeros; the rows themselves if the matrix is None."""
     if matrix is None:
         return rows
     if hasattr(matrix, "shape"):
@@ -177,12 +177,12 @@ def mix(matrix: Any, rows: Rows) -> Rows:
 
 
 def _terms(weights: Any, rows: Rows) -> list[Any]:
-    terms = [scaled(_entry(weights, i), row) for i, row in enumerate(rows)]
+    terms = [scale(_entry(weights, i), row) for i, row in enumerate(rows)]
     return [term for term in terms if term is not None]
 
 
 def _sum(like: Any, *terms: Any) -> Any:
-    """Returns the sum of those terms that are not None; zeros like `like` where all are."""
+    """Returns the sum of the terms that are not None; zeros like `like` if there are none."""
     present = [term for term in terms if term is not None]
     if not present:
         return ops.zeros_like(like)

@@ -1,4 +1,4 @@
-"""The outputs of all blocks so far as rows, of which the next block gets a weighted sum."""
+"""Topologies whose rows are the outputs of all blocks so far; the next block receives a weighted sum of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Row
 
 @register
 class CurrentOnly(keras.initializers.Initializer):
-    """Weights of which the last is 1 and the others 0: the newest output alone, as in a plain stack."""
+    """Initial weights of 1 for the last entry and 0 for the others: the newest output alone, as in a plain stack."""
 
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """Returns the weights."""
@@ -26,12 +26,12 @@ class CurrentOnly(keras.initializers.Initializer):
 
 
 class HistoryLink(Link):
-    """A plain connection `x + F(x)` behind which, at the end of a block, the outputs so far are averaged. Abstract.
+    """A plain connection `x + F(x)`; at the end of a block, the outputs so far are averaged. Abstract.
 
-    The rows are the stream, then the stack's input and the output of each block, `(x, X_0, …, X_i)`.
+    The rows are the stream, the stack's input and the output of each block, `(x, X_0, …, X_i)`.
 
     Args:
-        outputs: Number of rows `X` after the connection where it is the last of its block, else None.
+        outputs: Number of rows `X` after the connection if it is the last of its block, otherwise None.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -41,16 +41,16 @@ class HistoryLink(Link):
 
     @abstractmethod
     def weights_of(self, output: Any) -> Any:
-        """Returns the weights of all outputs, of which `output` is the newest; None for the newest alone."""
+        """Returns the weights of all outputs, the newest of which is `output`; None for the newest alone."""
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns those of a plain connection on the first row."""
+        """Returns the coefficients of a plain connection on the first row."""
         del context
         first = [1] + [0] * (len(rows) - 1)
         return Coefficients(read=first, transport=None, write=first)
 
     def finish(self, rows: Rows) -> Rows:
-        """Appends the block's output, and makes the stream the average of all."""
+        """Appends the output of the block, and replaces the stream by the average of all outputs."""
         if self.outputs is None:
             return rows
         output, *history = rows
@@ -65,12 +65,12 @@ class HistoryTopology(Topology):
     fixed_shape = False
 
     def begin(self, x: Any) -> Rows:
-        """Returns the input as the stream and as the first output."""
+        """Returns the input, as the stream and as the first output."""
         return x, x
 
 
 def outputs_after(place: Place) -> int | None:
-    """Returns how many outputs there are behind a connection that ends its block, with the input; else None."""
+    """Returns the number of outputs, with the input, after a connection that ends its block; otherwise None."""
     if place.position < place.per_block - 1:
         return None
     return place.order // place.per_block + 2

@@ -1,4 +1,4 @@
-"""DenseFormer: behind each block an average of the outputs of all blocks so far, with learned weights."""
+"""DenseFormer: after each block, a weighted average of the outputs of all blocks so far."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keras_residual.stacks.topologies.block_history import CurrentOnly, HistoryL
 
 @register
 class DenseFormerLink(HistoryLink):
-    """A connection whose block ends in a depth weighted average with one learned weight an output.
+    """A connection whose block ends in a depth-weighted average, with one learned weight per output.
 
     Args:
         outputs: As in `HistoryLink`.
-        dilation: Step from one output that is averaged to the next, back from the newest.
-        averages: Whether there is an average here.
+        dilation: Step between averaged outputs, counted back from the newest.
+        averages: Whether there is an average after this connection.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -38,7 +38,7 @@ class DenseFormerLink(HistoryLink):
             self.alphas = self.add_weight(shape=shape, initializer=CurrentOnly(), name="alphas")
 
     def weights_of(self, output: Any) -> Any:
-        """Returns the learned weights, and 0 for what the dilation leaves out."""
+        """Returns the learned weights, and 0 for the outputs that the dilation skips."""
         del output
         if self.alphas is None or self.outputs is None:
             return None
@@ -54,15 +54,15 @@ class DenseFormerLink(HistoryLink):
 
 @register
 class DenseFormer(HistoryTopology):
-    """Behind each block an average of all outputs so far: `X_i = B_i(Y_{i-1})`, `Y_i = sum_j a_ij X_j`, `Y_0 = X_0`.
+    """Averages all outputs so far after each block: `X_i = B_i(Y_{i-1})`, `Y_i = sum_j a_ij X_j`, `Y_0 = X_0`.
 
-    `X_0` is the stack's input and `Y_i` what the next block gets; the last `Y` is the stack's output. At first
-    `a_ii = 1` and all others are 0, which is the plain stack. A block of several connections has one average, behind
-    the last of them.
+    `X_0` is the stack's input and `Y_i` the input of the next block; the last `Y` is the stack's output. At first
+    `a_ii = 1` and all others are 0, which is the plain stack. A block of several connections has one average, after the
+    last of them.
 
     Args:
-        dilation: `k`: of the outputs only every `k`-th is averaged, back from the newest, `X_i, X_{i-k}, …`.
-        period: `p`: an average only behind every `p`-th block.
+        dilation: `k`: only every `k`-th output is averaged, counted back from the newest, `X_i, X_{i-k}, …`.
+        period: `p`: an average after every `p`-th block only.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -76,7 +76,7 @@ class DenseFormer(HistoryTopology):
         self.period = whole_number(owner_of(self), "period", period)
 
     def link(self, place: Place) -> Link:
-        """Returns a link; that of a connection which ends no block has no weights."""
+        """Returns a link, which has weights only if the connection ends a block."""
         outputs = outputs_after(place)
         averages = outputs is not None and (outputs - 1) % self.period == 0
         return DenseFormerLink(outputs, self.dilation, averages, name=place.link_name, dtype=self.dtype_policy)

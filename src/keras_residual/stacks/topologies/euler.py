@@ -1,4 +1,4 @@
-"""The stack as Euler's method for an ordinary differential equation."""
+"""A stack as Euler's method for an ordinary differential equation."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class EulerLink(Link):
 
 @register
 class Euler(Topology):
-    """Steps of Euler's method for `dx/dt = F(x)`: `x' = x + h F(x)`. A plain stack is that with `h = 1`.
+    """Steps of Euler's method for `dx/dt = F(x)`: `x' = x + h F(x)`. With `h = 1` this is the plain stack.
 
     Any data format. No weights.
 
     Args:
-        step: `h`, above 0. None, the default, makes the whole stack one unit of time: 1 over the number of its
-            connections, so that a deeper stack solves the same equation more finely.
+        step: `h`, above 0. None, the default, means 1 over the number of connections: the whole stack is one unit of
+            time, and a deeper stack solves the same equation with finer steps.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:

@@ -21,15 +21,15 @@ LOCAL = -1.0
 
 @register
 class FractalLink(Link):
-    """A block of one column, which replaces what the column holds, and the join behind the last block of a time step.
+    """A block of one column, which replaces the row of the column, and the join after the last block of a time step.
 
-    The rows are what each column holds; in training with drop-path a last one, of one number, says which column acts
-    alone in this call.
+    There is one row per column; in training with drop path, a last row of one number says which column acts alone in
+    this call.
 
     Args:
         column: Index of the block's column, from 0 for the longest.
         columns: Number of columns.
-        joins: How many columns, from the first, are joined behind this connection; 0 for none.
+        joins: Number of columns, from the first, that are joined after this connection; 0 for none.
         begins: Whether this is the first connection of the stack.
         drop_path_rate: As in `Fractal`.
         global_rate: As in `Fractal`.
@@ -56,11 +56,11 @@ class FractalLink(Link):
         self.drop_path_rate = drop_path_rate
         self.global_rate = global_rate
         self.seed = seed
-        # Where there is nothing to join too: a stack gives every block the same generators.
+        # Even without a join, since a stack expects the same generators in every block.
         self.seed_generator = keras.random.SeedGenerator(seed) if drop_path_rate or global_rate else None
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns those that read the column, keep the other rows and write to the column alone."""
+        """Returns coefficients that read the column, keep the other rows, and write to the column alone."""
         del context
         unit = [int(i == self.column) for i in range(len(rows))]
         kept = [[int(i == j != self.column) for j in range(len(rows))] for i in range(len(rows))]
@@ -69,7 +69,7 @@ class FractalLink(Link):
     def connect(
         self, rows: Rows, branch: Callable[[Any], Any], context: DepthContext, training: bool | None = None
     ) -> Rows:
-        """Returns the rows after the connection; the first one makes a row a column of the input."""
+        """Returns the rows after the connection; the first connection copies the input to a row for each column."""
         if self.begins:
             rows = rows * self.columns  # the tuple, so many times the input
             if training and (self.drop_path_rate or self.global_rate):
@@ -77,7 +77,7 @@ class FractalLink(Link):
         return super().connect(rows, branch, context, training)
 
     def finish(self, rows: Rows) -> Rows:
-        """Joins."""
+        """Joins columns in their mean, if a join follows this connection."""
         if self.joins < 2:
             return rows
         joined, others = rows[: self.joins], rows[self.joins :]
@@ -89,7 +89,7 @@ class FractalLink(Link):
             mean = total / self.joins
         else:
             weights = self._weights(rows[-1])
-            # `where` rather than a product: a dropped path that overflowed must not leave 0 * inf = nan.
+            # `where` rather than a product, since 0 * inf of a dropped path that overflowed would be nan.
             mean = cast(Any, ops.zeros_like(joined[0]))
             for index, row in enumerate(joined):
                 weight: Any = ops.cast(weights[index], row.dtype)
@@ -103,12 +103,12 @@ class FractalLink(Link):
         return ops.where(draws[0] < self.global_rate, column, LOCAL)
 
     def _weights(self, alone: Any) -> Any:
-        """Returns the weight of each joined column, `(joins,)`: equal for those alive, 0 for the others."""
+        """Returns the weight of each joined column, `(joins,)`: equal for active columns, 0 for the others."""
         columns = ops.arange(self.joins, dtype="float32")
         draws: Any = keras.random.uniform((self.joins,), dtype="float32", seed=self.seed_generator)
-        # Where every draw is below the rate the largest stays: at least one path is alive.
+        # If all draws are below the rate, the path with the largest draw stays.
         alive = draws >= ops.minimum(self.drop_path_rate, ops.max(draws))
-        # A join that the column which acts alone does not reach has no say in the output.
+        # A join that the column acting alone does not reach has no effect on the output.
         alive = ops.where(ops.logical_and(alone >= 0, alone < self.joins), columns == alone, alive)
         kept: Any = ops.cast(alive, "float32")
         return kept / ops.sum(kept)
@@ -118,19 +118,19 @@ class FractalLink(Link):
 class Fractal(Topology):
     """Columns side by side, without residual connections: `f_1 = B`, `f_{C+1}(z) = mean(f_C(f_C(z)), B(z))`.
 
-    Of `C` columns, column `c` has a block at each of the time steps `1, …, 2^(C-1)` that `2^c` divides, `2^C - 1`
-    blocks in all. At each step the columns that have a block there are joined in their mean, which all of them go on
-    with. Where several joins of the formula meet, this is one mean of all columns, as in the paper's figure 1. The
-    stack's blocks are in order of time, and within a step from the longest column to the shortest. Of a `Residual` it
-    is the branch alone that acts; the branches of a block of several connections act one after another.
+    With `C` columns, column `c` has a block at each of the time steps `1, …, 2^(C-1)` that `2^c` divides, `2^C - 1`
+    blocks in all. At each step the columns with a block are joined in their mean, from which all of them continue. If
+    several joins of the formula coincide, this is one mean of all columns, as in figure 1 of the paper. The blocks of
+    the stack are in order of time, and within a step from the longest column to the shortest. Only the branch of a
+    `Residual` is used; the branches of a block of several connections are applied one after another.
 
-    In training, drop-path: in each call, with probability `global_rate` one column acts alone throughout, chosen
-    uniformly; otherwise each join drops each of its inputs with probability `drop_path_rate`, but never all, and takes
-    the mean of the others. At inference all columns act, and nothing is rescaled.
+    Drop path in training: in each call, with probability `global_rate`, one uniformly chosen column acts alone
+    throughout; otherwise each join drops each of its inputs with probability `drop_path_rate`, but never all of them,
+    and takes the mean of the others. At inference all columns act, and nothing is rescaled.
 
     Args:
-        drop_path_rate: Rate of the local drop-path, in `[0, 1)`.
-        global_rate: Share of calls with the global drop-path, in `[0, 1]`. The defaults of both are the paper's.
+        drop_path_rate: Rate of the local drop path, in `[0, 1)`.
+        global_rate: Share of calls with the global drop path, in `[0, 1]`. Both defaults are those of the paper.
         seed: Integer that makes the draws reproducible, or None.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
@@ -154,7 +154,7 @@ class Fractal(Topology):
         self.seed = seed
 
     def link(self, place: Place) -> Link:
-        """Returns a link; raises for a depth that no fractal has."""
+        """Returns a link; raises for an impossible depth."""
         columns = self._columns(place.depth)
         time, column = _schedule(columns)[place.order // place.per_block]
         ends_block = place.position == place.per_block - 1
@@ -173,7 +173,7 @@ class Fractal(Topology):
         )
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises for a depth that no fractal has."""
+        """Raises for a depth that is not `2^C - 1`."""
         del per_block, input_shape
         self._columns(depth)
 

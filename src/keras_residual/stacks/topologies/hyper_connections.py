@@ -1,4 +1,4 @@
-"""Hyper-Connections: several streams, and learned weights by which connections read, mix and write them."""
+"""Hyper-Connections: several streams that connections read, mix and write with learned weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from keras_residual._errors import bad_argument
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place
-from keras_residual.stacks.topologies.by_depth import ByDepth
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,
+    ByDepth,
     MultiStream,
     MultiStreamLink,
     check_width,
@@ -24,13 +24,13 @@ from keras_residual.stacks.topologies.streams import (
 
 @register
 class HyperConnectionsLink(MultiStreamLink):
-    """A connection by the matrix `HC = [[0, B], [A_m, A_r]]`: `H' = A_r^T H + B^T F(A_m^T H)`.
+    """A connection with the matrix `HC = [[0, B], [A_m, A_r]]`: `H' = A_r^T H + B^T F(A_m^T H)`.
 
-    `H` are the rows `(k, width)`: the fractions of each stream, one stream after the other.
+    The rows of `H`, `(k, width)`, are the fractions of each stream, one stream after the other.
 
     Args:
         streams: Number of streams, `n`.
-        dynamic: Whether the matrix depends on the rows, too.
+        dynamic: Whether the matrix also depends on the rows.
         fractions: Number of fractions of a stream, `m`; `k = n m`.
         **kwargs: As for every link of several streams.
     """
@@ -41,7 +41,7 @@ class HyperConnectionsLink(MultiStreamLink):
         self.fractions = fractions
 
     def build(self, input_shape: Shape) -> None:
-        """Adds the matrix and, where it is dynamic, what makes it so."""
+        """Adds the matrix and, if it is dynamic, the weights that compute the dynamic part."""
         rows, reads = self.streams * self.fractions, self.fractions
         # Coefficients are computed in float32 whatever the blocks compute in.
         options: dict[str, Any] = {"autocast": False}
@@ -60,16 +60,17 @@ class HyperConnectionsLink(MultiStreamLink):
         self.beta_scale = self.add_weight(shape=(), initializer=small, name="beta_scale", **options)
 
     def _first_alpha(self, index: int) -> np.ndarray:
-        # What a fraction of the branch's input reads first is that fraction of one stream, in turn with depth.
+        # Each fraction of the branch's input initially reads that fraction of one stream, a different one at each
+        # depth.
         read = np.kron(self.own_stream(index)[:, None], np.eye(self.fractions))
         return np.concatenate([read, np.eye(self.streams * self.fractions)], axis=1)
 
     def weigh(self, x: Any) -> Coefficients:
-        """Returns `Q = A_m^T`, `T = A_r^T` and `P = B`; of `Q` a row for each fraction where there are several."""
+        """Returns `Q = A_m^T`, `T = A_r^T` and `P = B`; `Q` has a row for each fraction if there are several."""
         alpha: Any = ops.cast(self.alpha, x.dtype)
         beta: Any = ops.cast(self.beta, x.dtype)
         if self.dynamic:
-            normed = self._normed(x)
+            normed = self._normalize(x)
             by_alpha: Any = ops.tanh(ops.matmul(normed, ops.cast(self.alpha_kernel, x.dtype)))
             by_beta: Any = ops.tanh(ops.matmul(normed, ops.cast(self.beta_kernel, x.dtype)))
             alpha = alpha + ops.cast(self.alpha_scale, x.dtype) * by_alpha
@@ -79,7 +80,7 @@ class HyperConnectionsLink(MultiStreamLink):
         read = turned[..., 0, :] if self.fractions == 1 else turned[..., : self.fractions, :]
         return Coefficients(read=read, transport=turned[..., self.fractions :, :], write=beta)
 
-    def _normed(self, x: Any) -> Any:
+    def _normalize(self, x: Any) -> Any:
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance: Any = ops.mean(ops.square(centred), axis=-1, keepdims=True)
         return centred * cast(Any, ops.rsqrt(variance + NORM_EPSILON)) * cast(Any, ops.cast(self.gain, x.dtype))
@@ -87,21 +88,21 @@ class HyperConnectionsLink(MultiStreamLink):
 
 @register
 class HyperConnections(MultiStream):
-    """Hyper-Connections: `n` copies of the stream, which each connection reads, mixes and writes by learned weights.
+    """Hyper-Connections: `n` copies of the stream, which connections read, mix and write with learned weights.
 
-    With the streams as the rows of `H`, a connection makes `H' = A_r^T H + B^T F(A_m^T H)`. At first `A_r = I`,
+    With the streams as the rows of `H`, a connection computes `H' = A_r^T H + B^T F(A_m^T H)`. At first `A_r = I`,
     `B = 1`, and `A_m` reads one stream, the connection's index in the whole stack modulo `n`: each stream is that of a
-    plain stack, and the output, their sum, `n` times it. A norm behind the stack takes that factor away; without one,
+    plain stack, and the output, their sum, is `n` times it. A norm after the stack removes this factor; without one,
     divide by `n`.
 
-    `dynamic` adds to each weight what the stream it belongs to says, token by token: `s tanh(N(H) W)`, with a layer
-    norm `N` that has a gain and no shift, `W = 0` and `s = 0.01` at first, one `s` for `A_m` and `A_r` and one for `B`.
-    A token is a position of all axes but the last. Per connection that makes `n (n + 2)` weights, and
-    `d (n + 3) + 2` more with `dynamic`.
+    `dynamic` adds to each weight a term computed from its stream, token by token: `s tanh(N(H) W)`, with a layer norm
+    `N` that has a gain and no shift, `W = 0` and `s = 0.01` at first, one `s` for `A_m` and `A_r` and one for `B`. A
+    token is a position along all axes but the last. A connection has `n (n + 2)` weights, and `d (n + 3) + 2` more with
+    `dynamic`.
 
     With `fractions=m` the last axis of each stream is split into `m` parts, which are mixed like streams; the branch
-    still receives the whole width, and each part gets back its part of what it adds. `streams=1` makes Frac-Connections
-    of that, which need no more memory than a plain stack.
+    still receives the whole width, and each part gets its part of the branch output. With `streams=1` these are
+    Frac-Connections, which need no more memory than a plain stack.
 
     Args:
         streams: `n`, at least 1.
@@ -128,7 +129,7 @@ class HyperConnections(MultiStream):
         self.channel_axis = -1 if dynamic or self.fractions > 1 else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises where the last axis is not known, or has no such fractions."""
+        """Raises if the length of the last axis is not known, or not divisible by `fractions`."""
         del depth, per_block
         if not self.dynamic and self.fractions == 1:
             return

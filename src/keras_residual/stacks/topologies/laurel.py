@@ -1,4 +1,4 @@
-"""LAuReL: a residual connection with learned weights, a low-rank skip, and the streams of the blocks before."""
+"""LAuReL: residual connections with learned weights, a low-rank skip, and earlier streams."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ KINDS = ("rw", "lr", "pa")
 
 @register
 class LaurelLink(Link):
-    """A connection with the parts of LAuReL that are asked for; see `Laurel` for the arguments.
+    """A connection with some parts of LAuReL; see `Laurel` for the arguments.
 
     Args:
-        kind: Which parts.
-        rank: Rank of the skip's addition.
+        kind: The parts.
+        rank: Rank of the addition to the skip.
         previous: Number of earlier streams.
-        history_rank: Rank of the map on them, None for the identity.
-        seed: Seed of the kernels that start at random.
+        history_rank: Rank of the map on them; None for the identity.
+        seed: Seed of the kernels with random initial values.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -60,7 +60,7 @@ class LaurelLink(Link):
         if "pa" in self.kind:
             self.gains = self.add_weight(shape=(self.previous,), initializer="zeros", name="gains")
             if self.history_rank is not None:
-                # Neither starts at 0: with gains of 0 nothing would ever learn.
+                # Neither starts at 0: with gains of 0, no gradient would ever be other than 0.
                 shape = (channels, self.history_rank)
                 self.history_down = self.add_weight(shape=shape, initializer=self._random(1), name="history_down")
                 self.history_up = self.add_weight(shape=shape[::-1], initializer=self._random(2), name="history_up")
@@ -69,7 +69,7 @@ class LaurelLink(Link):
         return keras.initializers.GlorotUniform(seed=None if self.seed is None else self.seed + which)
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns the weights of the rows; what acts on the channels is in `transport`."""
+        """Returns the weights of the rows; maps on the channels are in `transport`."""
         del context
         count = len(rows)
         a, b = (self.branch_weight, self.skip_weight) if "rw" in self.kind else (1, 1)
@@ -82,13 +82,13 @@ class LaurelLink(Link):
         )
 
     def transport(self, rows: Rows, coefficients: Any) -> Rows:
-        """Returns the skip with its additions, and the streams one step older."""
+        """Returns the skip with its additions, and the earlier streams shifted by one."""
         skip, *older = super().transport(rows, coefficients)
         x, *earlier = rows
         if "lr" in self.kind:
             skip = skip + _through(x, self.down, self.up)
         if "pa" in self.kind and self.history_rank is not None:
-            # The map is linear, so that it may act on the sum.
+            # The map is linear, so it can act on the sum.
             skip = skip + _through(weighted_sum(self._gains(), tuple(earlier)), self.history_down, self.history_up)
         return (skip, *older)
 
@@ -99,23 +99,22 @@ class LaurelLink(Link):
 
 @register
 class Laurel(Topology):
-    """A learned augmented residual connection: `x' = a F(x) + b x + x A B + sum_j g_j h(x_{l-j})`, in parts.
+    """Learned augmented residual connections: `x' = a F(x) + b x + x A B + sum_j g_j h(x_{l-j})`, or parts of it.
 
-    Every part starts as nothing, so that the stack is plain at first.
+    No part has an effect at first, so that the stack starts as a plain one.
 
     Args:
-        kind: Which of the parts there are, one name or several: `"rw"`, the residual weights `a` and `b`, which start
-            at 1; `"lr"`, the low-rank addition to the skip with `A` of `(channels, rank)` and `B` of
-            `(rank, channels)`, which starts at 0; `"pa"`, the previous activations with gains `g` that start at 0.
-            Without `"rw"`, `a = b = 1`.
+        kind: The parts, one name or several: `"rw"`, the residual weights `a` and `b`, which start at 1; `"lr"`, the
+            low-rank addition to the skip, with `A` of `(channels, rank)` and `B` of `(rank, channels)`, which starts at
+            0; `"pa"`, the previous activations, with gains `g` that start at 0. Without `"rw"`, `a = b = 1`.
         rank: Rank of `A B`.
-        previous: Number of streams before the connection, from `x_{l-1}` back; those before the first count as 0. The
-            current one is not among them, since the skip has it.
+        previous: Number of earlier streams, from `x_{l-1}` back; those before the first count as 0. The current one is
+            not among them, since the skip has it.
         history_rank: Rank of a linear map `h`; None for the identity.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Raises:
-        ValueError: For a kind that is unknown, doubled or none.
+        ValueError: For an unknown kind, a kind given twice, or none.
 
     Reference:
         Menghani et al., LAuReL: Learned Augmented Residual Layer, 2025. https://arxiv.org/abs/2411.07501, section 2.
@@ -138,11 +137,11 @@ class Laurel(Topology):
         self.history_rank = None if history_rank is None else whole_number(owner, "history_rank", history_rank)
         by_channel = "lr" in self.kind or ("pa" in self.kind and self.history_rank is not None)
         self.channel_axis = -1 if by_channel else None
-        # One for all links: the initial values of block `i` are then the same however the stack is executed.
+        # One seed for all links, so that the initial values of a block do not depend on the execution.
         self._seed = random.getrandbits(24)
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises where the number of channels is not known."""
+        """Raises if the number of channels is not known."""
         del depth, per_block
         if input_shape[-1] is None:
             raise bad_argument(owner_of(self), "inputs", "an input with a known last axis", input_shape)

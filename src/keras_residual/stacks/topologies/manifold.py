@@ -1,4 +1,4 @@
-"""Manifold-constrained Hyper-Connections: streams are mixed by doubly stochastic matrices."""
+"""Manifold-constrained Hyper-Connections, which mix streams by doubly stochastic matrices."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from keras_residual._errors import bad_argument
 from keras_residual.residual.serialization import register
 from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place
-from keras_residual.stacks.topologies.by_depth import ByDepth
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,
+    ByDepth,
     MultiStream,
     MultiStreamLink,
     check_width,
@@ -41,7 +41,7 @@ class ManifoldLink(MultiStreamLink):
         """Returns `H_res`, `(…, streams, streams)`, from `a x W + b`."""
 
     def build(self, input_shape: Shape) -> None:
-        """Adds `W` as `kernel`, `b` as `bias` and `a` as `scale`, those of `H_pre`, `H_post` and `H_res` in a row."""
+        """Adds `W` as `kernel`, `b` as `bias` and `a` as `scale`, for `H_pre`, `H_post` and `H_res` side by side."""
         width = self.streams * check_width(owner_of(self), input_shape, "from which weights are computed")
         logits = len(self.first_logits())
         units = 2 * self.streams + logits
@@ -63,7 +63,7 @@ class ManifoldLink(MultiStreamLink):
         flat: Any = ops.reshape(x, (*shape[:-2], n * x.shape[-1]))
         kernel, bias, scale = (cast(Any, ops.cast(w, flat.dtype)) for w in (self.kernel, self.bias, self.scale))
         mean_square: Any = ops.mean(ops.square(flat), axis=-1, keepdims=True)
-        # The norm behind the product, where it has fewer elements to divide.
+        # The norm after the product, where it has fewer elements to divide.
         by_token = cast(Any, ops.matmul(flat, kernel)) * cast(Any, ops.rsqrt(mean_square + NORM_EPSILON))
         pre: Any = ops.sigmoid(scale[0] * by_token[..., :n] + bias[:n])
         post: Any = ops.sigmoid(scale[1] * by_token[..., n : 2 * n] + bias[n : 2 * n])
@@ -76,11 +76,11 @@ class ManifoldLink(MultiStreamLink):
 
 @register
 class SinkhornLink(ManifoldLink):
-    """A connection whose `H_res` is the matrix of `exp(logits)`, its columns and rows divided by their sums in turn.
+    """A connection whose `H_res` is `exp(logits)`, with columns and rows alternately divided by their sums.
 
     Args:
         streams: Number of streams.
-        iterations: How many times.
+        iterations: Number of alternations.
         **kwargs: As for every link of several streams.
     """
 
@@ -93,23 +93,23 @@ class SinkhornLink(ManifoldLink):
         return np.eye(self.streams).ravel()
 
     def residual(self, logits: Any) -> Any:
-        """Returns the matrix; its rows sum to 1 to rounding, its columns as nearly as the iterations make them."""
+        """Returns the matrix; its rows sum to 1 up to rounding, its columns as closely as the iterations achieve."""
         return ops.exp(sinkhorn(_as_matrix(logits, self.streams), self.iterations))
 
 
 @register
 class PermutationsLink(ManifoldLink):
-    """A connection whose `H_res` is a mean of all permutation matrices, by the softmax of the logits."""
+    """A connection whose `H_res` is a mean of all permutation matrices, weighted by the softmax of the logits."""
 
     def first_logits(self) -> np.ndarray:
-        """Returns for each permutation how many streams it leaves in place."""
+        """Returns the number of streams that each permutation leaves in place."""
         return np.trace(permutations(self.streams), axis1=1, axis2=2)
 
     def residual(self, logits: Any) -> Any:
-        """Returns the matrix; its rows and columns sum to 1 to rounding."""
+        """Returns the matrix; its rows and columns sum to 1 up to rounding."""
         each = permutations(self.streams)
-        # Keras's own softmax warns of an axis of length 1, which one stream has.
-        weights: Any = ops.exp(_log_normalized(logits, -1))
+        # The softmax of Keras warns about an axis of length 1, as for one stream.
+        weights: Any = ops.exp(_log_normalize(logits, -1))
         table = ops.convert_to_tensor(each.reshape(len(each), -1), dtype=weights.dtype)
         return _as_matrix(ops.matmul(weights, table), self.streams)
 
@@ -123,7 +123,7 @@ class IdentityLink(ManifoldLink):
         return np.zeros(0)
 
     def residual(self, logits: Any) -> Any:
-        """Is not asked for."""
+        """Raises, since `H_res` is the identity and is never computed."""
         raise NotImplementedError
 
 
@@ -133,37 +133,37 @@ class Manifold(MultiStream):
     channel_axis = -1
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises where the last axis is not known."""
+        """Raises if the length of the last axis is not known."""
         del depth, per_block
         check_width(owner_of(self), input_shape, "from which the weights of streams are computed")
 
 
 @register
 class MHC(Manifold):
-    """mHC: Hyper-Connections whose mixing neither adds to the sum of the streams nor takes from it.
+    """mHC: Hyper-Connections whose mixing preserves the sum of the streams.
 
-    With the streams as the rows of `X`, a connection makes `X' = H_res X + H_post^T F(H_pre X)`. For each token, a
-    position of all axes but the last, `x = RMSNorm(vec X)` gives
+    With the streams as the rows of `X`, a connection computes `X' = H_res X + H_post^T F(H_pre X)`. For each token, a
+    position along all axes but the last, `x = RMSNorm(vec X)` gives
 
         H_pre = sigmoid(a1 x W1 + b1),   H_post = 2 sigmoid(a2 x W2 + b2),   H_res = Sinkhorn(exp(a3 mat(x W3) + b3))
 
-    where Sinkhorn divides columns by their sums and then rows, `iterations` times, in the logarithm and in float32.
-    Rows of `H_res` sum to 1 to rounding. Columns, and so the sum over the streams, keep to 1 within 1e-5 for logits of
-    a standard deviation of 1, but for one of 4 within 0.1 only: then 20 iterations are not enough, and `"mhc_lite"` is
-    exact.
+    where Sinkhorn divides columns and then rows by their sums, `iterations` times, in the logarithm and in float32. The
+    rows of `H_res` sum to 1 up to rounding. Its columns, and so the sum of the streams, are within 1e-5 of 1 for logits
+    with a standard deviation of 1, but only within 0.1 for one of 4: 20 iterations are not enough there, and
+    `"mhc_lite"` is exact.
 
-    The beginning is `n` copies, the end their sum, as in Hyper-Connections. At first `a = 0.01`, `W = 0`, `b2 = 0`,
+    Streams begin as `n` copies and end in their sum, as in Hyper-Connections. At first `a = 0.01`, `W = 0`, `b2 = 0`,
     `b3 = I`, and `b1` is 1 for one stream, the connection's index in the whole stack modulo `n`, and 0 for the others.
-    So `H_post = 1`, and as long as streams are equal `H_res` changes nothing: where each branch starts with a norm,
-    every stream is that of a plain pre-norm stack, and the output `n` times it. A branch without a norm receives
-    `0.73 + 0.5 (n - 1)` times the stream. Sources have other starts: MaxText `b = 0` and a random `W`, which is a plain
-    stack within a hundredth; with `W = 0` as well, the streams would stay copies of each other for ever.
+    So `H_post = 1`, and as long as the streams are equal, `H_res` changes nothing: if each branch starts with a norm,
+    every stream is that of a plain pre-norm stack, and the output is `n` times it. A branch without a norm receives
+    `0.73 + 0.5 (n - 1)` times the stream. Other implementations start elsewhere: MaxText has `b = 0` and a random `W`,
+    which is a plain stack within a hundredth; with `W = 0` as well, the streams would stay equal forever.
 
-    Per connection that makes `n d (n² + 2 n) + n² + 2 n + 3` weights.
+    A connection has `n d (n² + 2 n) + n² + 2 n + 3` weights.
 
     Args:
         streams: `n`, at least 1.
-        iterations: Of Sinkhorn's algorithm, from 1 to 10,000.
+        iterations: Iterations of Sinkhorn's algorithm, from 1 to 10,000.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -181,12 +181,12 @@ class MHC(Manifold):
 
 @register
 class MHCLite(Manifold):
-    """mHC whose `H_res` is a mean of all `n!` permutation matrices, by a softmax: doubly stochastic exactly.
+    """mHC whose `H_res` is a softmax-weighted mean of all `n!` permutation matrices: exactly doubly stochastic.
 
-    All else is as in `MHC`. At first the logit of a permutation is the number of streams that it leaves in place, which
-    for `n = 4` gives `H_res` a diagonal of 0.63.
+    All else is as in `MHC`. At first the logit of a permutation is the number of streams that it leaves in place; for
+    `n = 4` this gives `H_res` a diagonal of 0.63.
 
-    Per connection that makes `n d (n! + 2 n) + n! + 2 n + 3` weights.
+    A connection has `n d (n! + 2 n) + n! + 2 n + 3` weights.
 
     Args:
         streams: `n`, from 1 to 5: there are `n!` permutations.
@@ -209,9 +209,9 @@ class MHCLite(Manifold):
 
 @register
 class IdentityHyperConnections(Manifold):
-    """mHC with `H_res = I`: streams that connections read and write by learned weights, and that are never mixed.
+    """mHC with `H_res = I`: connections read and write the streams with learned weights, and never mix them.
 
-    All else is as in `MHC`. Per connection that makes `2 n² d + 2 n + 2` weights.
+    All else is as in `MHC`. A connection has `2 n² d + 2 n + 2` weights.
 
     Args:
         streams: `n`, at least 1.
@@ -227,15 +227,16 @@ class IdentityHyperConnections(Manifold):
 
 
 def sinkhorn(logits: Any, iterations: int) -> Any:
-    """Returns the logarithm of the matrix that Sinkhorn's algorithm makes of `exp(logits)`, over the last two axes."""
-    # In the logarithm: the exponentials of large logits underflow to rows of zeros.
+    """Returns the logarithm of Sinkhorn's algorithm applied to `exp(logits)`, along the last two axes."""
+    # In the logarithm, since the exponentials of large logits could underflow to rows of zeros.
     for _ in range(iterations):
-        logits = _log_normalized(_log_normalized(logits, -2), -1)
+        logits = _log_normalize(_log_normalize(logits, -2), -1)
     return logits
 
 
-def _log_normalized(logits: Any, axis: int) -> Any:
-    # Not Keras's logsumexp, which has thrice the operations, for infinities: this is done 40 times a connection.
+def _log_normalize(logits: Any, axis: int) -> Any:
+    # Not the logsumexp of Keras, which handles infinities with three times the operations; this runs 40 times per
+    # connection.
     below = logits - ops.stop_gradient(ops.max(logits, axis=axis, keepdims=True))
     return below - ops.log(ops.sum(ops.exp(below), axis=axis, keepdims=True))
 

@@ -1,4 +1,4 @@
-"""MUDD connections: behind each block an average of all outputs so far, with weights that each token makes itself."""
+"""MUDD connections: after each block, an average of all outputs so far, with weights computed from each token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPSILON = 1e-6
 
 @register
 class MuddLink(HistoryLink):
-    """A connection whose block ends in an average with weights made of the block's output.
+    """A connection whose block ends in an average with weights computed from the output of the block.
 
     Args:
         outputs: As in `HistoryLink`.
@@ -31,7 +31,7 @@ class MuddLink(HistoryLink):
         self.expansion = expansion
 
     def build(self, input_shape: Shape) -> None:
-        """Makes the two layers that make the weights."""
+        """Builds the two layers that compute the weights."""
         if self.outputs is None:
             return
         initializer = keras.initializers.VarianceScaling(1.0, "fan_in", "untruncated_normal")
@@ -56,27 +56,26 @@ class MuddLink(HistoryLink):
         self.mixing.build((*input_shape[:-1], self.expansion * self.outputs))
 
     def weights_of(self, output: Any) -> Any:
-        """Returns `gelu(norm(output) W_1) W_2 + b`, one set of weights a token."""
-        # The norm has no gain: the kernel behind it does as well.
+        """Returns `gelu(norm(output) W_1) W_2 + b`, one set of weights per token."""
+        # The norm needs no gain, since a kernel follows it.
         return self.mixing(self.hidden(ops.rms_normalization(output, axis=-1, epsilon=EPSILON)))
 
 
 @register
 class Mudd(HistoryTopology):
-    """Behind each block an average whose weights depend on the token: `Y_i = sum_j A_ij(X_i) X_j`.
+    """Averages all outputs so far after each block, with weights for each token: `Y_i = sum_j A_ij(X_i) X_j`.
 
         A_i(X) = gelu(rms_norm(X) W_1) W_2 + b
 
-    `X_0` is the stack's input, `X_i` the output of block `i` and `Y_i` what the next block gets. At first `W_2` is 0
-    and `b` is 1 for the newest output and 0 for all others, which is the plain stack. A block of several connections
-    has one average, behind the last of them.
+    `X_0` is the stack's input, `X_i` the output of block `i` and `Y_i` the input of the next block. At first `W_2` is
+    0, and `b` is 1 for the newest output and 0 for all others, which is the plain stack. A block of several connections
+    has one average, after the last of them.
 
-    Of the paper's four streams this is the residual one, `R`. Those of queries, keys and values are left out: they give
-    an attention layer three inputs, and the branch of a connection has one.
+    Of the four streams in the paper this is the residual one, `R`. The streams of queries, keys and values are left
+    out: they give an attention layer three inputs, but the branch of a connection has one.
 
     Args:
-        expansion: Hidden units for each weight that is made. 4 is what the authors' code takes where there is one
-            stream.
+        expansion: Hidden units per weight. The authors' code uses 4 for one stream.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -91,5 +90,5 @@ class Mudd(HistoryTopology):
         self.expansion = whole_number(owner_of(self), "expansion", expansion)
 
     def link(self, place: Place) -> Link:
-        """Returns a link; that of a connection which ends no block has no weights."""
+        """Returns a link, which has weights only if the connection ends a block."""
         return MuddLink(outputs_after(place), self.expansion, name=place.link_name, dtype=self.dtype_policy)

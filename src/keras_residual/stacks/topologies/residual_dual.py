@@ -1,4 +1,4 @@
-"""A post-norm and a pre-norm stream beside each other."""
+"""ResiDual: a post-norm and a pre-norm stream side by side."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ResidualDualLink(Link):
     """A connection to the streams `(a, b)`: `a' = N(a + F(a))`, `b' = b + F(a)`.
 
     Args:
-        norm: `N`, a name or a layer of which a copy is made.
+        norm: `N`, a name or a layer, which is copied.
         axis: The channel axis.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
@@ -50,13 +50,13 @@ class ResidualDualLink(Link):
 
 @register
 class ResidualDual(Topology):
-    """ResiDual: a post-norm stream that the branches read, and one beside it that nothing scales down.
+    """ResiDual: a post-norm stream that the branches read, and a second stream that no norm scales down.
 
-    From `a = b = x`, a connection makes `a' = N(a + F(a))` and `b' = b + F(a)`; the output is `a + N(b)`. Not a plain
-    stack, at no setting. Any data format, by `axis`.
+    From `a = b = x`, a connection computes `a' = N(a + F(a))` and `b' = b + F(a)`; the output is `a + N(b)`. No setting
+    makes it a plain stack. Any data format, by `axis`.
 
     Args:
-        norm: `N`: a name that `Residual(norm=…)` takes, or a norm layer; each place has a copy of its own.
+        norm: `N`: a name that `Residual(norm=…)` takes, or a norm layer; each connection and the end have a copy.
         axis: The channel axis: -1, or 1 for `channels_first`.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
@@ -71,7 +71,7 @@ class ResidualDual(Topology):
         self.axis = self.channel_axis = axis_index(owner_of(self), "axis", axis)
 
     def build(self, input_shape: Shape) -> None:
-        """Builds the norm of the end."""
+        """Builds the norm at the end."""
         self.end_norm = self._made("end_norm", _norm(self, "end_norm", input_shape))
         self.end_norm.build(input_shape)
 

@@ -1,4 +1,4 @@
-"""Reversible stacks: each connection can be undone, so that no activation is kept for the backward pass."""
+"""Reversible stacks: connections can be inverted, so that no activations are stored for the backward pass."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
 _LARGEST = 3.4e38
 PRECISIONS = ("double", "single")
 DRIFT_BOUND = 1e-3
-"""Largest error of a gradient, relative to its maximum, that rounding alone may be expected to make."""
+"""Largest expected error of a gradient from rounding alone, relative to its maximum."""
 
 
 class ReversibleLink(Link):
-    """A connection that can be undone once what its branch added is known. Abstract.
+    """A connection that can be inverted, given what its branch added. Abstract.
 
-    In the state each stream is one float32 tensor (`precision="single"`), or the unevaluated sum of two (`"double"`),
-    some 48 bits in all: then what is added and taken away again leaves next to nothing behind.
+    In the state, each stream is one float32 tensor (`precision="single"`), or the unevaluated sum of two (`"double"`),
+    some 48 bits in all, so that adding and subtracting a term again leaves almost no error.
     """
 
     def __init__(self, precision: str, **kwargs: Any) -> None:
@@ -46,15 +46,15 @@ class ReversibleLink(Link):
     def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
         """Returns the cotangents of the rows before the connection and of what the branch added.
 
-        Those of the rows lack what comes through the branch; `receive` adds it.
+        The cotangents of the rows lack the part through the branch, which `receive` adds.
         """
 
     @abstractmethod
     def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
-        """Returns the cotangents of the rows with that of what the branch received."""
+        """Returns the cotangents of the rows with that of the branch's input added."""
 
     def enter(self, rows: Rows, undone: bool = True) -> Rows:
-        """Returns the state that holds the rows; of one part where no connection will be undone."""
+        """Returns the state that holds the rows, with one part per stream if no connection will be undone."""
         rows = tuple(ops.cast(row, "float32") for row in rows)
         if self.precision == "single" or not undone:
             return rows
@@ -65,7 +65,7 @@ class ReversibleLink(Link):
         return tuple(value(stream) for stream in self.streams(state))
 
     def streams(self, state: Rows) -> list[Rows]:
-        """Returns the state as its two streams, each of one part or two."""
+        """Returns the two streams of the state, each of one part or two."""
         parts = len(state) // 2
         return [state[:parts], state[parts:]]
 
@@ -80,7 +80,7 @@ class CouplingLink(ReversibleLink):
         """Returns the state after the connection."""
         del context, training
         a, b = self.streams(rows)
-        return (*b, *added_to(a, branch(value(b))))
+        return (*b, *add_to(a, branch(value(b))))
 
     def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `b`."""
@@ -91,26 +91,26 @@ class CouplingLink(ReversibleLink):
         """Returns `(a, b)`."""
         del context
         b, sum_ = self.streams(state)
-        return (*added_to(sum_, -added), *b)
+        return (*add_to(sum_, -added), *b)
 
     def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
-        """Returns those of `(a, b)` and of `F(b)`."""
+        """Returns the cotangents of `(a, b)` and of `F(b)`."""
         del context
         b_bar, sum_bar = rows_bar
         return (sum_bar, b_bar), sum_bar
 
     def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
-        """Adds to that of `b`."""
+        """Adds to the cotangent of `b`."""
         a_bar, b_bar = rows_bar
         return a_bar, b_bar + received_bar
 
 
 @register
 class MomentumLink(ReversibleLink):
-    """Momentum's step `v' = g v + (1 - g) F(x)`, `x' = x + v'`, with `u = v / g**l` in the place of `v`.
+    """The momentum step `v' = g v + (1 - g) F(x)`, `x' = x + v'`, with `u = v / g**l` in place of `v`.
 
-    So `u' = u + (1 - g) / g**(l + 1) F(x)` and `x' = x + g**(l + 1) u'`: both are sums, which can be undone to the last
-    bit, where a product of `v` could not.
+    Then `u' = u + (1 - g) / g**(l + 1) F(x)` and `x' = x + g**(l + 1) u'`: both are sums, which can be inverted to the
+    last bit, unlike a product with `v`.
     """
 
     def __init__(self, momentum: float, position: int, per_block: int, precision: str, **kwargs: Any) -> None:
@@ -134,32 +134,32 @@ class MomentumLink(ReversibleLink):
         del training
         x, u = self.streams(rows)
         power = self.power(context)
-        u = added_to(u, self._scaled(branch(value(x)), power))
-        return (*added_to(x, power * value(u)), *u)
+        u = add_to(u, self._scale(branch(value(x)), power))
+        return (*add_to(x, power * value(u)), *u)
 
-    def _scaled(self, added: Any, power: Any) -> Any:
+    def _scale(self, added: Any, power: Any) -> Any:
         return ops.cast(added, "float32") * ((1 - self.momentum) / power)
 
     def source(self, state: Rows, context: DepthContext) -> Any:
         """Returns `x`."""
         x, u = self.streams(state)
-        return value(added_to(x, -(self.power(context) * value(u))))
+        return value(add_to(x, -(self.power(context) * value(u))))
 
     def undo(self, state: Rows, added: Any, context: DepthContext) -> Rows:
         """Returns `(x, u)`."""
         x, u = self.streams(state)
         power = self.power(context)
-        return (*added_to(x, -(power * value(u))), *added_to(u, -self._scaled(added, power)))
+        return (*add_to(x, -(power * value(u))), *add_to(u, -self._scale(added, power)))
 
     def pull(self, rows_bar: Rows, context: DepthContext) -> tuple[Rows, Any]:
-        """Returns those of `(x, u)` and of `F(x)`."""
+        """Returns the cotangents of `(x, u)` and of `F(x)`."""
         x_bar, u_bar = rows_bar
         power = self.power(context)
         u_bar = u_bar + power * x_bar
         return (x_bar, u_bar), ((1 - self.momentum) / power) * u_bar
 
     def receive(self, rows_bar: Rows, received_bar: Any) -> Rows:
-        """Adds to that of `x`."""
+        """Adds to the cotangent of `x`."""
         x_bar, u_bar = rows_bar
         return x_bar + received_bar, u_bar
 
@@ -177,10 +177,10 @@ class Reversible(ReversibleTopology):
     """Two streams that the connections add to in turn, as in RevNet: `(a, b)` becomes `(b, a + F(b))`.
 
     Args:
-        split: `"copy"` makes both streams copies of the input and returns their mean (Reformer): blocks are those of a
+        split: `"copy"` makes both streams copies of the input and returns their mean (Reformer): blocks are as in a
             plain stack. `"channels"` gives each stream one half of the channels (RevNet): blocks have half the width.
-        precision: `"double"` keeps each stream as the sum of two float32 tensors, which takes the drift of the
-            recomputed activations away at next to no cost; `"single"` as one.
+        precision: `"double"` stores each stream as the sum of two float32 tensors, which removes the drift of the
+            recomputed activations at almost no cost; `"single"` as one.
 
     Reference:
         Gomez et al., The Reversible Residual Network, 2017. https://arxiv.org/abs/1707.04585, eq. 6 and 7
@@ -193,7 +193,7 @@ class Reversible(ReversibleTopology):
         self.channel_axis = -1 if self.split == "channels" else None
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises where the channels have no halves."""
+        """Raises if the channels cannot be halved."""
         del depth, per_block
         channels = input_shape[-1]
         if self.split == "channels" and (channels is None or channels % 2):
@@ -207,14 +207,14 @@ class Reversible(ReversibleTopology):
         return (*input_shape[:-1], int(input_shape[-1] or 0) // 2)
 
     def begin(self, x: Any) -> Rows:
-        """Returns two copies, or two halves."""
+        """Returns two copies or the two halves of the input."""
         if self.split == "copy":
             return x, x
         half = x.shape[-1] // 2
         return x[..., :half], x[..., half:]
 
     def end(self, rows: Rows) -> Any:
-        """Returns the mean, or the halves side by side."""
+        """Returns the mean of the streams, or the halves concatenated."""
         if self.split == "copy":
             return (rows[0] + rows[1]) / 2
         return ops.concatenate(rows, axis=-1)
@@ -229,9 +229,9 @@ class Momentum(ReversibleTopology):
     """A stream and its velocity, as in Momentum ResNets: `v' = g v + (1 - g) F(x)`, `x' = x + v'`, `v = 0` at first.
 
     Args:
-        momentum: `g` in `(0, 1)`. Undoing a block divides by it, so that rounding grows by `g ** -depth`: a stack so
-            deep that this alone comes to more than a thousandth of the gradient is refused. What the branches make of
-            an error comes on top.
+        momentum: `g` in `(0, 1)`. Inverting a block divides by it, so that rounding errors grow by `g ** -depth`: a
+            stack so deep that this alone would exceed a thousandth of the gradient is refused. The branches may
+            amplify errors further.
         precision: As in `Reversible`.
 
     Reference:
@@ -243,10 +243,10 @@ class Momentum(ReversibleTopology):
         self.momentum = number(owner_of(self), "momentum", momentum, "a number in (0, 1)", lambda g: 0 < g < 1)
 
     def check(self, depth: int, per_block: int, input_shape: Shape) -> None:
-        """Raises where rounding would drown the gradient."""
+        """Raises if rounding would dominate the gradient."""
         del input_shape
         connections = depth * per_block
-        # A branch that is computed again differs in its last bit; in one part of float32 the stream does so too.
+        # A recomputed branch differs in its last bit; with a single float32 part, so does the stream.
         rounding = 2.0**-24 * (1.0 if self.precision == "single" else 1 - self.momentum)
         drift = rounding * self.momentum**-connections
         if drift > DRIFT_BOUND:
@@ -259,7 +259,7 @@ class Momentum(ReversibleTopology):
             raise bad_argument(owner_of(self), "momentum", rule, self.momentum, way_out)
 
     def begin(self, x: Any) -> Rows:
-        """Returns the input at rest."""
+        """Returns the input, and a velocity of 0."""
         return x, ops.zeros_like(x)
 
     def link(self, place: Place) -> Link:
@@ -276,12 +276,12 @@ def value(stream: Rows) -> Any:
     return stream[0]
 
 
-def added_to(stream: Rows, term: Any) -> Rows:
-    """Returns the stream with a tensor of one part added."""
+def add_to(stream: Rows, term: Any) -> Rows:
+    """Returns the stream plus a tensor of one part."""
     term = ops.cast(term, "float32")
     if len(stream) == 1:
         return (stream[0] + term,)
-    # A product that is fused with the sum is not rounded, which the error term would not know.
+    # `minimum` keeps a product from being fused with the sum: unrounded, it would make the error term wrong.
     high, error = _two_sum(stream[0], ops.minimum(term, _LARGEST))
     low = stream[1] + error
     total = high + low

@@ -8,8 +8,8 @@ from keras_residual.stacks.topologies.base import Link, Place, Topology
 
 @register
 class Single(Topology):
-    """The plain stack: the blocks one after another, each with its own shortcut, merge and norms."""
+    """The plain stack: blocks one after another, each with its own shortcut, merge and norms."""
 
     def link(self, place: Place) -> Link:
-        """Raises: a block of this topology is called as it is."""
+        """Raises, since the blocks of this topology are called without links."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""U-Net: what the first half of the blocks put on a stack, the second half takes off and adds."""
+"""U-Net: the first half of the blocks push their outputs on a pile, and the second half pop and add them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Row
 
 @register
 class UNetLink(Link):
-    """A connection before which a row may be taken off the pile and added, and after which one may be put there.
+    """A connection that may pop a row from the pile before it, and push one after it.
 
     Args:
-        pops: Whether the last row is taken off and `w` times added to the stream.
-        pushes: Whether the stream is put there as a new last row.
-        init: Start of `w`.
+        pops: Whether the last row is popped, and added to the stream `w` times.
+        pushes: Whether the stream is pushed as a new last row.
+        init: Initial value of `w`.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -31,14 +31,14 @@ class UNetLink(Link):
         self.init = init
 
     def build(self, input_shape: Shape) -> None:
-        """Adds `w` where a row is taken off."""
+        """Adds `w` if a row is popped."""
         del input_shape
         if self.pops:
             initializer = keras.initializers.Constant(self.init)
             self.skip_weight = self.add_weight(shape=(), initializer=initializer, name="skip_weight")
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns `Q = [1, 0, …, w]`, which is also what becomes of the first row, and `P` that writes to it alone."""
+        """Returns `Q = [1, 0, …, w]`, a `T` with the same first row, and a `P` that writes to the first row alone."""
         del context
         read: list[Any] = [1] + [0] * (len(rows) - 1)
         write = list(read)
@@ -49,20 +49,20 @@ class UNetLink(Link):
         return Coefficients(read=read, transport=[read, *others], write=write[:-1])
 
     def finish(self, rows: Rows) -> Rows:
-        """Puts the stream on the pile."""
+        """Pushes the stream on the pile."""
         return (*rows, rows[0]) if self.pushes else rows
 
 
 @register
 class UNet(Topology):
-    """Long skips from the first half of the blocks to the second, the last of one half to the first of the other.
+    """Long skips from the first half of the blocks to the second, from the last of one to the first of the other.
 
-    With `L` blocks `B`, `x_l = B_l(x_{l-1} + w_l x_{L+1-l})` in the second half, and `x_l = B_l(x_{l-1})` before it. Of
-    an odd number the block in the middle has no long skip. Of an even number the first block of the second half gets
-    `(1 + w) x`, as in the code this is taken from. With `w = 0` this is the plain stack.
+    With `L` blocks `B`, `x_l = B_l(x_{l-1} + w_l x_{L+1-l})` in the second half, and `x_l = B_l(x_{l-1})` before it. If
+    `L` is odd, the middle block has no long skip. If it is even, the first block of the second half receives
+    `(1 + w) x`, as in the referenced code. With `w = 0` this is the plain stack.
 
     Args:
-        init: Start of each `w`, one learnable number a skip.
+        init: Initial value of each `w`, one learnable number per skip.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -78,7 +78,7 @@ class UNet(Topology):
         self.init = number(owner_of(self), "init", init, "a finite number")
 
     def link(self, place: Place) -> Link:
-        """Returns a link that takes off before the first connection of a block, or puts there after the last."""
+        """Returns a link that pops before the first connection of a block, or pushes after the last."""
         index, half = place.order // place.per_block, place.depth // 2
         pops = index >= place.depth - half and place.position == 0
         pushes = index < half and place.position == place.per_block - 1

@@ -1,4 +1,4 @@
-"""Value residuals: every attention layer's values are mixed with those of the first one."""
+"""Value residuals: the values of every attention layer are mixed with those of the first one."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ WAY_OUT = (
 
 @register
 class ValueResidualLink(Link):
-    """A plain connection that mixes, within its branch, the values of an attention layer with the first ones.
+    """A plain connection that mixes the values of the attention layer in its branch with the first values.
 
-    The rows are the stream and the first values. `attach` says whose values; without it both rows are left alone but
-    for the branch.
+    The rows are the stream and the first values. `attach` sets the attention layer; without one, this is a plain
+    connection.
 
     Args:
-        init: Start of `lam`.
+        init: Initial value of `lam`.
         learnable: Whether `lam` is a weight.
-        publishes: Whether the first values are those of this connection in block 0.
+        publishes: Whether the first values come from this connection of block 0.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -44,8 +44,8 @@ class ValueResidualLink(Link):
         self._attention: Callable[[], ValueResidualAttention] | None = None
 
     def attach(self, attention: ValueResidualAttention) -> None:
-        """Names the attention layer, before the link is built."""
-        # In a function, lest Keras takes the connection's layer for one of the link's too.
+        """Sets the attention layer, before the link is built."""
+        # In a function, so that Keras does not track the layer of the connection as one of the link.
         self._attention = lambda: attention
 
     def build(self, input_shape: Shape) -> None:
@@ -55,7 +55,7 @@ class ValueResidualLink(Link):
             self.lam = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.init), name="lam")
 
     def coefficients(self, rows: Rows, context: DepthContext) -> Any:
-        """Returns those of a plain connection on the stream."""
+        """Returns the coefficients of a plain connection on the stream."""
         del rows, context
         return Coefficients(read=[1, 0], transport=None, write=[1, 0])
 
@@ -78,7 +78,7 @@ class ValueResidualLink(Link):
                 v1 = ops.where(context.index == 0, v1, first)
             found.append(v1)
             lam = ops.cast(self.lam, values.dtype) if self.learnable else self.init
-            # (1 - lam) V + lam V_1, in a form that leaves the first block's own values exactly as they are.
+            # (1 - lam) V + lam V_1, in a form that leaves the values of the first block exactly as they are.
             return values + lam * (ops.cast(v1, values.dtype) - values)
 
         with self._attention().mixing_values(mix):
@@ -90,19 +90,18 @@ class ValueResidualLink(Link):
 class ValueResidual(Topology):
     """A plain stack in whose attention layers the values are `V_l <- (1 - lam) V_l + lam V_1`.
 
-    `V_1` are the values of the first attention layer, before that mixing. Each layer has a `lam` of its own; with
-    `lam = 0` the stack is plain. The attention layers must be `ValueResidualAttention`s, one a connection at any depth
-    of its branch, all with the same number of heads and the same size of values. A connection without one is a plain
-    connection.
+    `V_1` are the values of the first attention layer, before mixing. Each layer has its own `lam`; with `lam = 0` the
+    stack is plain. The attention layers must be `ValueResidualAttention`s, at most one per connection, anywhere in its
+    branch, all with the same number of heads and the same size of values. A connection without one is plain.
 
     Args:
-        init: `lam`, or its start where it is learnable; a finite number.
-        learnable: Whether each `lam` is a weight, one number. The paper's plain ResFormer has 0.5 throughout.
+        init: `lam`, or its initial value if it is learnable; a finite number.
+        learnable: Whether each `lam` is a weight, a single number. The plain ResFormer of the paper has 0.5 throughout.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Raises:
-        ValueError: For a stack whose first block has no `ValueResidualAttention`, or connections with several of them
-            or of different sizes.
+        ValueError: If the first block has no `ValueResidualAttention`, a connection has several of them, or they differ
+            in size.
 
     Reference:
         Zhou et al., Value Residual Learning, 2024. https://arxiv.org/abs/2410.17897, section 3
@@ -112,7 +111,7 @@ class ValueResidual(Topology):
         super().__init__(**kwargs)
         self.init = number(owner_of(self), "init", init, "a finite number")
         self.learnable = flag(owner_of(self), "learnable", learnable)
-        # Of the first attention layer: what the row of its values is like, and where in its block it is.
+        # The first attention layer: the shape and dtype of its values, and its position in the block.
         self._heads = self._size = 0
         self._values_dtype: str | None = None
         self._publisher = -1
@@ -150,6 +149,6 @@ class ValueResidual(Topology):
         return found[0] if found else None
 
     def begin(self, x: Any) -> Rows:
-        """Returns the input, and zeros where the first block will put its values."""
+        """Returns the input, and zeros that the first block replaces by its values."""
         shape: Any = ops.shape(x)
         return x, ops.zeros((*shape[:-1], self._heads, self._size), cast(Any, self._values_dtype))

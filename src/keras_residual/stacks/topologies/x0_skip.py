@@ -1,4 +1,4 @@
-"""The stack's input again before every block."""
+"""The input of the stack, mixed into the stream before every block."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class X0SkipLink(Link):
     """A connection to the streams `(x, x0)`: `m = l0 x + l1 x0`, `x' = m + F(m)`.
 
     Args:
-        init: Starts of `l0` and `l1`; None for a connection without them, `m = x`.
+        init: Initial values of `l0` and `l1`; None for a connection without them, `m = x`.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
     """
 
@@ -47,15 +47,14 @@ class X0SkipLink(Link):
 
 @register
 class X0Skip(Topology):
-    """The stack's input `x0` again before every block: `m = l0 x + l1 x0`, and the block makes `m + F(m)` of it.
+    """Adds the stack's input `x0` before every block: `m = l0 x + l1 x0`, and the block returns `m + F(m)`.
 
-    `l0` and `l1` are two learnable factors a block, whatever the number of connections in it: of a block of attention
-    and MLP only the first is given the sum, as in the source. A plain stack at first, with `init=(1, 0)`. Any data
-    format.
+    `l0` and `l1` are two learnable factors per block, however many connections it has: in a block of attention and MLP
+    only the first receives the sum, as in the source. A plain stack at first, with `init=(1, 0)`. Any data format.
 
     Args:
-        init: Starts of `l0` and `l1`, two finite numbers. nanochat has `(1.15, 0.2)` falling to `(1.05, 0.05)` with
-            depth.
+        init: Initial values of `l0` and `l1`, two finite numbers. nanochat has `(1.15, 0.2)`, falling to `(1.05, 0.05)`
+            with depth.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
 
     Reference:
@@ -70,10 +69,10 @@ class X0Skip(Topology):
         self.init = [number(owner_of(self), "init", value, rule) for value in init]
 
     def begin(self, x: Any) -> Rows:
-        """Returns the input twice: as the stream and as what it is mixed with."""
+        """Returns the input twice: as the stream, and to be mixed into it."""
         return x, x
 
     def link(self, place: Place) -> Link:
-        """Returns a connection, at the head of a block with the factors."""
+        """Returns a connection; the first one of a block has the factors."""
         init = self.init if place.position == 0 else None
         return X0SkipLink(init, name=f"link_{place.position}", dtype=self.dtype_policy)

@@ -12,7 +12,7 @@ import keras
 
 from keras_residual._arguments import positive, share
 from keras_residual.residual.serialization import register
-from keras_residual.stacks.state import rank_in_block
+from keras_residual.stacks.variables import rank_in_block
 from keras_residual.training.optimizers.sgd import MomentumOptimizer, decay_of
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing

@@ -165,12 +165,13 @@ def _layer_place(layer: keras.Layer, behind: list[keras.Layer]) -> ReportedBlock
 def _stack_places(stack: ResidualStack) -> list[ReportedBlock]:
     blocks = stack._blocks
     scales = stack._contexts.values
+    stacked = stack.execution == "scan"
     multi_stream = not isinstance(stack.topology, Single)
     places = []
     for index in range(stack.depth):
-        cell = blocks.cells[0 if blocks.scanned else index]
+        cell = blocks.cell(index)
         for position, connection in enumerate(cell.connections):
-            weights: list[Weight] = [(weight, index if blocks.scanned else None) for weight in connection.weights]
+            weights: list[Weight] = [(weight, index if stacked else None) for weight in connection.weights]
             place: dict[str, Any] = {"operations": [connection], "structure": structure_of([connection])}
             kind = "layer"
             if isinstance(connection, Residual):

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual.stacks.stack import ResidualStack
-from keras_residual.stacks.state import rank_in_block
+from keras_residual.stacks.variables import rank_in_block
 from keras_residual.xray.finding.place import ReportedBlock, Weight
 from keras_residual.xray.measuring.recorder import Recorder
 from keras_residual.xray.quantities.branch import shares

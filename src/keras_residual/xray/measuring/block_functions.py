@@ -45,7 +45,7 @@ def _of_stack(stack: ResidualStack, training: bool) -> list[BlockFunction | None
     unrolled = stack if stack.execution == "unrolled" else stack.with_execution("unrolled")
     functions: list[BlockFunction | None] = []
     for index, cell in enumerate(unrolled._blocks.cells):
-        contexts = unrolled._contexts.of_block(index, None)
+        contexts = unrolled._contexts.of_block(index)
         for connection, context in zip(cell.connections, contexts, strict=True):
             told = {"depth_context": context} if isinstance(connection, Residual) else {}
             functions.append(functools.partial(_call, connection, training, **told))

@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
-from keras_residual.stacks.state import is_float, rank_in_block
+from keras_residual.stacks.variables import is_float, rank_in_block
 from keras_residual.xray.finding.discover import Target, discover
 from keras_residual.xray.finding.one_at_a_time import one_at_a_time
 from keras_residual.xray.finding.structure import distinct

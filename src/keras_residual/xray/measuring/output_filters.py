@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_residual.residual.shapes import sublayers
-from keras_residual.stacks.state import rank_in_block
+from keras_residual.stacks.variables import rank_in_block
 from keras_residual.xray.finding.structure import is_norm
 
 

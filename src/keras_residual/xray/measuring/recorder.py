@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual._keras import get_keras_mask, set_keras_mask
 from keras_residual.residual.residual import Residual
-from keras_residual.stacks.observe import observe
+from keras_residual.stacks.observation import observe
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.reversible import ReversibleLink
 from keras_residual.xray.finding.discover import Target
@@ -394,7 +394,7 @@ class Recorder:
 def _running(target: Target) -> list[ReportedBlock]:
     """Returns the places whose layers run: those of the one body of a scanned stack stand for every block."""
     stack = target.operation
-    scanned = isinstance(stack, ResidualStack) and stack._blocks.scanned
+    scanned = isinstance(stack, ResidualStack) and stack.execution == "scan"
     return target.places[: stack.per_block] if scanned else target.places
 
 

@@ -1,10 +1,9 @@
-"""The variables of a scanned stack: those of one block, each with the blocks as its leading axis."""
+"""The variables of a stack's blocks: stacked along a leading axis or separate, with the same initial values."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,18 +18,18 @@ from keras_residual.stacks.initial_values import HostInitializer, StackedInitial
 
 
 class StackedVariable(keras.Variable):
-    """A variable of a block's layer that holds the values of all blocks along a leading axis.
+    """A variable of a layer in a block that holds the values of all blocks along a leading axis.
 
-    To Keras it is one variable of that shape. Within the body of a scan, where a scope has one block's slice in its
-    place, it is that slice, shape and all, so that the layer need not know. Made by `stack_variables`.
+    To Keras it is one variable of that shape. Within the body of a scan, a scope replaces its value by the slice of one
+    block, and its shape with it, so that the layer need not know. Made by `stack_variables`.
     """
 
     stacked_axes: int
-    """How many leading axes number blocks: one, and one more for each scanned stack around the stack."""
+    """Number of leading axes that index blocks: one, and one more for each scanned stack around the stack."""
     stack: str
-    """The outermost of these stacks, for messages."""
+    """The outermost scanned stack, for messages."""
     block_path: str
-    """Path of the one layer that stands for all blocks of that stack."""
+    """Path of the layer that stands for all blocks of that stack."""
 
     @property
     def _shape(self) -> Any:
@@ -48,22 +47,22 @@ class StackedVariable(keras.Variable):
 
 
 def shape_in_block(variable: keras.Variable) -> tuple[int, ...]:
-    """Returns the shape of a variable in one block: without the axes along which a scanned stack lays its blocks."""
+    """Returns the shape of a variable in one block, without the axes along which scanned stacks hold their blocks."""
     return tuple(variable.shape)[getattr(variable, "stacked_axes", 0) :]
 
 
 def rank_in_block(variable: keras.Variable) -> int:
-    """Returns the number of a variable's axes in one block.
+    """Returns the number of axes of a variable in one block.
 
-    What treats matrices and vectors differently, such as weight decay, goes by this.
+    For code that treats matrices and vectors differently, such as weight decay.
     """
     return len(shape_in_block(variable))
 
 
 def in_block(variable: StackedVariable, index: int) -> Any:
-    """Returns name, path, shape and dtype that a variable would have in a block, as an unrolled stack has them.
+    """Returns the name, path, shape and dtype that a variable would have in one block of an unrolled stack.
 
-    For what goes by these to choose for a variable, such as a map of layouts or of optimizers.
+    For maps of layouts or optimizers, which choose by these.
     """
     path = variable.path.replace(variable.block_path, f"{variable.block_path}_{index}", 1)
     shape = shape_in_block(variable)
@@ -75,7 +74,7 @@ _PLACE = "_keras_residual_place"
 
 
 def refuse_by_block(owner: str, cell: keras.Layer) -> None:
-    """Makes the layers of a block whose variables are stacked refuse what Keras would do to all blocks as one.
+    """Makes layers with stacked variables refuse what Keras would do to the weights of all blocks as one.
 
     Args:
         owner: The stack, for messages.
@@ -99,10 +98,10 @@ def refuse_by_block(owner: str, cell: keras.Layer) -> None:
 
 
 def set_places(cells: Sequence[keras.Layer]) -> None:
-    """Notes of each variable of a stack which weight of a block it is, for `place_of`.
+    """Records for each variable of a stack which weight of a block it is, for `place_of`.
 
     Args:
-        cells: The blocks, which have weights of the same shapes, or the one of a scanned stack.
+        cells: The blocks, with weights of the same shapes, or the layer that stands for all of them.
     """
     stack = object()
     for cell in cells:
@@ -111,25 +110,27 @@ def set_places(cells: Sequence[keras.Layer]) -> None:
 
 
 def place_of(variable: Any) -> Any:
-    """Returns the outermost stack that a variable is in and which weight of a block it is there; None outside of one.
-
-    It is the same for that weight of every block.
-    """
+    """Returns an identifier of a weight within its outermost stack, the same for every block; None outside stacks."""
     return getattr(variable, _PLACE, None)
 
 
 def is_float(variable: keras.Variable) -> bool:
-    """Returns whether a variable holds numbers that may be drawn and trained; the states of seed generators do not."""
+    """Returns whether a variable holds floats; the states of seed generators are integers."""
     return keras.backend.is_float_dtype(variable._dtype)
 
 
+def is_trained(variable: keras.Variable) -> bool:
+    """Returns whether a gradient is computed for a variable; state that blocks update by themselves has none."""
+    return variable.trainable and is_float(variable)
+
+
 def seed_generators(layer: keras.Layer) -> list[keras.random.SeedGenerator]:
-    """Returns the seed generators of a layer and of all in it."""
+    """Returns the seed generators of a layer and of all layers in it."""
     return list({id(g): g for part in sublayers(layer) for g in part._seed_generators}.values())
 
 
 def block_states(generator: keras.random.SeedGenerator, depth: int) -> np.ndarray:
-    """Returns the state of a generator's copy in each block, `(depth, …, 2)`, which follows from its own."""
+    """Returns states for the copies of a generator in each block, `(depth, …, 2)`, derived from its own state."""
     state = generator.state
     start, fresh = _start_of(state), []
     if start is None:
@@ -142,7 +143,7 @@ def block_states(generator: keras.random.SeedGenerator, depth: int) -> np.ndarra
 
 
 def _start_of(state: Any) -> np.ndarray | None:
-    """Returns the value of a state, also where a scope of Keras's holds it back; None while a function is traced."""
+    """Returns the value of a state, even if a scope defers its creation; None while a function is traced."""
     value = state._initializer(state.shape, dtype=state._dtype) if state._value is None else state._value
     try:
         return np.asarray(ops.convert_to_numpy(value))
@@ -151,7 +152,7 @@ def _start_of(state: Any) -> np.ndarray | None:
 
 
 def spread_seeds(cells: Sequence[keras.Layer]) -> None:
-    """Gives the seed generators of blocks the states that a scanned stack's slices have; in a stateless scope."""
+    """Gives the seed generators of separate blocks the states that stacked blocks have; in a stateless scope."""
     base = [block_states(generator, len(cells)) for generator in seed_generators(cells[0])]
     for index, cell in enumerate(cells):
         for generator, states in zip(seed_generators(cell), base, strict=True):
@@ -159,7 +160,7 @@ def spread_seeds(cells: Sequence[keras.Layer]) -> None:
 
 
 def _start_with(variable: Any, initializer: Any) -> None:
-    """Has a variable start with another value once the stateless scope is left, whether or not it has one already."""
+    """Gives a variable another initial value at the end of the stateless scope, even if it already has a value."""
     variable._initializer = initializer
     if variable._value is not None:
         variable._value = None
@@ -174,32 +175,32 @@ def _constant(value: np.ndarray) -> Callable[..., Any]:
     return initializer
 
 
-def own_seeds(layer: keras.Layer) -> None:
-    """Makes every dropout in a layer draw from its own generator, so that what was drawn can be drawn again.
+def give_own_generators(layer: keras.Layer) -> None:
+    """Makes every dropout in a layer draw from its own generator, so that its draws can be repeated.
 
-    On PyTorch, Keras lets a dropout that was given no seed draw from the global generator instead.
+    On PyTorch, Keras lets a dropout without a seed draw from the global generator instead.
     """
     for generator in seed_generators(layer):
         if generator._initial_seed is None:
             generator._initial_seed = 0
 
 
-def own_paths(cell: Any) -> None:
-    """Gives variables that were made with their layer, before there was a block, the paths of those made in it.
+def give_own_paths(cell: Any) -> None:
+    """Gives variables that were created before the block existed paths within the block.
 
-    On PyTorch, Keras sets gradients back by path: of copies with one path it would leave all but one to add up.
+    On PyTorch, Keras resets gradients by path: of copies that share a path, it would let all but one accumulate.
     """
     prefix = cell.path.rpartition("/")[0]
     for part in sublayers(cell):
         for variable in (*part._trainable_variables, *part._non_trainable_variables):
             if not variable.path.startswith(f"{prefix}/"):
-                path = part.path or part.name  # a layer that was built before has one without the stack's
+                path = part.path or part.name  # a layer built earlier has a path without that of the stack
                 path = path if path.startswith(f"{prefix}/") else f"{cell.path}/{path}"
                 variable._path = f"{path}/{variable.name}"
 
 
 def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.ndarray]) -> None:
-    """Gives each variable of a block that was built in a stateless scope a slice for each depth.
+    """Gives the variables of a block built in a stateless scope a leading axis with a slice for each block.
 
     Args:
         owner: The stack, for messages.
@@ -214,7 +215,7 @@ def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.nd
         else:
             initializer = variable._initializer
             if variable._value is not None:
-                # Made with its layer, before there was a stack: every block starts with the same.
+                # Created with its layer, before the stack: every block starts with the same value.
                 initializer = _constant(np.asarray(ops.convert_to_numpy(variable._value)))
             initializer = StackedInitializer(initializer, depth, gains.get(id(variable)))
         shape = (depth, *variable.shape)
@@ -223,7 +224,7 @@ def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.nd
             variable.regularizer = StackedRegularizer(variable.regularizer)
         if variable.constraint is not None:
             variable.constraint = StackedConstraint(variable.constraint)
-        # Another class for what the layer already holds: Keras has no way to make a layer create variables of ours.
+        # Changes the class in place: Keras has no way to make a layer create variables of another class.
         variable.__class__ = StackedVariable
         variable.stack, variable.block_path = owner, cell.path
         variable._layout = _stacked_layout(variable, depth)
@@ -232,7 +233,7 @@ def stack_variables(owner: str, cell: Any, depth: int, gains: Mapping[int, np.nd
 
 
 def _stacked_layout(variable: Any, depth: int) -> Any:
-    """Returns how a variable is laid out over devices: as that of a block of its own, whole along the blocks."""
+    """Returns the layout over devices: that of a variable in one block, not split along the axis of blocks."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return None
@@ -249,15 +250,15 @@ def _stacked_layout(variable: Any, depth: int) -> Any:
 
 
 def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.ndarray]]) -> None:
-    """Gives blocks that were built in a stateless scope the initial values that a scanned stack's slices have.
+    """Gives separate blocks built in a stateless scope the initial values that stacked blocks have.
 
     Args:
-        cells: The blocks; those after the first draw by the first one's initializers, each at its own depth.
+        cells: The blocks; all use the initializers of the first one, each for its own index.
         gains: For each block the factors on initial values, by the `id` of the variable.
     """
     initializers = [variable._initializer for variable in cells[0].variables]
     for index, (cell, factors) in enumerate(zip(cells, gains, strict=True)):
-        # What the initial values of a link are may depend on the depth, and its own initializer knows it.
+        # The initial values of a link may depend on the depth, which its own initializer knows.
         own = {id(variable) for link in cell.links for variable in link.variables}
         for place, variable in enumerate(cell.variables):
             if variable._value is not None or not is_float(variable):
@@ -272,7 +273,7 @@ def spread_initial_values(cells: Sequence[Any], gains: Sequence[Mapping[int, np.
 
 
 class StackedRegularizer(keras.regularizers.Regularizer):
-    """A regulariser of each block's weight, summed over the blocks."""
+    """A regulariser applied to the weight of each block and summed over the blocks."""
 
     def __init__(self, regularizer: Any) -> None:
         self.regularizer = regularizer
@@ -287,13 +288,13 @@ class StackedRegularizer(keras.regularizers.Regularizer):
 
 
 class StackedConstraint(keras.constraints.Constraint):
-    """A constraint of each block's weight."""
+    """A constraint applied to the weight of each block."""
 
     def __init__(self, constraint: Any) -> None:
         self.constraint = constraint
 
     def __call__(self, w: Any) -> Any:
-        """Returns the weights that hold it."""
+        """Returns the constrained weights."""
         return _backend.map_slices(self.constraint, ops.convert_to_tensor(w))
 
     def get_config(self) -> dict[str, Any]:
@@ -301,41 +302,30 @@ class StackedConstraint(keras.constraints.Constraint):
         return {"constraint": keras.saving.serialize_keras_object(self.constraint)}
 
 
-@contextmanager
-def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> Iterator[keras.StatelessScope]:
-    """Opens a scope in which the variables have these values, and every other one what it has outside.
-
-    A scope of Keras's own does not look into the one around it: a variable that only the outer one maps would have its
-    stored value there, and its gradient would silently be zero.
-    """
-    outer = get_stateless_scope()
-    scope = keras.StatelessScope(collect_losses=True)
-    inherited = {} if outer is None else outer.state_mapping
-    # Not by Keras's argument, which checks shapes: those of stacked variables are the slices' in the scope only.
-    scope.state_mapping = {**inherited, **{id(v): value for v, value in zip(variables, values, strict=True)}}
-    before = dict(scope.state_mapping)
-    own = {id(variable) for variable in variables}
-    with scope:
-        yield scope
-    foreign = [key for key, value in scope.state_mapping.items() if key not in own and before.get(key) is not value]
-    if foreign:
-        raise ValueError(
-            "A block of a stack assigns to a variable that is not its own, which a scanned, rematerialised or "
-            "reversible stack cannot hand on. Make the variable part of a layer of the block, or use "
-            "execution='unrolled' and remat=False."
-        )
-
-
-def updates_in(
-    scope: keras.StatelessScope, variables: Sequence[keras.Variable], given: Sequence[Any]
-) -> dict[str, Any]:
-    """Returns the new values of the variables that were assigned to, by their index.
+class BlockCount(int):
+    """A number of weights that also shows, in the summary of a model, how many each block has.
 
     Args:
-        scope: The scope in which that happened.
-        variables: The variables.
-        given: What the scope held for each at its start.
+        total: Number of weights in all.
+        depth: Number of blocks.
+        execution: How the blocks are executed.
+        outside: Number of weights that belong to no block.
     """
-    pairs = zip(variables, given, strict=True)
-    now = [(scope.get_current_value(variable), before) for variable, before in pairs]
-    return {str(index): value for index, (value, before) in enumerate(now) if value is not before}
+
+    depth: int
+    execution: str
+    outside: int
+
+    def __new__(cls, total: int, depth: int, execution: str, outside: int) -> BlockCount:
+        """Makes the number."""
+        made = super().__new__(cls, total)
+        made.depth, made.execution, made.outside = depth, execution, outside
+        return made
+
+    def __format__(self, form: str) -> str:
+        number = super().__format__(form)
+        if form != ",":
+            return number
+        each, rest = divmod(self - self.outside, self.depth)
+        share = f"{each:,}" if rest == 0 else f"about {each:,}"
+        return f"{number}\n{self.depth:,} × {share}\n{self.execution}"
