@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_residual.models.aliases import ALIASES
 from keras_residual.models.catalog import FAMILIES
-from keras_residual.models.counted import counted
-from keras_residual.models.pretrained import PretrainedWeights, pretrained_tags, pretrained_weights
+from keras_residual.models.catalog.aliases import ALIASES
+from keras_residual.models.facts import PretrainedWeights, counted, pretrained_tags, pretrained_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -1,20 +1,27 @@
-"""What a network costs for one picture: its weights, multiply-adds and activations, counted from shapes."""
+"""What a network costs for one input, its weights, multiply-adds and activations, without running it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._keras import UNINITIALIZED, get_global_attribute, set_global_attribute
+from keras_residual.graph.nodes import nodes_of
 from keras_residual.layers.efficient_channel_attention import EfficientChannelAttention
 from keras_residual.layers.multi_scale import MultiScaleConv2D
 from keras_residual.layers.selective_kernel import SelectiveKernel2D
 from keras_residual.layers.split_attention import SplitAttention2D
 from keras_residual.layers.squeeze_excite import SqueezeExcite
+from keras_residual.models.builder import build
+from keras_residual.models.catalog import CATALOG, usual_input
+from keras_residual.models.config import Choices
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import Shape, output_shape, spatial_axes, sublayers
 from keras_residual.residual.shortcuts import Shortcut
@@ -80,6 +87,79 @@ def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs
     return Costs(params, _size(model.weights) - params, work.macs, work.activations)
 
 
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """What is known of a network before it has weights.
+
+    Args:
+        architecture: Its name in the catalogue.
+        input_shape: Shape of one input, channels last.
+        num_classes: Number of logits.
+        maps: Shape of one input's map after each stage, as Keras's image data format has it; empty without stages.
+        costs: What the network costs for one input.
+    """
+
+    architecture: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    maps: MappingProxyType[str, Shape]
+    costs: Costs
+
+
+def blueprint(
+    architecture: str, input_shape: Sequence[int] | None = None, *, num_classes: int | None = None
+) -> Blueprint:
+    """Returns shapes and costs of a network of the catalogue; no initial value is drawn and nothing is run.
+
+    Args:
+        architecture: A name of the catalogue, without a tag.
+        input_shape: Shape of one input, channels last; None for the usual one, 224 pixels for the nets of ImageNet.
+        num_classes: Number of logits; None for the usual one.
+
+    Example:
+        >>> blueprint("resnet50").costs.params
+        25557032
+        >>> blueprint("resnet18", (64, 64, 3)).maps["stage4"]
+        (2, 2, 512)
+    """
+    usual_shape, usual_classes = usual_input(architecture)
+    shape = usual_shape if input_shape is None else tuple(input_shape)
+    classes = usual_classes if num_classes is None else num_classes
+    config = CATALOG[architecture]
+    # One of several equal blocks is enough; irregular ones must all be made.
+    alike = getattr(config, "inner_widths", None) is None
+    *sizes, channels = shape
+    channels_first = len(sizes) > 1 and keras.config.image_data_format() == "channels_first"
+    choices = Choices(
+        input_shape=(channels, *sizes) if channels_first else shape,
+        num_classes=classes,
+        execution="scan" if alike else "unrolled",
+        name=architecture,
+    )
+    with without_initial_values():
+        model = build(config, choices)
+        stages = {
+            layer.name.partition("_")[0]: tuple(layer.output.shape[1:])
+            for layer in model.layers
+            if layer.name.startswith("stage")
+        }
+        return Blueprint(architecture, shape, classes, MappingProxyType(stages), costs(model))
+
+
+@contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Drops the variables that are made inside, which Keras would else initialise when a scope ends."""
+    before = list(get_global_attribute(UNINITIALIZED) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        set_global_attribute(UNINITIALIZED, before)
+
+
+# --- Counting ---------------------------------------------------------------------------------------------------------
+
+
 class _Work:
     """Adds up what layers compute. Methods that take a layer and the shape of its input return that of its output."""
 
@@ -116,16 +196,15 @@ class _Work:
             return
         (given,) = model.inputs
         known: dict[int, Any] = {id(given): keras.KerasTensor(shape, dtype=given.dtype)}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                args, kwargs = node.arguments.fill_in(known)
-                if isinstance(node.operation, keras.Layer):
-                    self.layer_of_node(node.operation, args)
-                outputs = node.operation.compute_output_spec(*args, **kwargs)
-                for made, found in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
-                    known[id(made)] = found
+        for node in nodes_of(model):
+            if node.is_input:
+                continue
+            args, kwargs = node.arguments.fill_in(known)
+            if isinstance(node.operation, keras.Layer):
+                self.layer_of_node(node.operation, args)
+            outputs = node.operation.compute_output_spec(*args, **kwargs)
+            for made, found in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                known[id(made)] = found
 
     def layer_of_node(self, layer: keras.Layer, args: Any) -> None:
         """Counts a layer of a graph; one of several inputs, such as a sum, is no convolution."""

@@ -16,7 +16,7 @@ import keras_residual.stacks.stack  # noqa: F401 - registers the layers that a s
 from keras_residual import _json
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import printable, shown
-from keras_residual.models.blueprint import without_initial_values
+from keras_residual.models.costs import without_initial_values
 from keras_residual.weights.hdf5 import Array, Hdf5Group, read_hdf5
 from keras_residual.weights.hdf5_blocks import Hdf5Error
 

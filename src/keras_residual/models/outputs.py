@@ -7,6 +7,8 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_residual.graph.nodes import producer
+
 Ending = Literal["logits", "softmax", "sigmoid"]
 SUM_OF_PROBABILITIES = 1e-2
 """How far the sum of probabilities may be from 1, in half precision too."""
@@ -53,7 +55,7 @@ def declared_ending(model: Any) -> Ending | None:
         return getattr(model, "ending", None)  # an exported model, which was asked when it was written
     if not getattr(model, "outputs", None):
         return None
-    operation = model.outputs[0]._keras_history.operation
+    operation = producer(model.outputs[0]).operation
     if isinstance(operation, keras.Model):
         return declared_ending(operation)
     if isinstance(operation, keras.layers.Softmax) or type(operation).__name__ in ("Softmax", "Sigmoid"):

@@ -12,6 +12,7 @@ from keras_residual.layers.evonorm import EvoNormS0
 from keras_residual.layers.filter_response_norm import FilterResponseNorm
 from keras_residual.layers.standardized_conv import WSConv2D
 from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
+from keras_residual.models.config import CONVOLUTIONS, NORMS
 from keras_residual.residual.batch_norm import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
@@ -24,9 +25,6 @@ _GLOBAL_AVERAGES = {
     2: keras.layers.GlobalAveragePooling2D,
     3: keras.layers.GlobalAveragePooling3D,
 }
-
-NORMS = ("batch_norm", "group_norm", "evonorm_s0", "filter_response_norm")
-CONVOLUTIONS = ("plain", "standardized")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

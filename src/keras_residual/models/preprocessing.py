@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual._arguments import choice, number, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.models.pretrained import pretrained_weights
+from keras_residual.models.facts import pretrained_weights
 from keras_residual.models.resampling import (
     CROP_MODES,
     INTERPOLATIONS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from keras_residual.graph.calls import Call
 from keras_residual.residual import shapes
-from keras_residual.surgery.graph import Call
 
 
 class NoShortcut(ValueError):  # noqa: N818 - it says what is missing

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual.graph.calls import Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.residual.batch_norm import BatchNormalization
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import keep_lora_alpha, sublayers
@@ -19,7 +21,6 @@ from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.surgery.copies import other_weights
-from keras_residual.surgery.graph import Graph, is_graph
 from keras_residual.surgery.models import check_model, nested_models
 from keras_residual.surgery.rewrite import leaving_out
 
@@ -159,7 +160,7 @@ def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
         if id(operation) in norms:
             return None
         if id(operation) not in made:
-            if is_graph(operation):
+            if is_plain_graph(operation):
                 copied = _copied(operation, pairs, copies)
             else:
                 copied = type(operation).from_config(_config(operation, pairs, norms))

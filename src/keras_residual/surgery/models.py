@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from keras_residual._errors import bad_argument
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.residual.shapes import sublayers
-from keras_residual.surgery.graph import is_graph
 
 SHORTCUTS = {"first": "Put the shortcuts in first, train", "instead": "put kr.Residual into the code of the model"}
 """What `check_model` says to those who want shortcuts."""
@@ -32,7 +32,7 @@ def check_model(owner: str, model: Any, *, first: str, instead: str) -> None:
     """
     if not isinstance(model, keras.Model):
         raise bad_argument(owner, "model", _RULE, model)
-    if not is_graph(model):
+    if not is_plain_graph(model):
         functional = getattr(model, "inputs", None) and getattr(model, "outputs", None)
         way_out = (
             "Methods of its own would be lost. For the graph alone pass keras.Model(model.inputs, model.outputs)."
@@ -51,7 +51,7 @@ def nested_models(model: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yields a model and those inside it, each with its path, which is empty or ends with a slash."""
     yield path, model
     for layer in model.layers:
-        if is_graph(layer):
+        if is_plain_graph(layer):
             yield from nested_models(layer, f"{path}{layer.name}/")
 
 
@@ -77,7 +77,7 @@ def _check_layers(owner: str, model: Any, first: str, instead: str) -> None:
     holders: dict[int, str] = {}
     for path, inner in nested_models(model):
         for layer in inner.layers:
-            if is_graph(layer):
+            if is_plain_graph(layer):
                 continue
             place = f"{path}{layer.name}"
             quantised = next((part for part in sublayers(layer) if part.quantization_mode is not None), None)

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from keras_residual._errors import did_you_mean, wrong_type
+from keras_residual.graph.calls import Call, Graph
 from keras_residual.surgery.connect import NoShortcut
-from keras_residual.surgery.graph import Call, Graph
 from keras_residual.surgery.models import nested_models
 from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import group_of

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_residual._arguments import whole_number
+from keras_residual.graph.calls import Call, Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.surgery import roles
 from keras_residual.surgery.connect import NoShortcut, shortcut_around
-from keras_residual.surgery.graph import Call, Graph, is_graph
 from keras_residual.surgery.models import SHORTCUTS, check_model
 from keras_residual.surgery.plan import Group, ResidualPlan
 
@@ -142,7 +143,7 @@ def _look(
     for call in graph.calls:
         if id(call) in found:
             groups.append(found[id(call)])
-        nested = is_graph(call.operation)
+        nested = is_plain_graph(call.operation)
         if nested and call is graph.by_name[call.name][0]:
             _look(
                 call.operation,

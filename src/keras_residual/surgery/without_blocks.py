@@ -8,12 +8,13 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.calls import Call, Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
 from keras_residual.residual.merges.table import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.surgery.copies import Copies
-from keras_residual.surgery.graph import Call, Graph, is_graph
 from keras_residual.surgery.models import nested_models
 from keras_residual.surgery.rewrite import leaving_out
 from keras_residual.surgery.roles import MIXING
@@ -59,7 +60,7 @@ def _blocks(model: Any, path: str, *, shared: bool) -> Iterator[Block]:
             continue
         seen.add(id(layer))
         several = shared or graph.is_shared(call)
-        if is_graph(layer):
+        if is_plain_graph(layer):
             yield from _blocks(layer, f"{path}{layer.name}/", shared=several)
         elif isinstance(layer, Residual):
             yield Block(f"{path}{layer.name}", layer, None, _hindrance(call, several) or _no_identity(call))
@@ -117,7 +118,7 @@ def without_blocks(owner: str, model: Any, names: Collection[str]) -> Any:
     made: dict[int, Any] = {}
 
     def of(operation: Any) -> Any:
-        if is_graph(operation):
+        if is_plain_graph(operation):
             renewed = leaving_out(operation, copy)
             copies.note_model(operation, renewed)
             return renewed

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.nodes import nodes_behind, producer
 from keras_residual.residual.shapes import Shape
 
 
@@ -43,13 +44,6 @@ class Call:
     def output_shape(self) -> Shape:
         """Shape of the first tensor that it makes."""
         return tuple(self.outputs[0].shape)
-
-
-def is_graph(model: Any) -> bool:
-    """Whether an object is a Sequential or a Functional model itself, and not of a class of its own."""
-    # Keras has no public name for the class of a Functional model.
-    kind = type(model)
-    return kind is keras.Sequential or (kind.__name__ == "Functional" and kind.__module__.startswith("keras."))
 
 
 class Graph:
@@ -145,27 +139,11 @@ class Graph:
 
 
 def _in_order(model: Any) -> list[Call]:
-    """Returns the calls so that each comes after those whose results it takes; a loop, since graphs may be deep."""
-    known = {id(tensor) for tensor in model.inputs}
-    calls: list[Call] = []
-    waiting = list(reversed(model.outputs))
-    while waiting:
-        tensor = waiting[-1]
-        if id(tensor) in known:
-            waiting.pop()
-            continue
-        # Keras has no public name for the graph that it walks itself.
-        history = tensor._keras_history
-        node = history.operation._inbound_nodes[history.node_index]
-        inputs = _inputs(node)
-        missing = [before for before in reversed(inputs) if id(before) not in known]
-        if missing:
-            waiting.extend(missing)
-            continue
-        waiting.pop()
-        known |= {id(made) for made in node.outputs}
-        calls.append(Call(history.operation, inputs, tuple(node.outputs), _is_plain(node)))
-    return calls
+    """Returns the calls so that each comes after those whose results it takes."""
+    given = {id(tensor): producer(tensor) for tensor in model.inputs}
+    nodes = nodes_behind(model.outputs, given, inputs_of=_inputs)
+    calls = [node for node in nodes if not node.is_input]
+    return [Call(node.operation, _inputs(node), tuple(node.outputs), _is_plain(node)) for node in calls]
 
 
 def _inputs(node: Any) -> tuple[Any, ...]:

@@ -1,13 +1,18 @@
-"""What timm does not have: networks for small pictures, for volumes, series and tables."""
+"""Networks for small pictures, volumes, series and tables: names and the architectures behind them, by family."""
 
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Any
 
-from keras_residual.models.resnet_config import ResNetConfig
-from keras_residual.models.resnet_v2 import ResNetV2Config
-from keras_residual.models.series import SeriesResNetConfig
-from keras_residual.models.tabular import TabularResNetConfig
+from keras_residual.models.catalog.imagenet import BASIC, DEPTHS
+from keras_residual.models.config import (
+    Config,
+    ResNetConfig,
+    ResNetV2Config,
+    SeriesResNetConfig,
+    TabularResNetConfig,
+)
 
 
 def _cifar(depth: int, shortcut: str = "zero_pad") -> ResNetConfig:
@@ -64,35 +69,19 @@ CIFAR: MappingProxyType[str, ResNetConfig | ResNetV2Config] = MappingProxyType(
         **{f"cifar_wrn_{depth}_{width}": _wide(depth, width) for depth, width in _WIDE},
     }
 )
-"""Networks for pictures of some 32×32 pixels; `b` has projections (option B) in place of zeros (option A)."""
-
-_VOLUME_DEPTHS = {
-    10: (1, 1, 1, 1),
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-    152: (3, 8, 36, 3),
-    200: (3, 24, 36, 3),
-}
+"""Networks for pictures of about 32×32 pixels; those with a `b` project (option B) instead of padding (option A)."""
 
 VOLUMES: MappingProxyType[str, ResNetConfig] = MappingProxyType(
     {
-        f"resnet3d_{depth}": ResNetConfig(block="basic" if depth < 50 else "bottleneck", depths=depths, rank=3)
-        for depth, depths in _VOLUME_DEPTHS.items()
+        f"resnet3d_{depth}": ResNetConfig(
+            block="basic" if depth in BASIC else "bottleneck", depths=DEPTHS[depth], rank=3
+        )
+        for depth in (10, 18, 34, 50, 101, 152, 200)
     }
 )
 """3-D ResNets for volumes and clips. Hara et al., Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs, 2017."""
 
-KERAS: MappingProxyType[str, ResNetConfig] = MappingProxyType(
-    {
-        f"keras_resnet{depth}": ResNetConfig(depths=_VOLUME_DEPTHS[depth], strides_first=True, zero_init_last=False)
-        for depth in (50, 101, 152)
-    }
-)
-"""The networks of `keras.applications`, which have the stride in the first convolution of a block."""
-
-OTHER: MappingProxyType[str, ResNetConfig | SeriesResNetConfig | TabularResNetConfig] = MappingProxyType(
+OTHER: MappingProxyType[str, Config] = MappingProxyType(
     {
         "small_resnet": ResNetConfig(
             block="basic", depths=(1, 1, 1), widths=(32, 64, 128), stem="conv3", stem_filters=32, stem_pool="none"
@@ -101,4 +90,18 @@ OTHER: MappingProxyType[str, ResNetConfig | SeriesResNetConfig | TabularResNetCo
         "tabular_resnet": TabularResNetConfig(),
     }
 )
-"""Networks of no published depth, for pictures of any small size, series and tables."""
+"""Networks for small pictures of any size, series and tables."""
+
+FAMILIES: MappingProxyType[str, Any] = MappingProxyType({"cifar": CIFAR, "resnet3d": VOLUMES, "other": OTHER})
+"""The names of each family."""
+
+USUAL_INPUTS: MappingProxyType[str, tuple[tuple[int, ...], int]] = MappingProxyType(
+    {
+        "cifar": ((32, 32, 3), 10),
+        "resnet3d": ((16, 112, 112, 3), 400),
+        "small_resnet": ((32, 32, 3), 10),
+        "series_resnet": ((512, 1), 10),
+        "tabular_resnet": ((32,), 10),
+    }
+)
+"""Shape of one input, channels last, and number of classes for which costs are given, by name or family."""
