@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from keras_residual._errors import CheckpointError
-from keras_residual.weights.file_format import file_format, is_cut_off
+from keras_residual.weights.files import file_format, is_cut_off
 
 pytestmark = pytest.mark.any_backend
 

@@ -17,8 +17,8 @@ from keras_residual import _json
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import printable, shown
 from keras_residual.models.costs import without_initial_values
-from keras_residual.weights.hdf5 import Array, Hdf5Group, read_hdf5
-from keras_residual.weights.hdf5_blocks import Hdf5Error
+from keras_residual.weights.formats.hdf5 import Array, Hdf5Group, read_hdf5
+from keras_residual.weights.formats.hdf5_blocks import Hdf5Error
 
 _CONFIG, _METADATA, _WEIGHTS, _ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
 # Beside its weights a model has variables that are no arrays of the file: states of random generators and counters.

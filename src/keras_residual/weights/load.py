@@ -13,9 +13,7 @@ import numpy as np
 
 from keras_residual._errors import bad_argument, bad_checkpoint, listed, printable, shown, unknown_name, wrong_type
 from keras_residual.weights.hub import open_location
-from keras_residual.weights.layout import to_ours
-from keras_residual.weights.name_maps import LEAVES, NAME_MAPS, NameMap, name_map
-from keras_residual.weights.slots import Slot, assign, slots
+from keras_residual.weights.names import LEAVES, NAME_MAPS, NameMap, Slot, assign, name_map, slots, to_ours
 
 _HEAD = "head/"
 _AFTER_STAGES = ("head/", "head_norm/")

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import save_file
 
 from keras_residual._errors import CheckpointError
-from keras_residual.weights.checkpoint import read_checkpoint
+from keras_residual.weights.files import read_checkpoint
 
 pytestmark = pytest.mark.any_backend
 

@@ -13,7 +13,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 import keras_residual as kr
 from contract import to_numpy
-from keras_residual.weights.checkpoint import read_checkpoint
+from keras_residual.weights.files import read_checkpoint
 
 
 def stranger() -> keras.Model:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from keras_residual.weights.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
+from keras_residual.weights.formats.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
 
 pytestmark = pytest.mark.any_backend
 

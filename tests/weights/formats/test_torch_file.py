@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_residual._errors import CheckpointError
-from keras_residual.weights.torch_file import read_torch_file as read
-from keras_residual.weights.values import WIDTHS
+from keras_residual.weights.formats.torch_file import read_torch_file as read
+from keras_residual.weights.formats.values import WIDTHS
 from torch_files import Call, Reference, bare, pickled, storage, tensor, zipped
 
 pytestmark = pytest.mark.any_backend

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from keras_residual.weights.writer import write_safetensors
+from keras_residual.weights.save import write_safetensors
 
 pytestmark = pytest.mark.any_backend
 

@@ -21,8 +21,8 @@ from keras_residual._backend.torch_pickle import (
     load,
 )
 from keras_residual._errors import CheckpointError, bad_checkpoint, shown
-from keras_residual.weights.state_dict import find_state_dict
-from keras_residual.weights.values import WIDTHS, from_bytes
+from keras_residual.weights.formats.state_dict import find_state_dict
+from keras_residual.weights.formats.values import WIDTHS, from_bytes
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 ReadBytes = Callable[[Storage, int], np.ndarray]

@@ -20,7 +20,15 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import shown
-from keras_residual.weights.hdf5_blocks import LINK, LINK_INFO, SYMBOL_TABLE, UNDEFINED, DataBlocks, Hdf5Error, Piece
+from keras_residual.weights.formats.hdf5_blocks import (
+    LINK,
+    LINK_INFO,
+    SYMBOL_TABLE,
+    UNDEFINED,
+    DataBlocks,
+    Hdf5Error,
+    Piece,
+)
 
 _MOST_OBJECTS, _DEEPEST = 100_000, 100
 # The messages that describe an object: those that are read, and those that change nothing.

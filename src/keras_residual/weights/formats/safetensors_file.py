@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_residual import _json
 from keras_residual._errors import bad_checkpoint, shown
-from keras_residual.weights.values import WIDTHS, from_bytes
+from keras_residual.weights.formats.values import WIDTHS, from_bytes
 
 # A file begins with the length of its header in eight bytes; the format allows this much.
 _LENGTH_BYTES, _MAX_HEADER = 8, 100_000_000

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from keras_residual._errors import bad_checkpoint, shown
-from keras_residual.weights.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
-from keras_residual.weights.name_maps import LEAVES
-from keras_residual.weights.values import float32
+from keras_residual.weights.formats.hdf5 import Array, Hdf5Error, Hdf5Group, read_hdf5
+from keras_residual.weights.formats.values import float32
+from keras_residual.weights.names import LEAVES
 
 _EPSILON = 1.001e-5 - 1e-5
 """By how much its epsilon is larger than PyTorch's."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from keras_residual._errors import CheckpointError
-from keras_residual.weights.state_dict import find_state_dict
+from keras_residual.weights.formats.state_dict import find_state_dict
 
 pytestmark = pytest.mark.any_backend
 
