@@ -205,7 +205,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     inputs = keras.Input((4, 8))
     model = keras.Model(inputs, layers.LSTM(3, name="memory")(inputs))
     message = (
-        "costs: `model` must be made of convolutions, dense layers, norms and what this library makes of them, but "
+        "costs: `model` must be made of convolutions, dense layers, norms and this library's own layers, but "
         "received \"LSTM 'memory'\" (str)."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

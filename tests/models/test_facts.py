@@ -90,16 +90,16 @@ def test_weights_of_another_library_are_found_by_its_name():
         (
             "resnet50t",
             ValueError,
-            "`name` must be an architecture with pretrained weights, but received 'resnet50t' (str). The library knows "
-            "of none for 'resnet50t': `create_model` makes it with random ones, and `Preprocessing` prepares pictures "
+            "`name` must be an architecture with pretrained weights, but received 'resnet50t' (str). None are "
+            "known for 'resnet50t': `create_model` builds it with random ones, and `Preprocessing` prepares pictures "
             "for it.",
         ),
         (
             "cifar_resnet20",
             ValueError,
-            "`name` must be an architecture with pretrained weights, but received 'cifar_resnet20' (str). The library "
-            "knows of none for 'cifar_resnet20': `create_model` makes it with random ones, and `Preprocessing` "
-            "prepares pictures for it.",
+            "`name` must be an architecture with pretrained weights, but received 'cifar_resnet20' (str). None "
+            "are known for 'cifar_resnet20': `create_model` builds it with random ones, and `Preprocessing` prepares "
+            "pictures for it.",
         ),
         (
             "resnet18d.ra3_in1k",
@@ -110,7 +110,7 @@ def test_weights_of_another_library_are_found_by_its_name():
         (
             "ResNet50",
             ValueError,
-            "`name` must be the name of weights that this library has, but received 'ResNet50' (str). Its convolutions "
+            "`name` must be the name of weights known to this library, but received 'ResNet50' (str). Its convolutions "
             "have biases and its batch norms an epsilon of 1.001e-5, which the statistics take up: pass the .h5 file "
             "that keras.applications keeps in ~/.keras/models as weights. The nearest architecture here is "
             "'keras_resnet50'.",

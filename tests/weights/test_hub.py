@@ -136,7 +136,7 @@ def test_a_folder_without_weights(tmp_path, files, held):
     ("content", "what"),
     [
         (b'{"architecture": ', "it is no JSON (Expecting value: line 1 column 18 (char 17))"),
-        (b"[1]", "it must hold one JSON object"),
+        (b"[1]", "it must hold a single JSON object"),
     ],
 )
 def test_a_folder_with_a_damaged_configuration(tmp_path, content, what):

@@ -102,7 +102,7 @@ def test_what_no_training_leaves_is_warned_of_or_refused(
     before = values(model)
     change(tensors)
     start = f"Checkpoint 'w.pth': 1 of its weights are doubtful: {told}. "
-    refused = re.escape(f"{start}`strict=False` takes them all the same. The model keeps its weights.")
+    refused = re.escape(f"{start}`strict=False` accepts them. The model keeps its weights.")
     with pytest.raises(kr.CheckpointError, match=f"^{refused}$"):
         set_weights(model, tensors, source="w.pth", strict=True)
     for path, value in values(model).items():

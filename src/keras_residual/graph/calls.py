@@ -1,4 +1,4 @@
-"""The calls that a Sequential or Functional model is made of, in order, and which of them take what another makes."""
+"""The calls of layers in a Sequential or Functional model, in order, and which of them use the output of another."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class Call:
 
     Args:
         operation: What is called.
-        inputs: The tensors that it takes, but for masks.
-        outputs: The tensors that it makes.
-        plain: Whether it is a layer that takes one tensor, in the first place and without other arguments, and makes
-            one.
+        inputs: Its input tensors, without masks.
+        outputs: Its output tensors.
+        plain: Whether it is a layer called with one tensor, as the first and only argument, that returns one.
     """
 
     operation: Any
@@ -37,17 +36,17 @@ class Call:
 
     @property
     def input_shape(self) -> Shape:
-        """Shape of the first tensor that it takes."""
+        """Shape of the first input."""
         return tuple(self.inputs[0].shape)
 
     @property
     def output_shape(self) -> Shape:
-        """Shape of the first tensor that it makes."""
+        """Shape of the first output."""
         return tuple(self.outputs[0].shape)
 
 
 class Graph:
-    """The calls of one model, those inside nested models not among them.
+    """The calls of one model, without those inside nested models.
 
     Args:
         model: A built Sequential or Functional model.
@@ -76,11 +75,11 @@ class Graph:
         return found
 
     def consumers(self, tensor: Any) -> list[Call]:
-        """Returns the calls that take a tensor."""
+        """Returns the calls that use a tensor."""
         return self._consumers.get(id(tensor), [])
 
     def is_returned(self, call: Call) -> bool:
-        """Whether the model returns what a call makes."""
+        """Whether an output of a call is an output of the model."""
         return any(id(tensor) in self._returned for tensor in call.outputs)
 
     def is_shared(self, call: Call) -> bool:
@@ -88,16 +87,16 @@ class Graph:
         return len(self.by_name[call.name]) > 1
 
     def is_link(self, call: Call) -> bool:
-        """Whether a call can be in a chain: of one tensor it makes one, and its layer is called once."""
+        """Whether a call can be in a chain: one tensor in, one out, and its layer is called once."""
         return len(call.inputs) == len(call.outputs) == 1 and not self.is_shared(call)
 
     def following(self, call: Call) -> Call | None:
-        """Returns the only call that takes what `call` makes; None where others do too, or the model returns it."""
+        """Returns the only call that uses the output of `call`; None if others do too, or the model returns it."""
         consumers = self.consumers(call.outputs[0])
         return consumers[0] if len(consumers) == 1 and not self.is_returned(call) else None
 
     def chains(self) -> Iterator[list[Call]]:
-        """Yields the longest rows of links in which each takes what only the one before it makes."""
+        """Yields the longest chains of links in which each uses the output of only the one before it."""
         placed: set[int] = set()
         for first in self.calls:
             if id(first) in placed or not self.is_link(first):
@@ -109,7 +108,7 @@ class Graph:
             yield chain
 
     def is_bypassed(self, chain: list[Call]) -> bool:
-        """Whether another path leads from the input of a chain to what comes behind it."""
+        """Whether another path leads from the input of a chain past its end."""
         others = [call for call in self.consumers(chain[0].inputs[0]) if call is not chain[0]]
         behind = self.consumers(chain[-1].outputs[0])
         return bool(self._reached(others) & self._reached(behind))
@@ -125,7 +124,7 @@ class Graph:
         return found
 
     def beyond(self, true_of: Callable[[Call], bool], *, before: bool) -> set[int]:
-        """Returns the ids of the calls that have, before or behind them, a call of which something is true."""
+        """Returns the ids of the calls that have a call with a property before, or after, them."""
         marked: set[int] = set()
         found: set[int] = set()
         for call in self.calls if before else reversed(self.calls):
@@ -139,7 +138,7 @@ class Graph:
 
 
 def _in_order(model: Any) -> list[Call]:
-    """Returns the calls so that each comes after those whose results it takes."""
+    """Returns the calls, each after those whose outputs it uses."""
     given = {id(tensor): producer(tensor) for tensor in model.inputs}
     nodes = nodes_behind(model.outputs, given, inputs_of=_inputs)
     calls = [node for node in nodes if not node.is_input]
@@ -147,7 +146,7 @@ def _in_order(model: Any) -> list[Call]:
 
 
 def _inputs(node: Any) -> tuple[Any, ...]:
-    # Keras writes a mask into the call as the tensor that it is computed by; it is no path of the signal.
+    # Keras records a mask as the tensor that it is computed from; it is not a path of the signal.
     arguments = (node.arguments.args, {k: v for k, v in node.arguments.kwargs.items() if k != "mask"})
     return tuple(part for part in keras.tree.flatten(arguments) if isinstance(part, keras.KerasTensor))
 

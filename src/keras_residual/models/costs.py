@@ -34,13 +34,13 @@ _OWNER = "costs"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a network has and computes for one input.
+    """The size of a network and its work for one input.
 
     Args:
-        params: Number of weights that training changes where nothing is frozen.
-        statistics: Number of weights that it does not, the means and variances of batch norms.
-        macs: Multiply-adds of convolutions and dense layers. Norms, activations, pools and sums are not in it.
-        activations: Number of values that convolutions and dense layers give out.
+        params: Number of weights that training changes, if nothing is frozen.
+        statistics: Number of weights that training does not change: the means and variances of batch norms.
+        macs: Multiply-adds of convolutions and dense layers. Norms, activations, pools and sums are not counted.
+        activations: Number of values that convolutions and dense layers output.
     """
 
     params: int
@@ -55,17 +55,17 @@ class Costs:
 
 
 def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs:
-    """Returns what a network has and computes for one input; nothing is run or compiled.
+    """Returns the size of a network and its work for one input; nothing is run or compiled.
 
     Args:
         model: A functional or sequential model of convolutions, dense layers, norms, pools and residual connections.
-        input_shape: Shape of one input, without the batch, instead of the model's own; needed where that leaves a
-            size open.
+        input_shape: Shape of one input, without the batch, instead of the model's own; needed if that leaves a size
+            open.
 
     Raises:
-        ValueError: If the model has several inputs, a size is not known, or a layer has a matrix of weights and is none
-            of those that are counted.
-        TypeError: For something that is no functional model and no built sequential one.
+        ValueError: If the model has several inputs, a size is unknown, or a layer with a matrix of weights is of a kind
+            that is not counted.
+        TypeError: If `model` is neither a Functional model nor a built Sequential one.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
@@ -89,14 +89,14 @@ def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What is known of a network before it has weights.
+    """The shapes and costs of a network that has no weights yet.
 
     Args:
         architecture: Its name in the catalogue.
         input_shape: Shape of one input, channels last.
         num_classes: Number of logits.
         maps: Shape of one input's map after each stage, as Keras's image data format has it; empty without stages.
-        costs: What the network costs for one input.
+        costs: Its costs for one input.
     """
 
     architecture: str
@@ -113,7 +113,7 @@ def blueprint(
 
     Args:
         architecture: A name of the catalogue, without a tag.
-        input_shape: Shape of one input, channels last; None for the usual one, 224 pixels for the nets of ImageNet.
+        input_shape: Shape of one input, channels last; None for the usual one, 224 pixels for ImageNet networks.
         num_classes: Number of logits; None for the usual one.
 
     Example:
@@ -148,7 +148,7 @@ def blueprint(
 
 @contextmanager
 def without_initial_values() -> Iterator[None]:
-    """Drops the variables that are made inside, which Keras would else initialise when a scope ends."""
+    """Drops the variables created inside, which Keras would otherwise initialise when a scope ends."""
     before = list(get_global_attribute(UNINITIALIZED) or [])
     try:
         with keras.StatelessScope(initialize_variables=False):
@@ -168,7 +168,7 @@ class _Work:
         self.activations = 0
 
     def chain(self, layers: Iterable[Any], shape: Shape) -> Shape:
-        """Counts layers one after another; what is no layer, None or a number, computes nothing here."""
+        """Counts layers one after another; None and numbers compute nothing here."""
         for layer in layers:
             if isinstance(layer, keras.Layer):
                 shape = self.layer(layer, shape)
@@ -184,9 +184,9 @@ class _Work:
         return output_shape(layer, shape)
 
     def no_matrices(self, layer: keras.Layer) -> None:
-        """Raises where a layer without a rule has more than a weight a channel, which some product must be with."""
+        """Raises if a layer without a rule has more than one weight a channel: they must be part of some product."""
         if any(math.prod(shape) > max(shape, default=1) for shape in map(shape_in_block, layer.weights)):
-            rule = "made of convolutions, dense layers, norms and what this library makes of them"
+            rule = "made of convolutions, dense layers, norms and this library's own layers"
             raise bad_argument(_OWNER, "model", rule, f"{type(layer).__name__} {layer.name!r}")
 
     def model(self, model: Any, shape: Shape) -> None:
@@ -207,7 +207,7 @@ class _Work:
                 known[id(made)] = found
 
     def layer_of_node(self, layer: keras.Layer, args: Any) -> None:
-        """Counts a layer of a graph; one of several inputs, such as a sum, is no convolution."""
+        """Counts a layer of a graph; a layer with several inputs, such as a sum, is not a convolution."""
         if isinstance(args[0], keras.KerasTensor):
             self.layer(layer, tuple(args[0].shape))
 
@@ -226,7 +226,7 @@ def _positions(layer: Any, shape: Shape) -> int:
 
 
 def _convolution(work: _Work, layer: Any, shape: Shape) -> None:
-    # Of a kernel (*sizes, channels in a group, filters) every weight is used once a position, also with groups.
+    # Every weight of a kernel (*sizes, channels in a group, filters) is used once a position, with groups too.
     output = output_shape(layer, shape)
     work.kernel(layer.kernel, _positions(layer, output), _values(output))
 
@@ -328,12 +328,12 @@ _RULES: dict[Any, Callable[[_Work, Any, Shape], None]] = {
         keras.layers.DepthwiseConv2D,
     ): _convolution,
 }
-"""The first kind that a layer is of decides."""
+"""The first entry that a layer is an instance of applies."""
 
 
 def _params(model: keras.Model) -> int:
-    """Returns the number of weights that are made to be trained, frozen or not."""
-    # `trainable_variables` lacks those that are frozen; where a layer keeps the variables it does not.
+    """Returns the number of weights meant to be trained, frozen or not."""
+    # `trainable_variables` leaves out frozen ones; the list in which a layer keeps its variables does not.
     found = {id(variable): variable for layer in sublayers(model) for variable in layer._trainable_variables}
     return _size(found.values())
 
@@ -348,5 +348,5 @@ def _values(shape: Shape) -> int:
 
 def _known(size: int | None) -> int:
     if size is None:
-        raise bad_argument(_OWNER, "input_shape", "one by which every size inside is known", None)
+        raise bad_argument(_OWNER, "input_shape", "one that determines every size inside", None)
     return size

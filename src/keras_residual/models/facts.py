@@ -1,4 +1,4 @@
-"""What is known of each name without building it: architecture in words, papers, costs, and pretrained weights.
+"""Facts about each name, without building it: architecture in words, papers, costs, and pretrained weights.
 
 Costs and pretrained weights are data: `data/costs.json`, which `tools/model_costs.py` counts, and
 `data/timm_pretrained.json`, which `tools/timm_pretrained.py` takes from timm.
@@ -45,8 +45,8 @@ class PretrainedWeights:
     Args:
         architecture: Name of the architecture, `"resnet50"`.
         tag: Name of the weights among those of the architecture, `"a1_in1k"`.
-        hf_hub_id: Repository on the Hugging Face Hub, or `None` where they are not on it.
-        url: Address of a PyTorch checkpoint, for weights that are not on the Hub, else `None`.
+        hf_hub_id: Repository on the Hugging Face Hub, or `None` if they are not there.
+        url: Address of a PyTorch checkpoint, for weights that are not on the Hub; else `None`.
         input_size: Height and width of pictures in training.
         test_input_size: Height and width at which the weights do best.
         crop_pct: Share of the resized picture that the crop keeps along an edge at `input_size`, in `(0, 1]`.
@@ -54,11 +54,11 @@ class PretrainedWeights:
         crop_mode: `"center"`, `"squash"` or `"border"`, see `Preprocessing`.
         interpolation: `"bilinear"` or `"bicubic"`.
         mean: Mean that is subtracted from each channel of pictures with values 0..1.
-        std: Deviation by which each channel is divided afterwards.
-        num_classes: Number of classes of the head; 0 where there is none.
-        license: Licence by its SPDX name in lower case, `"unknown"`, or `None` where nothing is said.
+        std: Standard deviation by which each channel is divided afterwards.
+        num_classes: Number of classes of the head; 0 if there is none.
+        license: Licence by its SPDX name in lower case, `"unknown"`, or `None` if none is stated.
         paper_ids: Papers on the training, such as `"arXiv:2110.00476"`.
-        results: Published accuracies by rising picture size; empty where there are none.
+        results: Published accuracies, ordered by picture size; empty if there are none.
     """
 
     architecture: str
@@ -85,7 +85,7 @@ class PretrainedWeights:
 
 
 def pretrained_tags(architecture: str) -> tuple[str, ...]:
-    """Returns the tags of an architecture's pretrained weights, that of the default ones first.
+    """Returns the tags of an architecture's pretrained weights, the default first.
 
     Args:
         architecture: Name of an architecture, `"resnet50"`. One without pretrained weights has no tags.
@@ -107,7 +107,7 @@ def pretrained_tags(architecture: str) -> tuple[str, ...]:
 
 
 def pretrained_weights(name: str) -> PretrainedWeights:
-    """Returns what is known of a set of pretrained weights.
+    """Returns the facts about a set of pretrained weights.
 
     Args:
         name: Architecture and tag, `"resnet50.a1_in1k"`, or an architecture alone for its default weights. Also the
@@ -129,7 +129,7 @@ def pretrained_weights(name: str) -> PretrainedWeights:
     alias = ALIASES.get(name) if isinstance(name, str) else None
     if alias and not alias.same_weights:
         way_out = f"{alias.note} The nearest architecture here is {alias.target!r}."
-        raise bad_argument(owner, "name", "the name of weights that this library has", name, way_out)
+        raise bad_argument(owner, "name", "the name of weights known to this library", name, way_out)
     target = alias.target if alias else name
     architecture, _, tag = target.partition(".") if isinstance(target, str) else (target, "", "")
     _check_architecture(owner, "name", architecture)
@@ -137,7 +137,7 @@ def pretrained_weights(name: str) -> PretrainedWeights:
     if not tags:
         rule = "an architecture with pretrained weights"
         way_out = (
-            f"The library knows of none for {architecture!r}: `create_model` makes it with random ones, and "
+            f"None are known for {architecture!r}: `create_model` builds it with random ones, and "
             "`Preprocessing` prepares pictures for it."
         )
         raise bad_argument(owner, "name", rule, name, way_out)
@@ -170,12 +170,12 @@ def pretrained_weights(name: str) -> PretrainedWeights:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a network costs, and for which input.
+    """Counted costs of a network, with the input that they are for.
 
     Args:
         input_shape: Shape of one input, channels last.
         num_classes: Number of logits.
-        costs: What it costs for this input.
+        costs: Its costs for this input.
     """
 
     input_shape: tuple[int, ...]
@@ -190,7 +190,7 @@ class Counted:
 
 
 def counted(architecture: str) -> Counted:
-    """Returns what a network of the catalogue costs, without building it.
+    """Returns the costs of a network of the catalogue, without building it.
 
     Args:
         architecture: A name of the catalogue, without a tag.
@@ -220,7 +220,7 @@ _BLOCKS = {
 }
 _POOLS = {
     "max": "max pooling, 3×3, stride 2",
-    "max_ceil": "max pooling, 3×3, stride 2, padded behind only",
+    "max_ceil": "max pooling, 3×3, stride 2, padded at the end only",
     "max_zero": "max pooling, 3×3, stride 2, padded with zeros",
     "conv": "3×3 convolution, stride 2",
     "none": "none",
@@ -228,7 +228,7 @@ _POOLS = {
 _SHORTCUTS = {
     "projection": "convolution, 1×1",
     "avg_pool": "average pooling, then a 1×1 convolution",
-    "zero_pad": "every second position, and zeros for the new channels",
+    "zero_pad": "every second position, with zeros in the new channels",
 }
 _NORMS = {
     "batch_norm": "batch norm",
@@ -250,7 +250,7 @@ _NORM_PAPERS = {
 
 
 def describe(config: Any) -> dict[str, str]:
-    """Returns what an architecture is in words, by what is described.
+    """Returns a description of an architecture, aspect by aspect.
 
     Args:
         config: A configuration of the catalogue.
@@ -288,7 +288,7 @@ def describe(config: Any) -> dict[str, str]:
 
 
 def papers(config: Any) -> tuple[str, ...]:
-    """Returns the papers that an architecture is from, that of the family first.
+    """Returns the papers that introduced an architecture's parts, that of the family first.
 
     Example:
         >>> papers(ResNetConfig(depths=(3, 4, 6, 3), attention="se"))
@@ -340,7 +340,7 @@ def _more_of_v1(config: ResNetConfig) -> dict[str, str]:
     if config.strides_first:
         found["stride"] = "in the first 1×1 convolution of a bottleneck"
     if config.inner_widths is not None:
-        found["pruned"] = "each convolution has a number of filters of its own"
+        found["pruned"] = "each convolution has its own number of filters"
     return found
 
 

@@ -1,4 +1,4 @@
-"""The layers that networks on maps are made of, each kind chosen once: convolutions, norms, activations and pools."""
+"""The layers from which networks in stages are built: convolutions, norms, activations and pools."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GLOBAL_AVERAGES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What the layers of one network have in common.
+    """Makes the layers of one network, with the choices that they share.
 
     Args:
         rank: Number of spatial dimensions: 1, 2 or 3.

@@ -71,32 +71,33 @@ def create_model(
             torchvision or KerasHub has for the same network.
         input_shape: Shape of one input: pictures `(height, width, channels)`, or channels first where Keras is set so;
             volumes `(depth, height, width, channels)`, series `(time, channels)`, tables `(features,)`. Sizes may be
-            None. By default, for the networks of ImageNet, three channels at the size that the weights were trained
-            at, or 224.
-        num_classes: Number of logits, for a regression of targets. By default, for the networks of ImageNet, that of
-            the pretrained weights, or 1000. With another number than the weights have, the backbone keeps the weights
-            and the head is new.
-        weights: `"pretrained"`; None for random ones; or a place that `load_weights` reads, such as a file, a folder or
-            `"hf://owner/name"`. `"auto"` is `"pretrained"` where the name has a tag, else None.
-        include_top: Whether pooling and head are there; without them the output is the last map.
-        features_only: Whether the output is a dictionary with the maps of the stem and of each stage; `feature_strides`
-            says how much smaller than the picture each is.
+            None. By default, for ImageNet networks, three channels at the size that the weights were trained at, or
+            224.
+        num_classes: Number of logits, or of targets in a regression. By default, for ImageNet networks, that of the
+            pretrained weights, or 1000. If it differs from that of the weights, the backbone is loaded and the head
+            is new.
+        weights: `"pretrained"`; None for random ones; or a location that `load_weights` reads, such as a file, a
+            folder or `"hf://owner/name"`. `"auto"` is `"pretrained"` if the name has a tag, else None.
+        include_top: Whether the model ends in pooling and a head; without them it returns the last feature map.
+        features_only: Whether the output is a dictionary of the feature maps of the stem and of each stage;
+            `feature_strides` returns the stride of each.
         drop_path_rate: Stochastic depth: rate of the last block in `[0, 1)`, rising linearly from 0 at the first.
         drop_block_rate: Rate in `[0, 1)` of DropBlock in the last two stages of a ResNet v1.
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
-        output_stride: 8, 16 or 32: from there on, strides become dilations, so that the last map is larger.
-        execution: How the equal blocks of each stage are executed: `"unrolled"`, as layers that Keras reaches one by
-            one, to be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
-            By default they are unrolled, but for 48 or more in a row, as `cifar_resnet302` has them, `"auto"`.
-        remat: `False`, `"full"` or `"sqrt"`: which activations are recomputed in the backward pass, see there.
+        output_stride: 8, 16 or 32: the stride from which on strides become dilations, which keeps the last map larger.
+        execution: How the equal blocks of each stage are executed: `"unrolled"`, as separate layers that
+            can be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
+            By default `"unrolled"`, and `"auto"` for 48 or more in a row, as in `cifar_resnet302`.
+        remat: `False`, `"full"` or `"sqrt"`: which activations are recomputed in the backward pass, see
+            `ResidualStack`.
 
     Returns:
         A functional `keras.Model` with output `(batch, num_classes)`, or as `include_top` and `features_only` say.
 
     Raises:
-        ValueError: For an unknown name (with the nearest one), or a choice that breaks its rule.
-        CheckpointError: For weights that cannot be read or do not fit.
-        ConnectionError: For pretrained weights that are not on this machine and cannot be downloaded.
+        ValueError: If the name is unknown (the message has the nearest one), or an argument breaks its rule.
+        CheckpointError: If the weights cannot be read or do not fit.
+        ConnectionError: If pretrained weights are not on this machine and cannot be downloaded.
 
     Example:
         >>> create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10).output_shape
@@ -133,10 +134,10 @@ def create_model(
 
 
 def feature_strides(model: keras.Model) -> dict[str, int]:
-    """Returns by name how many pixels of the picture a step in each map of a `features_only` model is.
+    """Returns the stride of each feature map of a `features_only` model, in pixels of the picture.
 
     Args:
-        model: Of `create_model(…, features_only=True)`, made or loaded.
+        model: A model of `create_model(…, features_only=True)`, new or loaded.
 
     Raises:
         ValueError: If the model's output is not a dictionary of maps.
@@ -147,12 +148,12 @@ def feature_strides(model: keras.Model) -> dict[str, int]:
     """
     outputs = model.output
     if not isinstance(outputs, dict) or "stem" not in outputs:
-        raise bad_argument("feature_strides", "model", "made with features_only=True", model.name)
+        raise bad_argument("feature_strides", "model", "built with features_only=True", model.name)
     side = 2 if keras.config.image_data_format() == "channels_first" else 1
     given = tuple(model.inputs[0].shape)
     shape = (1, *(_SOME_SIZE if size is None else size for size in given[1:]))
     maps: Any = model.compute_output_spec(keras.KerasTensor(shape))
-    # Each stage halves, and rounds up.
+    # Each stage halves the map, rounding up.
     strides = {name: 2 ** round(math.log2(shape[side] / value.shape[side])) for name, value in maps.items()}
     return {name: strides[name] for name in sorted(strides, key=lambda name: (name != "stem", natural_key(name)))}
 
@@ -166,33 +167,32 @@ def convert_checkpoint(
     std: Sequence[float] | None = None,
     strict: bool = False,
 ) -> keras.Model:
-    """Returns a model with a checkpoint's weights that takes pictures with values 0..255 of the size it was made for.
+    """Returns a model with a checkpoint's weights that takes pictures with values 0..255.
 
-    The number of classes is that of the checkpoint. Pictures are standardised by the model itself; they must have been
-    resized and cropped before, see `Preprocessing`.
+    The number of classes is that of the checkpoint. The model standardises pictures itself; resize and crop them
+    before, see `Preprocessing`.
 
     Args:
         location: Where the weights are, see `load_weights`.
-        name: Architecture, with or without a tag; a tag says how pictures are standardised.
-        input_shape: `(height, width, channels)`. None: (32, 32, 3) for the networks for small pictures, else the size
-            that the weights of the tag expect, or (224, 224, 3).
-        mean: Mean of each channel that is subtracted from pictures with values 0..1; None for that of the tag, or
-            ImageNet's.
-        std: Deviation by which each channel is divided; None likewise.
-        strict: Whether weights that no training leaves are refused rather than warned of, see `load_weights`.
+        name: Architecture, with or without a tag; a tag determines how pictures are standardised.
+        input_shape: `(height, width, channels)`. None: (32, 32, 3) for networks on small pictures, else the size that
+            the weights of the tag expect, or (224, 224, 3).
+        mean: Mean of each channel, subtracted from pictures with values 0..1; None for that of the tag, or ImageNet's.
+        std: Standard deviation by which each channel is divided; None likewise.
+        strict: Whether weights that no training produces are refused instead of warned about, see `load_weights`.
 
     Raises:
         CheckpointError: If the weights cannot be read or are those of another architecture.
         ValueError: For an unknown name.
 
     Reference:
-        The checkpoints of small pictures in use: https://github.com/akamaster/pytorch_resnet_cifar10
+        Common checkpoints for small pictures: https://github.com/akamaster/pytorch_resnet_cifar10
     """
     architecture, tag = resolve(name)
     known = pretrained_weights(f"{architecture}.{tag}") if tag else None
     family = family_of(architecture)
     if family in ("other", "resnet3d"):
-        raise bad_argument("convert_checkpoint", "name", "a network on pictures that others have too", name)
+        raise bad_argument("convert_checkpoint", "name", "a network on pictures that other libraries have too", name)
     size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
     shape = input_shape or (size[0], size[1], 3)
     found = open_location(location)
@@ -228,7 +228,7 @@ def resolve(name: Any) -> tuple[str, str | None]:
     if target is None and name in ALIASES:
         alias = ALIASES[name]
         raise bad_argument(
-            _OWNER, "name", "of a network that this library has", name, f"{alias.note} The nearest is {alias.target!r}."
+            _OWNER, "name", "of a network in this library", name, f"{alias.note} The nearest is {alias.target!r}."
         )
     architecture, _, tag = (target or name).partition(".")
     if architecture not in CATALOG:
@@ -260,7 +260,7 @@ def _input_shape(
     if shape is not None:
         return shape
     if not is_for_imagenet(architecture):
-        raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, such as (32, 32, 3)", shape)
+        raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, for example (32, 32, 3)", shape)
     size = known.input_size if known else (224, 224)
     return (3, *size) if keras.config.image_data_format() == "channels_first" else (*size, 3)
 
@@ -282,11 +282,11 @@ def _classes_of(tensors: dict[str, np.ndarray], architecture: str, source: str) 
     """Returns the number of classes of a checkpoint's head."""
     heads = [head for head in ("fc", "head.fc", "last_linear", "linear") if f"{head}.bias" in tensors]
     if len(heads) != 1:
-        what = f"it has no head that {architecture!r} has ({len(heads)} candidates)"
+        what = f"it does not have exactly one head of a kind that {architecture!r} has ({len(heads)} candidates)"
         raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier? Use load_weights for a backbone.")
     bias, kernel = (np.shape(tensors.get(f"{heads[0]}.{leaf}", ())) for leaf in ("bias", "weight"))
-    # Before a head is made for them: a file of some bytes may claim classes whose kernel takes all memory.
+    # Before a head is built: a tiny file may claim so many classes that their kernel would fill the memory.
     if len(bias) != 1 or kernel[:1] != bias or math.prod(kernel) < _LEAST_FEATURES * bias[0]:
-        what = f"its head {heads[0]!r} makes no sense: a bias of the shape {bias} and a kernel of {kernel}"
+        what = f"its head {heads[0]!r} is inconsistent: the bias has the shape {bias} and the kernel {kernel}"
         raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier?")
     return bias[0]

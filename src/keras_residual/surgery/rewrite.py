@@ -1,4 +1,4 @@
-"""The same graph made of copies throughout, some of its layers replaced or left out."""
+"""Copies of a graph in which some layers are replaced or left out."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _Surgery:
 
 
 def leaving_out(model: Any, copy: Callable[[Any], Any]) -> Any:
-    """Returns a new model of copies, without some of the layers: what such a layer takes goes to what takes of it.
+    """Returns a new model of copies without some of the layers, whose inputs go straight to their consumers.
 
     Args:
         model: A built Sequential or Functional model.

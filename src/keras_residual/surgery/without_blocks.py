@@ -1,4 +1,4 @@
-"""The same model without some of its residual blocks."""
+"""Removal of residual blocks from a model."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _blocks(model: Any, path: str, *, shared: bool) -> Iterator[Block]:
 
 def _hindrance(call: Call, shared: bool) -> str | None:
     if type(call.operation) not in (Residual, ResidualStack):
-        return f"it is of a class of its own, {type(call.operation).__name__}"
+        return f"it is of a subclass, {type(call.operation).__name__}"
     if shared:
         return "it is called more than once"
     return None if call.plain else "it is called with arguments beside its input"
@@ -85,14 +85,14 @@ def _no_identity(call: Call) -> str | None:
     if call.input_shape != call.output_shape:
         return f"it changes the shape, {call.input_shape} to {call.output_shape}"
     if shortcut is not None:
-        return f"its shortcut is no identity, but {shortcut.name!r} ({type(shortcut).__name__}), which is needed"
+        return f"its shortcut is {shortcut.name!r} ({type(shortcut).__name__}), not an identity, and is needed"
     if type(layer.merge_layer) not in _SUMS:
         return f"its paths are not added up, but merged by {type(layer.merge_layer).__name__}"
     if layer.skip_scale_layer not in (None, 1.0):
         return "it scales its shortcut, by `skip_scale`"
     if layer.preactivation:
         return "its preactivation goes to both paths"
-    return None if layer.post_norm is None else "it has a norm behind the sum"
+    return None if layer.post_norm is None else "it has a norm after the sum"
 
 
 def without_blocks(owner: str, model: Any, names: Collection[str]) -> Any:

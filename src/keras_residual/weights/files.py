@@ -26,19 +26,19 @@ _FORMATS = "Give a .safetensors, a .pth, .pt, .th or .bin that torch.save wrote,
 def read_checkpoint(path: str | Path, *, ema: bool = False) -> dict[str, np.ndarray]:
     """Returns the weights in a file: `.safetensors`, what `torch.save` wrote, `.npz`, or `.h5` of `keras.applications`.
 
-    The content decides, not the name. Weights beside an optimizer are found; a prefix that all names share because of
-    `DistributedDataParallel` or `torch.compile` is dropped, and so are the counters of batch norms. Of `.h5` the
-    ResNets v1 of `keras.applications` are read, with timm's names. Nothing in the file is executed.
+    The content decides, not the name. Weights stored beside an optimizer are found. A prefix that all names share
+    because of `DistributedDataParallel` or `torch.compile` is dropped, as are the counters of batch norms. `.h5` files
+    are read for the ResNets v1 of `keras.applications`, with timm's names. Nothing in the file is executed.
 
     Args:
         path: The file.
-        ema: Whether to take the averaged weights (`state_dict_ema`, `model_ema`) of a training program's checkpoint.
+        ema: Whether to read the averaged weights (`state_dict_ema`, `model_ema`) of a training program's checkpoint.
 
     Returns:
-        Arrays by name: floats as float32, other types as they are. They do not depend on the file any more.
+        Arrays by name: floats as float32, other types as they are. They are independent of the file.
 
     Raises:
-        CheckpointError: If there is no file, or it cannot be read, or has no weights; says what is wrong.
+        CheckpointError: If there is no file, it cannot be read, or it holds no weights; the message says which.
 
     Example:
         >>> from keras_residual.weights.files import read_checkpoint
@@ -75,10 +75,10 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def local_path(path: str | Path) -> Path:
-    """Returns a path whose `~` is the user's home folder.
+    """Returns a path with `~` expanded to the user's home folder.
 
     Raises:
-        CheckpointError: If nobody knows that folder.
+        CheckpointError: If that folder is unknown.
     """
     try:
         return Path(path).expanduser()
@@ -90,15 +90,15 @@ def file_format(path: Path) -> Format:
     """Returns the format of the file.
 
     Raises:
-        CheckpointError: If there is no such file, it cannot be read, or it is empty, cut off or no checkpoint.
+        CheckpointError: If there is no such file, it cannot be read, or it is empty, truncated or not a checkpoint.
     """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise bad_checkpoint(path, "it is a folder", "Give the file in it that holds the weights.")
-        # Of a pipe or a device nobody knows where it ends.
+        # A pipe or a device has no known end.
         if not stat.S_ISREG(status.st_mode):
-            raise bad_checkpoint(path, "it is no regular file", "Copy what it holds into a file.")
+            raise bad_checkpoint(path, "it is not a regular file", "Copy what it holds into a file.")
         if is_cut_off(path):
             what = f"the file is cut off after {status.st_size} bytes" if status.st_size else "the file is empty"
             raise bad_checkpoint(path, what, _GET_AGAIN)
@@ -123,7 +123,7 @@ def file_format(path: Path) -> Format:
 
 
 def is_cut_off(path: Path) -> bool:
-    """Returns whether the end of the file is missing, as far as its beginning and its name tell."""
+    """Returns whether the end of the file is missing, as far as its start and its name tell."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(9)
@@ -161,9 +161,9 @@ def _format_in_zip(path: Path) -> Format:
 
 
 def _no_checkpoint(head: bytes) -> tuple[str, str]:
-    """Returns what the file is, as far as its beginning tells, and the way out."""
+    """Returns what the file is, as far as its start tells, and the way out."""
     if head.startswith(b"version https://git-lfs"):
         return "it is a pointer that Git LFS leaves for the file", "Get the file itself: git lfs pull."
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page", "Download the file itself, not the page about it."
-    return "it has no format that is known", _FORMATS
+    return "its format is not known", _FORMATS

@@ -60,11 +60,11 @@ def open_location(location: str | Path, *, ema: bool = False, cache_dir: str | P
     Args:
         location: A file (see `read_checkpoint`), a folder with `model.safetensors` or `pytorch_model.bin` and usually a
             `config.json`, or `hf://owner/name[@revision]`, a repository of the Hugging Face Hub with such files.
-        ema: Whether to take the averaged weights of a training program's checkpoint.
+        ema: Whether to read the averaged weights of a training program's checkpoint.
         cache_dir: Where repositories are kept. None: where the Hub's own programs keep them.
 
     Raises:
-        CheckpointError: If there is nothing to read at that place; says what is wrong.
+        CheckpointError: If there is nothing to read at that place; the message says why.
         ConnectionError: If a repository is not on this machine and cannot be downloaded.
         OSError: If the disk is full.
         ImportError: If a package of the extra `hub` is needed and missing.
@@ -87,7 +87,7 @@ def open_location(location: str | Path, *, ema: bool = False, cache_dir: str | P
     path = local_path(text)
     try:
         there, is_folder = path.exists(), path.is_dir()
-    except OSError:  # of which `read_checkpoint` has more to say
+    except OSError:  # `read_checkpoint` says more about it
         there, is_folder = True, False
     if is_folder:
         return _open_folder(path, text, ema=ema)
@@ -118,7 +118,7 @@ def _read_config(path: Path) -> dict[str, Any] | None:
     except (ValueError, OSError) as error:
         raise bad_checkpoint(path, str(error), "Correct it, or delete it and get it again.") from None
     if not isinstance(config, dict):
-        raise bad_checkpoint(path, "it must hold one JSON object", "Correct it, or delete it and get it again.")
+        raise bad_checkpoint(path, "it must hold a single JSON object", "Correct it, or delete it and get it again.")
     return config
 
 

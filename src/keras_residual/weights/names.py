@@ -17,7 +17,7 @@ from keras_residual.stacks.stack import ResidualStack
 
 Rules = Sequence[tuple[str, str]]
 
-# `{s}` is a stage and `{b}` a block, which the others count from 0.
+# `{s}` is a stage and `{b}` a block, counted from 0 by the other libraries.
 _STEM: Rules = (
     (r"stem_conv", "conv1"),
     (r"stem_norm", "bn1"),
@@ -91,7 +91,7 @@ _V2: Rules = (
 NAME_MAPS: MappingProxyType[str, Rules] = MappingProxyType(
     {
         "timm": (*_STEM, *_V1_BLOCK, *_PLAIN_BLOCK, *_shortcut(0), *_HEAD),
-        # Where the shortcut averages first, the pooling is number 0 of its layers.
+        # If the shortcut averages first, the pooling is its layer 0.
         "timm_avg_pool": (*_STEM, *_V1_BLOCK, *_PLAIN_BLOCK, *_shortcut(1), *_HEAD),
         "timm_res2net": (*_STEM, *_RES2NET, *_PLAIN_BLOCK, *_shortcut(0), *_HEAD),
         "timm_res2net_avg_pool": (*_STEM, *_RES2NET, *_PLAIN_BLOCK, *_shortcut(1), *_HEAD),
@@ -117,10 +117,10 @@ LEAVES: MappingProxyType[str, str] = MappingProxyType(
         "tau": "tau",
     }
 )
-"""What a layer's variable is called in PyTorch."""
+"""PyTorch's name for each variable of a layer."""
 
 POINTWISE = frozenset({"fc1", "fc2", "head.fc"})
-"""Layers that are dense here and a convolution 1 wide there, by the end of their names."""
+"""Layers that are dense here and 1×1 convolutions there, by the end of their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,13 +163,13 @@ def name_map(name: str) -> NameMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Slot:
-    """One weight of a model, or a block's share of a stacked one.
+    """One weight of a model, or a block's slice of a stacked one.
 
     Args:
-        path: Where it is, such as `"stage2_block3/conv1/kernel"`: blocks count from 1, those of a stack go on from the
+        path: Its path, such as `"stage2_block3/conv1/kernel"`. Blocks count from 1; those of a stack continue from the
             block before it.
         variable: The variable.
-        index: The block's slice of the variable; None where the variable is its own.
+        index: The block's slice of the variable; None if it has the variable to itself.
     """
 
     path: str
@@ -189,7 +189,7 @@ class Slot:
 
 
 def slots(model: keras.Model) -> list[Slot]:
-    """Returns every weight of a model; random states are none.
+    """Returns every weight of a model, without random states.
 
     Args:
         model: A model whose layers have distinct names.
@@ -197,7 +197,7 @@ def slots(model: keras.Model) -> list[Slot]:
     found: list[Slot] = []
     for layer in model.layers:
         if isinstance(layer, ResidualStack):
-            # A stage is a first block `stage1_block1` and a stack `stage1_blocks` of the others, from the second on.
+            # A stage consists of its first block, `stage1_block1`, and a stack of the others, `stage1_blocks`.
             stem, first = (layer.name[:-1], 2) if layer.name.endswith("_blocks") else (f"{layer.name}_block", 1)
             for number, weights in enumerate(layer.block_weights(), start=first):
                 for path, (variable, index) in weights.items():
@@ -226,9 +226,9 @@ def assign(values: Iterable[tuple[Slot, np.ndarray]]) -> None:
 
 
 def to_ours(slot: Slot, array: np.ndarray) -> np.ndarray:
-    """Returns an array as our layer has it: kernels `(*window, inputs, filters)` of `(filters, inputs, *window)`.
+    """Returns an array in our layout: kernels `(filters, inputs, *window)` become `(*window, inputs, filters)`.
 
-    A convolution of one position becomes the matrix of a dense layer where we have one.
+    A 1×1 convolution becomes a matrix if our layer is dense.
     """
     if not slot.path.endswith("/kernel") or array.ndim < 2:
         return array
@@ -240,7 +240,7 @@ def to_ours(slot: Slot, array: np.ndarray) -> np.ndarray:
 
 
 def to_theirs(slot: Slot, name: str) -> np.ndarray:
-    """Returns our weight as PyTorch's layer of that name has it."""
+    """Returns our weight in the layout of PyTorch's layer of that name."""
     array = slot.read()
     if not slot.path.endswith("/kernel"):
         return array

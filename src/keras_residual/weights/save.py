@@ -28,13 +28,13 @@ def save_weights(model: keras.Model, path: str | Path, *, names: str = "auto", o
     Args:
         model: One of `create_model`, `ResNet` or `ResNetV2`, however its stacks are executed.
         path: The file; its folder must exist.
-        names: How the weights are named: one of `NAME_MAPS`, or `"auto"` for that of timm's model of this structure,
-            and for small pictures that of the usual CIFAR checkpoints.
-        overwrite: Whether a file that is there may be replaced.
+        names: The naming scheme: one of `NAME_MAPS`, or `"auto"` for that of timm's model of this structure, and for
+            small pictures that of the usual CIFAR checkpoints.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        ValueError: For an unknown map of names, or a model with weights that it has no names for.
-        FileExistsError: If the file is there and `overwrite` is False.
+        ValueError: If the map of names is unknown, or has no names for some of the model's weights.
+        FileExistsError: If the file exists and `overwrite` is False.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
@@ -94,18 +94,18 @@ def write_safetensors(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Writes arrays to a `.safetensors` file, which is at every moment whole or not there.
+    """Writes arrays to a `.safetensors` file atomically: at every moment it is complete or absent.
 
     Args:
         path: The file; its folder must exist.
-        tensors: Arrays of any shape by name: booleans, whole numbers, floats of 16 to 64 bits, complex64.
+        tensors: Arrays of any shape by name: booleans, integers, floats of 16 to 64 bits, complex64.
         metadata: Texts by name, for the header of the file.
-        overwrite: Whether a file that is there may be replaced.
+        overwrite: Whether an existing file may be replaced.
 
     Raises:
-        FileExistsError: If the file is there and `overwrite` is False.
-        ValueError: If the folder is missing, or there are values that such a file cannot hold.
-        OSError: If the disk fills or cannot be written to.
+        FileExistsError: If the file exists and `overwrite` is False.
+        ValueError: If the folder is missing, or the file format cannot hold the values.
+        OSError: If the disk is full or cannot be written to.
         ImportError: If safetensors is not installed; it comes with the extra `hub`.
 
     Example:

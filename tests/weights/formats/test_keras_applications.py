@@ -63,7 +63,7 @@ def test_no_bias_is_left(file: tuple[keras.Model, Path]) -> None:
 def test_another_network_is_refused(tmp_path: Path) -> None:
     inputs = keras.Input((8, 8, 3))
     model = keras.Model(inputs, keras.layers.Conv2D(4, 3, name="mine")(inputs))
-    with pytest.raises(kr.CheckpointError, match="it holds a layer 'mine' with 'kernel', which they have not"):
+    with pytest.raises(kr.CheckpointError, match="it holds a layer 'mine' with 'kernel', which they do not have"):
         read_checkpoint(write(model, tmp_path / "mine.h5", nested=True))
 
 

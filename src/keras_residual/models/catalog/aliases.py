@@ -1,4 +1,4 @@
-"""What other libraries call a network or its weights, and what it is called here: data only."""
+"""Names that other libraries use for networks and weights, and the names here: data only."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ class Alias:
     """A name of another library.
 
     Args:
-        source: The library: `"torchvision"`, `"keras_hub"` or `"keras_applications"`.
+        source: The other library: `"torchvision"`, `"keras_hub"` or `"keras_applications"`.
         name: Its name.
         target: The name here: architecture and tag where the weights are the same, else the nearest architecture.
         same_architecture: Whether the networks compute the same from equal weights.
         same_weights: Whether the pretrained weights are the same too.
-        note: What differs; empty where nothing does.
+        note: What differs; empty if nothing does.
     """
 
     source: str
@@ -28,10 +28,10 @@ class Alias:
 
 
 def resolve_alias(name: str) -> str | None:
-    """Returns the name here of a network of another library, or `None`.
+    """Returns the name here of another library's network, or `None`.
 
-    `None` also where the nearest network here is not the same one; `ALIASES` says which that is. A network may be the
-    same and its pretrained weights others: then the name is that of the architecture alone, and
+    `None` also if the nearest network here is not the same one; `ALIASES` says which that is. If the network is the
+    same but its pretrained weights differ, the name is that of the architecture alone, and
     `ALIASES[name].same_weights` is false.
 
     Example:

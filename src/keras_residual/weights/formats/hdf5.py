@@ -84,7 +84,7 @@ def read_hdf5(path: Path) -> Hdf5Group:
         except (struct.error, UnicodeDecodeError, IndexError) as error:
             raise Hdf5Error(f"the file is damaged ({error})") from None
     if not isinstance(root, Hdf5Group):
-        raise Hdf5Error("the file is damaged (its root is no group)")
+        raise Hdf5Error("the file is damaged (its root is not a group)")
     return root
 
 
@@ -211,7 +211,7 @@ def _dtype(block: Piece, name: str) -> np.dtype | None:
             return np.dtype(f"{order}{of_numpy}")
     if kind == 3 and 0 < size <= 1 << 16:
         return np.dtype(f"S{size}")
-    # What h5py makes of bfloat16 and floats of 8 bits; of the first Keras keeps an attribute.
+    # h5py stores bfloat16 and 8-bit floats so; Keras marks the former by an attribute.
     if kind == 5 and size in (1, 2):
         return np.dtype(f"V{size}")
     if kind == 8 and size == 1 and any(pair in block.content for pair in _TRUTH):

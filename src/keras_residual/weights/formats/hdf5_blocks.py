@@ -24,7 +24,7 @@ _SPARE = 1_000_000
 
 
 class Hdf5Error(ValueError):
-    """What is wrong with a file: a text without a full stop."""
+    """A fault in a file: a text without a full stop."""
 
 
 class Piece:
@@ -117,7 +117,7 @@ class DataBlocks:
             raise Hdf5Error(f"the file is damaged, or of the version {version}")
         if widths != (8, 8) or base != 0:
             raise Hdf5Error("it has other widths than Keras writes, or does not begin at its beginning")
-        # Of an old file the driver, of a new one all settings that are not the usual ones.
+        # The driver in an old file, all unusual settings in a new one.
         if driver != UNDEFINED:
             raise Hdf5Error("it is part of several files, or has settings that Keras does not write")
         return root

@@ -37,7 +37,7 @@ def read_keras_applications(path: Path) -> dict[str, np.ndarray]:
             name, kernel = _name(layer), leaf == "kernel"
             if name is None or leaf not in LEAVES or (kernel and value.ndim < 2):
                 way_out = "Only ResNet50, ResNet101 and ResNet152 are read; other Keras models load with load_weights."
-                what = f"it holds a layer {shown(layer)} with {shown(leaf)}, which they have not"
+                what = f"it holds a layer {shown(layer)} with {shown(leaf)}, which they do not have"
                 raise bad_checkpoint(path, what, way_out)
             tensors[f"{name}.{LEAVES[leaf]}"] = value.transpose(-1, -2, *range(value.ndim - 2)) if kernel else value
     return _without_biases(tensors, path)

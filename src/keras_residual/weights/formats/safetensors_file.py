@@ -1,4 +1,4 @@
-"""Safetensors files: a header in JSON, and behind it the tensors one after the other."""
+"""Safetensors files: a JSON header, followed by the tensors one after the other."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TYPES = {
 
 
 class SafetensorsError(ValueError):
-    """What is wrong with a safetensors file: a text without a full stop."""
+    """A fault in a safetensors file: a text without a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class TensorEntry:
     """One tensor of a header.
 
     Args:
-        start: Where it begins, in bytes behind the header.
+        start: Where it begins, in bytes after the header.
         end: Where it ends.
         name: Its name.
         kind: Type of its values as the format calls it.

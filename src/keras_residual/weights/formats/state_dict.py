@@ -24,7 +24,7 @@ _LOSSES = ("criterion.", "loss.", "loss_fn.", "loss_function.", "metrics.")
 
 
 def find_state_dict(content: Any, path: Path, *, ema: bool = False) -> dict[str, Any]:
-    """Returns the weights, whose names lose the prefixes that all of them share.
+    """Returns the weights, without the prefixes that all names share.
 
     Args:
         content: Mapping of names to arrays, or to descriptions of tensors in the file, on its own or under the keys of
@@ -33,7 +33,7 @@ def find_state_dict(content: Any, path: Path, *, ema: bool = False) -> dict[str,
         ema: Whether to take the averaged weights.
 
     Raises:
-        CheckpointError: If there are no such weights; says what there is.
+        CheckpointError: If there are no such weights; the message says what there is.
     """
     tree = content if isinstance(content, Mapping) else {}
     inside = _inside(tree, _AVERAGED) if ema else tree

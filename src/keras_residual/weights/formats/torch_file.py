@@ -32,7 +32,7 @@ ReadBytes = Callable[[Storage, int], np.ndarray]
 def read_torch_file(path: Path, *, ema: bool = False) -> dict[str, np.ndarray]:
     """Returns the weights in a file that `torch.save` wrote; see `find_state_dict`.
 
-    Nothing in the file is run, and of tensors that are no weights nothing is read.
+    Nothing in the file is executed, and tensors that are not weights are not read.
 
     Raises:
         CheckpointError: If the file is damaged, names an object that could run code in another reader, or has weights

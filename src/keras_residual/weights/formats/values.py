@@ -1,4 +1,4 @@
-"""The numbers of a checkpoint as they are in memory: floats of every width as float32."""
+"""The numbers of a checkpoint in memory: floats of every width as float32."""
 
 from __future__ import annotations
 
