@@ -68,7 +68,7 @@ def compile_like(model: Any, renewed: Any) -> None:
         renewed.compile_from_config(model.get_compile_config())
     except Exception as error:
         warnings.warn(
-            f"The new {model.name!r} is not compiled, since the optimizer, loss or metrics of the original cannot be copied: {error}",
+            f"The new {model.name!r} is not compiled, since the original's compilation cannot be copied: {error}",
             stacklevel=3,
         )
 
