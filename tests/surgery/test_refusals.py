@@ -193,7 +193,7 @@ def pooled() -> keras.Model:
         (branching, [["thrd"]], "there is no layer 'thrd'. Did you mean 'third'?"),
         (dense_net, [["dense1", "dense1"]], "'dense1' is in it twice."),
         (nested_net, [["encoder/e0", "decoder/d0"]], "its layers are in different models."),
-        (nested_net, [["coder/e0"]], "there is no model 'coder' in it that is a graph."),
+        (nested_net, [["coder/e0"]], "it contains no Functional or Sequential model 'coder'."),
         (pooled, [["relu", "pool"]], "no shortcut leads from 4 axes to 2."),
         (two_towers, [["a1"], ["a2"], ["c1", "up"]], "what 'c1' makes also goes to 'down'."),
     ],

@@ -84,8 +84,8 @@ def _check_layers(owner: str, model: Any, first: str, instead: str) -> None:
             if quantised is not None:
                 inside = "" if quantised is layer else f", in {quantised.name!r},"
                 raise ValueError(
-                    f"{owner}: {place!r} is quantised{inside} to {quantised.quantization_mode}, and layers are copied "
-                    f"in float only. {first}, and quantise then."
+                    f"{owner}: {place!r} is quantised{inside} to {quantised.quantization_mode}, and only float "
+                    f"layers can be copied. {first}, and quantise then."
                 )
             for weight in layer.weights:
                 holder = holders.setdefault(id(weight), place)
