@@ -130,7 +130,7 @@ def _staged(config: StagedConfig, choices: Choices) -> keras.Model:
         x = parts.global_average_pool("pool")(x)
         if choices.dropout_rate:
             x = keras.layers.Dropout(choices.dropout_rate, name="dropout")(x)
-        kernel = keras.initializers.RandomNormal(stddev=0.01) if config.preactivation else "glorot_uniform"
+        kernel: Any = keras.initializers.RandomNormal(stddev=0.01) if config.preactivation else "glorot_uniform"
         x = keras.layers.Dense(choices.num_classes, kernel_initializer=kernel, name="head")(x)
     return keras.Model(inputs, x, name=choices.name)
 
