@@ -10,7 +10,8 @@ import keras
 
 from keras_residual._errors import wrong_type
 from keras_residual.layers.blur_pool import BlurPool2D
-from keras_residual.models.blocks import BlockMaker, BlockPlace, series_block, tabular_block
+from keras_residual.models.block_maker import BlockMaker, BlockPlace
+from keras_residual.models.blocks import series_block, tabular_block
 from keras_residual.models.config import (
     Choices,
     Config,
@@ -113,7 +114,7 @@ def ResNetV2(  # noqa: N802
 
 
 def _staged(config: StagedConfig, choices: Choices) -> keras.Model:
-    parts = Parts(rank=config.rank, norm=config.norm, convolution=getattr(config, "convolution", "plain"))
+    parts = Parts(rank=config.rank, norm=config.norm, convolution=config.convolution)
     inputs = keras.Input(choices.input_shape, name="pictures")
     x = _apply(_stem(config, parts), inputs)
     features = {"stem": x}

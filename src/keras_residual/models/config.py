@@ -73,6 +73,8 @@ class ResNetConfig:
     """
 
     preactivation: ClassVar[bool] = False
+    # What only a ResNet v2 may choose.
+    convolution: ClassVar[str] = "plain"
 
     block: str | tuple[str, ...] = "bottleneck"
     depths: tuple[int, ...]

@@ -7,12 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers.evonorm import EvoNormS0
 from keras_residual.layers.filter_response_norm import FilterResponseNorm
 from keras_residual.layers.standardized_conv import WSConv2D
 from keras_residual.layers.symmetric_max_pool import SymmetricMaxPool2D
-from keras_residual.models.config import CONVOLUTIONS, NORMS
 from keras_residual.residual.batch_norm import BatchNormalization
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
@@ -41,15 +39,6 @@ class Parts:
     rank: int = 2
     norm: str = "batch_norm"
     convolution: str = "plain"
-
-    def __post_init__(self) -> None:
-        """Checks the choices."""
-        if self.rank not in _CONVOLUTIONS:
-            raise bad_argument("block", "rank", "1, 2 or 3 spatial dimensions", self.rank)
-        if self.norm not in NORMS:
-            raise unknown_name("Parts", "norm", self.norm, NORMS)
-        if self.convolution not in CONVOLUTIONS:
-            raise unknown_name("Parts", "convolution", self.convolution, CONVOLUTIONS)
 
     @property
     def channel_axis(self) -> int:
