@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from keras_residual.models.aliases import ALIASES
 from keras_residual.models.catalog import FAMILIES
-from keras_residual.models.counted import counted
-from keras_residual.models.pretrained import PretrainedWeights, pretrained_tags, pretrained_weights
+from keras_residual.models.catalog.aliases import ALIASES
+from keras_residual.models.facts import PretrainedWeights, counted, pretrained_tags, pretrained_weights
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -33,19 +32,19 @@ HEAD = """<!-- Written by tools/model_pages.py from the catalogue. -->
 
 # Models
 
-`kr.create_model(name)` makes each of these {names} networks, and `kr.create_model("name.tag")` loads pretrained weights
-into it: {sets} sets are known, of which {elsewhere} are not on the Hugging Face Hub and must be downloaded first.
-`keras-residual show NAME` says of each set which pictures it expects, its licence, and where it lies.
+`kr.create_model(name)` builds each of these {names} networks, and `kr.create_model("name.tag")` also loads pretrained
+weights: {sets} sets are known, of which {elsewhere} are not on the Hugging Face Hub and must be downloaded first.
+`keras-residual show NAME` lists for each set the pictures that it expects, its licence, and its location.
 
-- **parameters**: weights that training changes; the statistics of norms are not among them.
+- **parameters**: weights that training changes, without the statistics of norms.
 - **GMACs**: 10⁹ multiply-adds of convolutions and dense layers for one input of the size in the next column.
-  torchvision publishes the same numbers; timm's also have two operations for each value that a batch norm gives out,
-  some 0.6 % in all.
+  torchvision publishes the same numbers; timm also counts two operations for each output value of a batch norm, about
+  0.6 % in total.
 - **top-1**: the best accuracy that timm publishes for any of the weights, in per cent on the validation set of
-  ImageNet-1k, and the size of the pictures it was measured at. The library has not measured it.
+  ImageNet-1k, and the picture size at which it was measured. It was not measured here.
 - **weights**: tags of the pretrained sets, the default first.
 
-For a model of your own, [`costs`](api/models.md#costs) counts the same.
+[`costs`](api/models.md#costs) counts the same for your own model.
 """
 
 

@@ -23,12 +23,11 @@ from keras_residual.models.blocks import (
     series_block,
     tabular_block,
 )
-from keras_residual.models.builders import ResNet, ResNetV2
+from keras_residual.models.builder import ResNet, ResNetV2
+from keras_residual.models.config import ResNetConfig, ResNetV2Config
 from keras_residual.models.freezing import freeze
 from keras_residual.models.preprocessing import Preprocessing, preprocessing
 from keras_residual.models.registry import create_model, feature_strides, list_models
-from keras_residual.models.resnet_config import ResNetConfig
-from keras_residual.models.resnet_v2 import ResNetV2Config
 from keras_residual.residual.merges import (
     AddMerge,
     ConcatMerge,

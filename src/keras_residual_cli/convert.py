@@ -44,7 +44,7 @@ def convert(
             channels = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
             start_keras()
             from keras_residual import _atomic
-            from keras_residual.models.converted import convert_checkpoint
+            from keras_residual.models.registry import convert_checkpoint
 
             shape = None if size is None else (size, size, 3)
             with warnings.catch_warnings(record=True) as told:

@@ -13,7 +13,7 @@ from keras_residual_cli.failure import CallError, reading_the_call
 from keras_residual_cli.output import output, print_json, print_table
 
 if TYPE_CHECKING:
-    from keras_residual.models.pretrained import PretrainedWeights
+    from keras_residual.models.facts import PretrainedWeights
 
 
 def models(
@@ -48,21 +48,21 @@ def best_top1(sets: list[PretrainedWeights]) -> dict[str, Any]:
 
 
 def _architecture(name: str) -> dict[str, Any]:
-    from keras_residual.models.pretrained import pretrained_tags, pretrained_weights
+    from keras_residual.models.facts import pretrained_tags, pretrained_weights
 
     sets = [pretrained_weights(f"{name}.{tag}") for tag in pretrained_tags(name)]
     return {"name": name, **_costs(name), **best_top1(sets), "pretrained": len(sets)}
 
 
 def _weights(name: str) -> dict[str, Any]:
-    from keras_residual.models.pretrained import pretrained_weights
+    from keras_residual.models.facts import pretrained_weights
 
     weights = pretrained_weights(name)
     return {"name": name, **_costs(weights.architecture), **best_top1([weights]), "license": weights.license}
 
 
 def _costs(name: str) -> dict[str, Any]:
-    from keras_residual.models.counted import counted
+    from keras_residual.models.facts import counted
 
     found = counted(name)
     return {"params": found.costs.params, "macs": found.costs.macs, "input_shape": list(found.input_shape)}

@@ -13,8 +13,8 @@ from keras_residual_cli.failure import reading_the_call
 from keras_residual_cli.output import output, print_json, print_table
 
 if TYPE_CHECKING:
-    from keras_residual.models.blueprint import Blueprint
-    from keras_residual.models.pretrained import PretrainedWeights
+    from keras_residual.models.costs import Blueprint
+    from keras_residual.models.facts import PretrainedWeights
 
 
 def show(
@@ -33,10 +33,9 @@ def show(
     with output(as_json) as console:
         with reading_the_call():
             start_keras()
-            from keras_residual.models.blueprint import blueprint
             from keras_residual.models.catalog import CATALOG
-            from keras_residual.models.describe import describe, papers
-            from keras_residual.models.pretrained import pretrained_tags, pretrained_weights
+            from keras_residual.models.costs import blueprint
+            from keras_residual.models.facts import describe, papers, pretrained_tags, pretrained_weights
             from keras_residual.models.registry import resolve
 
             architecture, tag = resolve(name)

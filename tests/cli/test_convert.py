@@ -99,7 +99,7 @@ def test_a_head_that_makes_no_sense_is_refused_before_one_is_made(
 ) -> None:
     save_file({"linear.bias": np.zeros(bias, "float32"), "linear.weight": np.zeros(kernel, "float32")}, checkpoint)
     assert run(["convert", str(checkpoint), str(checkpoint.parent / "net.keras"), "--model", "cifar_resnet20"]) == 2
-    told = f"its head 'linear' makes no sense: a bias of the shape {bias} and a kernel of {kernel}."
+    told = f"its head 'linear' is inconsistent: the bias has the shape {bias} and the kernel {kernel}."
     assert told in capsys.readouterr().err
 
 

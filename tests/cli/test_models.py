@@ -40,8 +40,8 @@ def test_no_network_is_built_for_the_list(capfd, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("built")
 
-    monkeypatch.setattr("keras_residual.models.blueprint.build", refuse)
-    monkeypatch.setattr("keras_residual.models.builders.build", refuse)
+    monkeypatch.setattr("keras_residual.models.costs.build", refuse)
+    monkeypatch.setattr("keras_residual.models.builder.build", refuse)
     assert run(["models", "--json"]) == 0
     rows = json.loads(capfd.readouterr().out)["models"]
     assert {row["name"] for row in rows} == set(CATALOG)

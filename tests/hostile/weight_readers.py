@@ -15,7 +15,7 @@ import pytest
 from fake_hub import fake_hub
 from keras_residual._errors import CheckpointError
 from keras_residual.models.keras_file import KerasFileError, load_keras_model
-from keras_residual.weights.checkpoint import read_checkpoint
+from keras_residual.weights.files import read_checkpoint
 from keras_residual.weights.hub import open_location
 
 ABSOLUTE = Path(tempfile.gettempdir()) / "keras-residual-must-not-be-written"

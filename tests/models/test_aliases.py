@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import pytest
 
-from keras_residual.models.aliases import ALIASES, resolve_alias
+from keras_residual.models.catalog.aliases import ALIASES, resolve_alias
 
 
 @pytest.mark.any_backend

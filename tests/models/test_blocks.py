@@ -124,12 +124,31 @@ def test_trainable_parameters(make: Any, shape: Any, expected: int) -> None:
 
 @pytest.mark.any_backend
 def test_mistakes_are_named() -> None:
-    with pytest.raises(
-        ValueError, match=r"^block: `rank` must be 1, 2 or 3 spatial dimensions, but received 4 \(int\).$"
-    ):
-        kr.basic_block(8, rank=4)
-    with pytest.raises(ValueError, match=r"`project` must be True where `strides` is more than 1, but received False"):
-        kr.preact_basic_block(8, strides=2)
+    for make in (kr.basic_block, kr.bottleneck_block, kr.preact_basic_block, kr.preact_bottleneck_block):
+        owner = make.__name__
+        with pytest.raises(
+            ValueError, match=rf"^{owner}: `rank` must be 1, 2 or 3 spatial dimensions, but received 4 \(int\).$"
+        ):
+            make(8, rank=4)
+        with pytest.raises(
+            ValueError, match=rf"^{owner}: `filters` must be a whole number of at least 1, but received 0"
+        ):
+            make(0)
+    for make in (kr.preact_basic_block, kr.preact_bottleneck_block):
+        told = rf"^{make.__name__}: `project` must be True where `strides` is more than 1, but received False"
+        with pytest.raises(ValueError, match=told):
+            make(8, strides=2)
+
+
+@pytest.mark.any_backend
+def test_a_bottleneck_of_v2_has_its_outer_channels_over_the_expansion_inside() -> None:
+    config = kr.ResNetV2Config(depths=(2,), filters=(12,), expansion=3, stem_filters=8)
+    model = kr.ResNetV2(config, input_shape=(16, 16, 3), num_classes=2, execution="unrolled")
+    first = model.get_layer("stage1_block1")
+    kernels = [tuple(layer.kernel.shape) for layer in first.branch if hasattr(layer, "kernel")]
+    assert kernels == [(1, 1, 8, 4), (3, 3, 4, 4), (1, 1, 4, 12)]
+    with pytest.raises(ValueError, match=r"^ResNetV2Config: `expansion` must be a whole number of at least 1"):
+        kr.ResNetV2Config(depths=(1,), filters=(8,), expansion=0)
 
 
 def test_blocks_follow_keras_image_data_format() -> None:

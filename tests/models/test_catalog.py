@@ -12,9 +12,8 @@ import pytest
 from keras.src.backend.common import global_state
 
 import keras_residual as kr
-from keras_residual.models.blueprint import blueprint, usual_input
-from keras_residual.models.catalog import CATALOG, FAMILIES
-from keras_residual.models.costs import costs
+from keras_residual.models.catalog import CATALOG, FAMILIES, usual_input
+from keras_residual.models.costs import blueprint, costs
 
 SHARED = Path(os.environ.get("KERAS_RESIDUAL_TEST_DATA", Path(__file__).parents[3] / "shared"))
 FACTS = SHARED / "data" / "timm_resnets.json"

@@ -10,8 +10,7 @@ import pytest
 from keras import layers
 
 import keras_residual as kr
-from keras_residual.models.blueprint import blueprint
-from keras_residual.models.costs import Costs, costs
+from keras_residual.models.costs import Costs, blueprint, costs
 
 # Multiply-adds in 10^9 and activations in 10^6 at 224 pixels, from the benchmark results of timm. It counts two
 # operations for each value that a batch norm gives out as well, some 0.6 % in all.
@@ -206,7 +205,7 @@ def test_what_cannot_be_counted_is_refused() -> None:
     inputs = keras.Input((4, 8))
     model = keras.Model(inputs, layers.LSTM(3, name="memory")(inputs))
     message = (
-        "costs: `model` must be made of convolutions, dense layers, norms and what this library makes of them, but "
+        "costs: `model` must be made of convolutions, dense layers, norms and this library's own layers, but "
         "received \"LSTM 'memory'\" (str)."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):

@@ -12,8 +12,7 @@ import pytest
 
 import keras_residual as kr
 from contract import to_numpy
-from keras_residual.weights.save import state_dict
-from keras_residual.weights.writer import write_safetensors
+from keras_residual.weights.save import state_dict, write_safetensors
 
 
 @pytest.fixture

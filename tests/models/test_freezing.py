@@ -8,7 +8,7 @@ import pytest
 
 import keras_residual as kr
 from contract import to_numpy
-from keras_residual.weights.slots import slots
+from keras_residual.weights.names import slots
 
 
 def network(execution: str = "auto") -> keras.Model:

@@ -230,7 +230,7 @@ def damaged_weights(members: dict[str, bytes], folder: Path) -> None:
         (virtual_values, "of its weights: '/layers/dense/vars/1' has its values in other arrays or files"),
         (nothing_written, "of its weights: '/layers/dense/vars/1' of the shape (2000000000,) claims 8000000000 bytes"),
         (damaged_weights, "of its weights: the file is damaged ("),
-        (huge_layer, "its configuration claims 5000000072 weights, and the file has "),
+        (huge_layer, "its configuration claims 5000000072 weights, but the file has "),
         (no_class, r"Could not deserialize 'keras.src.models.functional.subprocess\x1bPopen'"),
         (deep_config, "of its config.json: it is nested too deep"),
         (list_config, "its config.json is no JSON object"),
@@ -273,7 +273,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
         (b"PK\x05\x06" + bytes(18), "it has no config.json"),
         (
             b"\x89HDF\r\n\x1a\n",
-            "it is no .keras file. Load it with Keras and save it as one: model.save('model.keras')",
+            "it is not a .keras file. Load it with Keras and save it as one: model.save('model.keras')",
         ),
     ],
 )
@@ -286,5 +286,5 @@ def test_what_is_no_model(tmp_path: Path, content: bytes, reason: str) -> None:
 
 @pytest.mark.any_backend
 def test_a_folder_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(KerasFileError, match="it is no regular file"):
+    with pytest.raises(KerasFileError, match="it is not a regular file"):
         load_keras_model(tmp_path)

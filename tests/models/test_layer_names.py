@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import keras_residual as kr
-from keras_residual.models.blueprint import usual_input, without_initial_values
+from keras_residual.models.catalog import usual_input
+from keras_residual.models.costs import without_initial_values
 
 FILE = Path(__file__).with_name("layer_names.json")
 WRITE = bool(os.environ.get("KERAS_RESIDUAL_WRITE_LAYER_NAMES"))

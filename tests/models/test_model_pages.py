@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keras_residual.models.aliases import ALIASES
 from keras_residual.models.catalog import CATALOG
+from keras_residual.models.catalog.aliases import ALIASES
 
 pytestmark = pytest.mark.any_backend
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ from PIL import Image, ImageOps
 
 from backend_helpers import gradients
 from contract import assert_close, assert_layer_contract, to_numpy
+from keras_residual.models.facts import pretrained_weights
 from keras_residual.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, preprocessing
-from keras_residual.models.pretrained import pretrained_weights
 from keras_residual.models.resampling import resampling_matrix, split_weights
 
 PILLOW = int(PIL.__version__.split(".")[0])

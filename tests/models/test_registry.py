@@ -12,9 +12,7 @@ import pytest
 import keras_residual as kr
 from contract import assert_close
 from keras_residual.models.catalog import CATALOG
-from keras_residual.models.resnet_config import ResNetConfig
-from keras_residual.models.series import SeriesResNetConfig
-from keras_residual.models.tabular import TabularResNetConfig
+from keras_residual.models.config import ResNetConfig, SeriesResNetConfig, TabularResNetConfig
 
 # Trainable parameters on 32×32×3 and ten classes, as the widespread PyTorch implementation of the paper has them.
 PUBLISHED = {

@@ -10,7 +10,7 @@ import numpy as np
 import keras_residual as kr
 from contract import to_numpy
 from keras_residual.models.catalog import CATALOG, FAMILIES, family_of
-from keras_residual.models.resnet_config import ResNetConfig
+from keras_residual.models.config import ResNetConfig
 from keras_residual.weights.load import set_weights
 from parity.timm_peer import array, timm, torch
 

@@ -7,13 +7,13 @@ import PIL
 import pytest
 from PIL import Image
 
+from keras_residual.models.facts import _pretrained, pretrained_tags
 from keras_residual.models.preprocessing import Preprocessing, preprocessing
-from keras_residual.models.pretrained import _table, pretrained_tags
 from parity.timm_peer import timm
 
 pytestmark = pytest.mark.any_backend
 
-NAMES = [f"{name}.{tag}" for name in _table() for tag in pretrained_tags(name)]
+NAMES = [f"{name}.{tag}" for name in _pretrained() for tag in pretrained_tags(name)]
 # Pillow before 13 resizes the edges of pictures that are more than twice as high as wide in the other order.
 SIZES = [
     (375, 500),

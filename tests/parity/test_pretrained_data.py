@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keras_residual.models.aliases import ALIASES
+from keras_residual.models.catalog.aliases import ALIASES
 from parity.timm_peer import timm
 
 pytestmark = pytest.mark.any_backend

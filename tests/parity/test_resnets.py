@@ -13,10 +13,8 @@ from keras import ops
 import keras_residual as kr
 from backend_helpers import double_precision, gradients
 from contract import to_numpy
-from keras_residual.weights.layout import to_ours
-from keras_residual.weights.name_maps import name_map
+from keras_residual.weights.names import name_map, slots, to_ours
 from keras_residual.weights.save import map_for, state_dict
-from keras_residual.weights.slots import slots
 from parity.networks import CLASSES, FEATURES, TIMM, answer, array, assert_agrees, ours, peer, pictures, sizes, state
 from parity.timm_peer import timm, torch
 

@@ -139,7 +139,7 @@ def test_only_a_long_stage_of_a_model_by_name_is_left_to_auto(execution: Any) ->
 
 
 def _without_values() -> Any:
-    from keras_residual.models.blueprint import without_initial_values
+    from keras_residual.models.costs import without_initial_values
 
     return without_initial_values()
 

@@ -376,9 +376,9 @@ class TestRefusals:
         [
             ({"skip_scale": "skip_init"}, "it scales its shortcut, by `skip_scale`"),
             ({"merge": "highway"}, "its paths are not added up, but merged by HighwayMerge"),
-            ({"norm": "layer_norm", "norm_position": "post"}, "it has a norm behind the sum"),
+            ({"norm": "layer_norm", "norm_position": "post"}, "it has a norm after the sum"),
             ({"preactivation": Activation("relu")}, "its preactivation goes to both paths"),
-            ({"shortcut": Dense(6, name="own")}, "its shortcut is no identity, but 'own' (Dense), which is needed"),
+            ({"shortcut": Dense(6, name="own")}, "its shortcut is 'own' (Dense), not an identity, and is needed"),
         ],
     )
     def test_a_block_that_is_more_than_its_branch(self, how, reason):

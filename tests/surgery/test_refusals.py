@@ -48,12 +48,12 @@ def own_step() -> keras.Model:
         ),
         (
             Subclassed,
-            RULE + ", not one of a class of its own, but received <Subclassed",
-            "What its call does is Python, of which there is no graph. Put kr.Residual into the code of the model.",
+            RULE + ", not of a subclass, but received <Subclassed",
+            "Its call is Python code, not a graph. Put kr.Residual into the code of the model.",
         ),
         (
             own_step,
-            RULE + ", not one of a class of its own, but received <OwnStep name=own, built=True> (OwnStep). ",
+            RULE + ", not of a subclass, but received <OwnStep name=own, built=True> (OwnStep). ",
             "Methods of its own would be lost. For the graph alone pass keras.Model(model.inputs, model.outputs).",
         ),
         (
@@ -104,7 +104,7 @@ def test_a_quantised_layer(function: Any, mode: str) -> None:
     model = dense_net()
     model.get_layer("stem").quantize(mode)
     reason = (
-        f"{OWNERS[function]}: 'stem' is quantised to {mode}, and layers are copied in float only. {FIRST[function]} "
+        f"{OWNERS[function]}: 'stem' is quantised to {mode}, and only float layers can be copied. {FIRST[function]} "
         "and quantise then."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
@@ -122,9 +122,7 @@ def test_a_quantised_layer_in_a_block(function: Any) -> None:
 
 @pytest.mark.parametrize("function", OWNERS)
 def test_what_its_call_does_is_python(function: Any) -> None:
-    with pytest.raises(
-        ValueError, match=f"of which there is no graph. {BY_HAND[function].capitalize()[:5]}.*"
-    ) as error:
+    with pytest.raises(ValueError, match=f"not a graph. {BY_HAND[function].capitalize()[:5]}.*") as error:
         function(Subclassed())
     assert str(error.value).lower().endswith(f" {BY_HAND[function].lower()}.")
 
@@ -186,18 +184,18 @@ def pooled() -> keras.Model:
 @pytest.mark.parametrize(
     ("make", "groups", "reason"),
     [
-        (branching, [["first", "second"]], "what 'first' makes goes elsewhere too, to 'sum'."),
+        (branching, [["first", "second"]], "what 'first' makes also goes to 'sum'."),
         (branching, [["first", "third"]], "'third' does not take what 'first' makes."),
         (branching, [["sum"]], "'sum' takes 2 tensors and makes 1, and a branch has one way through."),
         (branching, [["twice"]], "'twice' is called 2 times, and a branch has one place."),
         (branching, [["always"]], "'always' is called with arguments beside its input."),
-        (branching, [["loop"]], "'loop' keeps its state from batch to batch."),
+        (branching, [["loop"]], "'loop' keeps state from batch to batch."),
         (branching, [["thrd"]], "there is no layer 'thrd'. Did you mean 'third'?"),
         (dense_net, [["dense1", "dense1"]], "'dense1' is in it twice."),
         (nested_net, [["encoder/e0", "decoder/d0"]], "its layers are in different models."),
-        (nested_net, [["coder/e0"]], "there is no model 'coder' in it that is a graph."),
+        (nested_net, [["coder/e0"]], "it contains no Functional or Sequential model 'coder'."),
         (pooled, [["relu", "pool"]], "no shortcut leads from 4 axes to 2."),
-        (two_towers, [["a1"], ["a2"], ["c1", "up"]], "what 'c1' makes goes elsewhere too, to 'down'."),
+        (two_towers, [["a1"], ["a2"], ["c1", "up"]], "what 'c1' makes also goes to 'down'."),
     ],
 )
 def test_groups(make: Any, groups: Any, reason: str) -> None:
@@ -211,8 +209,8 @@ def test_an_operation() -> None:
     model = branching()
     (name,) = [operation.name for operation in model.operations if type(operation).__name__ == "Relu"]
     reason = (
-        f"residualize: group 1 ({name}) cannot have a shortcut: {name!r} is an operation (Relu) and no layer, which a "
-        "branch consists of."
+        f"residualize: group 1 ({name}) cannot have a shortcut: {name!r} is an operation (Relu), and a "
+        "branch consists of layers."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(reason)}$"):
         residualize(model, groups=[[name]])

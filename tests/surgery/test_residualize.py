@@ -181,7 +181,7 @@ def test_a_loss_that_cannot_be_copied_is_said() -> None:
         return keras.ops.mean(y - z)
 
     plain.compile("sgd", mine)
-    with pytest.warns(UserWarning, match=r"^The new 'net' is not compiled, since what the model was compiled with "):
+    with pytest.warns(UserWarning, match=r"^The new 'net' is not compiled, since the original's compilation "):
         model = residualize(plain, verbose=False)
     assert not model.compiled
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.numpy import save_file
 
 from keras_residual._errors import CheckpointError
-from keras_residual.weights.file_format import file_format, is_cut_off
+from keras_residual.weights.files import file_format, is_cut_off
 
 pytestmark = pytest.mark.any_backend
 
@@ -92,7 +92,7 @@ def test_zip_cut_off(save_torch, npz_file, kind, keep):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"some text that is long enough", f"it has no format that is known. {FORMATS}"),
+        (b"some text that is long enough", f"its format is not known. {FORMATS}"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:12",
             "it is a pointer that Git LFS leaves for the file. Get the file itself: git lfs pull.",

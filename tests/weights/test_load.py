@@ -16,9 +16,8 @@ import torch
 import keras_residual as kr
 from contract import to_numpy
 from keras_residual.weights.load import set_weights
-from keras_residual.weights.name_maps import NAME_MAPS, name_map
+from keras_residual.weights.names import NAME_MAPS, name_map, slots
 from keras_residual.weights.save import state_dict
-from keras_residual.weights.slots import slots
 
 SHARED = Path(os.environ.get("KERAS_RESIDUAL_TEST_DATA", Path(__file__).parents[3] / "shared"))
 
@@ -103,7 +102,7 @@ def test_what_no_training_leaves_is_warned_of_or_refused(
     before = values(model)
     change(tensors)
     start = f"Checkpoint 'w.pth': 1 of its weights are doubtful: {told}. "
-    refused = re.escape(f"{start}`strict=False` takes them all the same. The model keeps its weights.")
+    refused = re.escape(f"{start}`strict=False` accepts them. The model keeps its weights.")
     with pytest.raises(kr.CheckpointError, match=f"^{refused}$"):
         set_weights(model, tensors, source="w.pth", strict=True)
     for path, value in values(model).items():
@@ -182,7 +181,7 @@ def test_foreign_names_are_told_without_what_a_terminal_obeys(tensors: dict[str,
 
 @pytest.mark.any_backend
 def test_a_name_that_two_weights_claim_is_refused(tensors: dict[str, np.ndarray], monkeypatch: Any) -> None:
-    from keras_residual.weights import name_maps
+    from keras_residual.weights import names as name_maps
 
     doubled = ((r"{block}/conv(1|2)", "layer{s}.{b}.conv1"), *NAME_MAPS["timm"])
     monkeypatch.setattr(name_maps, "NAME_MAPS", {"timm": doubled})

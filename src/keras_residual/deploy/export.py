@@ -19,6 +19,7 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual._arguments import number, positive, whole_number
 from keras_residual._atomic import folder_beside, is_disk_full
+from keras_residual._backend.export import EXPORTERS
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
 from keras_residual._version import __version__
 from keras_residual.deploy import place, triton, verify
@@ -273,7 +274,7 @@ def _batches(signature: Signature, samples: Any, batch_size: int | None) -> list
 def _write(
     model: keras.Model, signature: Signature, made: Format, path: Path, options: Options, folder: Path, timeout: float
 ) -> None:
-    backends = _backend.EXPORTERS[made.writer][1]
+    backends = EXPORTERS[made.writer][1]
     if _backend.BACKEND in backends:
         try:
             made.write(model, signature, path, options)
@@ -327,7 +328,7 @@ def _described(preprocessing: Any) -> dict[str, Any] | None:
 
 
 def _versions(made: Format) -> dict[str, str]:
-    modules = ["keras", *made.writes_with, *made.runs_with, *_backend.EXPORTERS[made.writer][1]]
+    modules = ["keras", *made.writes_with, *made.runs_with, *EXPORTERS[made.writer][1]]
     # A module comes in packages of several names, such as `tensorflow-cpu`.
     packages = metadata.packages_distributions()
     found = {module: metadata.version(packages[module][0]) for module in dict.fromkeys(modules) if module in packages}

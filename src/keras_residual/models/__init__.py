@@ -1,4 +1,4 @@
-"""Architectures as data, one builder a family, and the names by which users ask for them."""
+"""Networks by name: architectures as data, the builder that makes them, and what is known of each."""
 
 from keras_residual.models.registry import create_model, list_models
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import keras
 
+from keras_residual._arguments import whole_number
 from keras_residual._errors import bad_argument
+from keras_residual.models.block_maker import BlockMaker, BlockPlace
+from keras_residual.models.config import ResNetConfig, ResNetV2Config
 from keras_residual.models.parts import Parts, batch_norm
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shortcuts import ProjectionShortcut
@@ -39,14 +42,10 @@ def basic_block(
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, figure 5 left
     """
-    parts = Parts(rank=rank)
-    branch = [
-        *parts.conv(filters, 3, strides=strides, name="conv1"),
-        *parts.norm_and_activation(1),
-        *parts.conv(filters, 3, name="conv2"),
-        batch_norm("norm2", zero_init=zero_init_last),
-    ]
-    return _v1(branch, shortcut, drop_path_rate, name)
+    parts, filters = _checked("basic_block", filters, rank)
+    config = ResNetConfig(block="basic", depths=(1,), widths=(filters,), rank=rank, zero_init_last=zero_init_last)
+    place = BlockPlace(strides=strides, drop_path_rate=drop_path_rate)
+    return BlockMaker(config, parts)(place, name, shortcut=shortcut)
 
 
 def bottleneck_block(
@@ -81,16 +80,11 @@ def bottleneck_block(
     Reference:
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, figure 5 right
     """
-    parts = Parts(rank=rank)
-    branch = [
-        *parts.conv(filters, 1, name="conv1"),
-        *parts.norm_and_activation(1),
-        *parts.conv(filters, 3, strides=strides, name="conv2"),
-        *parts.norm_and_activation(2),
-        *parts.conv(expansion * filters, 1, name="conv3"),
-        batch_norm("norm3", zero_init=zero_init_last),
-    ]
-    return _v1(branch, shortcut, drop_path_rate, name)
+    parts, filters = _checked("bottleneck_block", filters, rank)
+    widths = (((filters, filters, expansion * filters),),)
+    config = ResNetConfig(depths=(1,), widths=(filters,), inner_widths=widths, rank=rank, zero_init_last=zero_init_last)
+    place = BlockPlace(strides=strides, drop_path_rate=drop_path_rate)
+    return BlockMaker(config, parts)(place, name, shortcut=shortcut)
 
 
 def preact_basic_block(
@@ -119,13 +113,9 @@ def preact_basic_block(
     Reference:
         He et al., Identity Mappings in Deep Residual Networks, 2016. https://arxiv.org/abs/1603.05027, figure 1b
     """
-    parts = Parts(rank=rank)
-    branch = [
-        *parts.conv(filters, 3, strides=strides, name="conv1"),
-        *parts.norm_and_activation(2),
-        *parts.conv(filters, 3, name="conv2"),
-    ]
-    return _v2(branch, strides, project, drop_path_rate, name)
+    parts, filters = _checked("preact_basic_block", filters, rank)
+    config = ResNetV2Config(block="basic", depths=(1,), filters=(filters,))
+    return _preactivation_block("preact_basic_block", config, parts, strides, project, drop_path_rate, name)
 
 
 def preact_bottleneck_block(
@@ -156,15 +146,9 @@ def preact_bottleneck_block(
     Reference:
         He et al., Identity Mappings in Deep Residual Networks, 2016. https://arxiv.org/abs/1603.05027, appendix
     """
-    parts = Parts(rank=rank)
-    branch = [
-        *parts.conv(filters, 1, name="conv1"),
-        *parts.norm_and_activation(2),
-        *parts.conv(filters, 3, strides=strides, name="conv2"),
-        *parts.norm_and_activation(3),
-        *parts.conv(expansion * filters, 1, name="conv3"),
-    ]
-    return _v2(branch, strides, project, drop_path_rate, name)
+    parts, filters = _checked("preact_bottleneck_block", filters, rank)
+    config = ResNetV2Config(depths=(1,), filters=(expansion * filters,), expansion=expansion)
+    return _preactivation_block("preact_bottleneck_block", config, parts, strides, project, drop_path_rate, name)
 
 
 def series_block(
@@ -201,7 +185,8 @@ def series_block(
         ]
         if index < len(kernel_sizes):
             branch.append(keras.layers.ReLU(name=f"relu{index}"))
-    return _v1(branch, None, drop_path_rate, name)
+    shortcut = ProjectionShortcut(norm=batch_norm("norm"), always=False, name="shortcut")
+    return Residual(branch, shortcut=shortcut, drop_path_rate=drop_path_rate, activation="relu", name=name)
 
 
 def tabular_block(
@@ -250,24 +235,23 @@ def tabular_block(
     )
 
 
-def _v1(
-    branch: list[keras.Layer], shortcut: str | keras.Layer | None, drop_path_rate: float, name: str | None
+def _checked(owner: str, filters: int, rank: int) -> tuple[Parts, int]:
+    if rank not in (1, 2, 3):
+        raise bad_argument(owner, "rank", "1, 2 or 3 spatial dimensions", rank)
+    return Parts(rank=rank), whole_number(owner, "filters", filters)
+
+
+def _preactivation_block(
+    owner: str,
+    config: ResNetV2Config,
+    parts: Parts,
+    strides: int,
+    project: bool,
+    drop_path_rate: float,
+    name: str | None,
 ) -> Residual:
-    if shortcut is None:
-        shortcut = ProjectionShortcut(norm=batch_norm("norm"), always=False, name="shortcut")
-    return Residual(branch, shortcut=shortcut, drop_path_rate=drop_path_rate, activation="relu", name=name)
-
-
-def _v2(branch: list[keras.Layer], strides: int, project: bool, drop_path_rate: float, name: str | None) -> Residual:
-    if not project:
-        if strides > 1:
-            raise bad_argument("pre-activation block", "project", "True where `strides` is more than 1", project)
-        layers = [*Parts().norm_and_activation(1), *branch]
-        return Residual(layers, shortcut="identity", drop_path_rate=drop_path_rate, name=name)
-    return Residual(
-        branch,
-        preactivation=Parts().norm_and_activation(1),
-        shortcut=ProjectionShortcut(use_bias=False, name="shortcut"),
-        drop_path_rate=drop_path_rate,
-        name=name,
-    )
+    if strides > 1 and not project:
+        raise bad_argument(owner, "project", "True where `strides` is more than 1", project)
+    # Only the first block of a stage projects.
+    place = BlockPlace(block=0 if project else 1, strides=strides, drop_path_rate=drop_path_rate)
+    return BlockMaker(config, parts)(place, name)

@@ -1,18 +1,25 @@
-"""What a network costs for one picture: its weights, multiply-adds and activations, counted from shapes."""
+"""What a network costs for one input, its weights, multiply-adds and activations, without running it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import keras
 
 from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._keras import UNINITIALIZED, get_global_attribute, set_global_attribute
+from keras_residual.graph.nodes import nodes_of
 from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite
 from keras_residual.layers.composite_conv import MultiScaleConv2D
 from keras_residual.layers.split_attention import SelectiveKernel2D, SplitAttention2D
+from keras_residual.models.builder import build
+from keras_residual.models.catalog import CATALOG, usual_input
+from keras_residual.models.config import Choices
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import Shape, output_shape, spatial_axes, sublayers
 from keras_residual.residual.shortcuts import Shortcut
@@ -25,13 +32,13 @@ _OWNER = "costs"
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a network has and computes for one input.
+    """The size of a network and its work for one input.
 
     Args:
-        params: Number of weights that training changes where nothing is frozen.
-        statistics: Number of weights that it does not, the means and variances of batch norms.
-        macs: Multiply-adds of convolutions and dense layers. Norms, activations, pools and sums are not in it.
-        activations: Number of values that convolutions and dense layers give out.
+        params: Number of weights that training changes, if nothing is frozen.
+        statistics: Number of weights that training does not change: the means and variances of batch norms.
+        macs: Multiply-adds of convolutions and dense layers. Norms, activations, pools and sums are not counted.
+        activations: Number of values that convolutions and dense layers output.
     """
 
     params: int
@@ -46,17 +53,17 @@ class Costs:
 
 
 def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs:
-    """Returns what a network has and computes for one input; nothing is run or compiled.
+    """Returns the size of a network and its work for one input; nothing is run or compiled.
 
     Args:
         model: A functional or sequential model of convolutions, dense layers, norms, pools and residual connections.
-        input_shape: Shape of one input, without the batch, instead of the model's own; needed where that leaves a
-            size open.
+        input_shape: Shape of one input, without the batch, instead of the model's own; needed if that leaves a size
+            open.
 
     Raises:
-        ValueError: If the model has several inputs, a size is not known, or a layer has a matrix of weights and is none
-            of those that are counted.
-        TypeError: For something that is no functional model and no built sequential one.
+        ValueError: If the model has several inputs, a size is unknown, or a layer with a matrix of weights is of a kind
+            that is not counted.
+        TypeError: If `model` is neither a Functional model nor a built Sequential one.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
@@ -78,6 +85,79 @@ def costs(model: keras.Model, input_shape: Sequence[int] | None = None) -> Costs
     return Costs(params, _size(model.weights) - params, work.macs, work.activations)
 
 
+@dataclass(frozen=True, slots=True)
+class Blueprint:
+    """The shapes and costs of a network that has no weights yet.
+
+    Args:
+        architecture: Its name in the catalogue.
+        input_shape: Shape of one input, channels last.
+        num_classes: Number of logits.
+        maps: Shape of one input's map after each stage, as Keras's image data format has it; empty without stages.
+        costs: Its costs for one input.
+    """
+
+    architecture: str
+    input_shape: tuple[int, ...]
+    num_classes: int
+    maps: MappingProxyType[str, Shape]
+    costs: Costs
+
+
+def blueprint(
+    architecture: str, input_shape: Sequence[int] | None = None, *, num_classes: int | None = None
+) -> Blueprint:
+    """Returns shapes and costs of a network of the catalogue; no initial value is drawn and nothing is run.
+
+    Args:
+        architecture: A name of the catalogue, without a tag.
+        input_shape: Shape of one input, channels last; None for the usual one, 224 pixels for ImageNet networks.
+        num_classes: Number of logits; None for the usual one.
+
+    Example:
+        >>> blueprint("resnet50").costs.params
+        25557032
+        >>> blueprint("resnet18", (64, 64, 3)).maps["stage4"]
+        (2, 2, 512)
+    """
+    usual_shape, usual_classes = usual_input(architecture)
+    shape = usual_shape if input_shape is None else tuple(input_shape)
+    classes = usual_classes if num_classes is None else num_classes
+    config = CATALOG[architecture]
+    # One of several equal blocks is enough; irregular ones must all be made.
+    alike = getattr(config, "inner_widths", None) is None
+    *sizes, channels = shape
+    channels_first = len(sizes) > 1 and keras.config.image_data_format() == "channels_first"
+    choices = Choices(
+        input_shape=(channels, *sizes) if channels_first else shape,
+        num_classes=classes,
+        execution="scan" if alike else "unrolled",
+        name=architecture,
+    )
+    with without_initial_values():
+        model = build(config, choices)
+        stages = {
+            layer.name.partition("_")[0]: tuple(layer.output.shape[1:])
+            for layer in model.layers
+            if layer.name.startswith("stage")
+        }
+        return Blueprint(architecture, shape, classes, MappingProxyType(stages), costs(model))
+
+
+@contextmanager
+def without_initial_values() -> Iterator[None]:
+    """Drops the variables created inside, which Keras would otherwise initialise when a scope ends."""
+    before = list(get_global_attribute(UNINITIALIZED) or [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        set_global_attribute(UNINITIALIZED, before)
+
+
+# --- Counting ---------------------------------------------------------------------------------------------------------
+
+
 class _Work:
     """Adds up what layers compute. Methods that take a layer and the shape of its input return that of its output."""
 
@@ -86,7 +166,7 @@ class _Work:
         self.activations = 0
 
     def chain(self, layers: Iterable[Any], shape: Shape) -> Shape:
-        """Counts layers one after another; what is no layer, None or a number, computes nothing here."""
+        """Counts layers one after another; None and numbers compute nothing here."""
         for layer in layers:
             if isinstance(layer, keras.Layer):
                 shape = self.layer(layer, shape)
@@ -102,9 +182,9 @@ class _Work:
         return output_shape(layer, shape)
 
     def no_matrices(self, layer: keras.Layer) -> None:
-        """Raises where a layer without a rule has more than a weight a channel, which some product must be with."""
+        """Raises if a layer without a rule has more than one weight a channel: they must be part of some product."""
         if any(math.prod(shape) > max(shape, default=1) for shape in map(shape_in_block, layer.weights)):
-            rule = "made of convolutions, dense layers, norms and what this library makes of them"
+            rule = "made of convolutions, dense layers, norms and this library's own layers"
             raise bad_argument(_OWNER, "model", rule, f"{type(layer).__name__} {layer.name!r}")
 
     def model(self, model: Any, shape: Shape) -> None:
@@ -114,19 +194,18 @@ class _Work:
             return
         (given,) = model.inputs
         known: dict[int, Any] = {id(given): keras.KerasTensor(shape, dtype=given.dtype)}
-        for depth in sorted(model._nodes_by_depth, reverse=True):
-            for node in model._nodes_by_depth[depth]:
-                if node.is_input:
-                    continue
-                args, kwargs = node.arguments.fill_in(known)
-                if isinstance(node.operation, keras.Layer):
-                    self.layer_of_node(node.operation, args)
-                outputs = node.operation.compute_output_spec(*args, **kwargs)
-                for made, found in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
-                    known[id(made)] = found
+        for node in nodes_of(model):
+            if node.is_input:
+                continue
+            args, kwargs = node.arguments.fill_in(known)
+            if isinstance(node.operation, keras.Layer):
+                self.layer_of_node(node.operation, args)
+            outputs = node.operation.compute_output_spec(*args, **kwargs)
+            for made, found in zip(node.outputs, keras.tree.flatten(outputs), strict=True):
+                known[id(made)] = found
 
     def layer_of_node(self, layer: keras.Layer, args: Any) -> None:
-        """Counts a layer of a graph; one of several inputs, such as a sum, is no convolution."""
+        """Counts a layer of a graph; a layer with several inputs, such as a sum, is not a convolution."""
         if isinstance(args[0], keras.KerasTensor):
             self.layer(layer, tuple(args[0].shape))
 
@@ -145,7 +224,7 @@ def _positions(layer: Any, shape: Shape) -> int:
 
 
 def _convolution(work: _Work, layer: Any, shape: Shape) -> None:
-    # Of a kernel (*sizes, channels in a group, filters) every weight is used once a position, also with groups.
+    # Every weight of a kernel (*sizes, channels in a group, filters) is used once a position, with groups too.
     output = output_shape(layer, shape)
     work.kernel(layer.kernel, _positions(layer, output), _values(output))
 
@@ -247,12 +326,12 @@ _RULES: dict[Any, Callable[[_Work, Any, Shape], None]] = {
         keras.layers.DepthwiseConv2D,
     ): _convolution,
 }
-"""The first kind that a layer is of decides."""
+"""The first entry that a layer is an instance of applies."""
 
 
 def _params(model: keras.Model) -> int:
-    """Returns the number of weights that are made to be trained, frozen or not."""
-    # `trainable_variables` lacks those that are frozen; where a layer keeps the variables it does not.
+    """Returns the number of weights meant to be trained, frozen or not."""
+    # `trainable_variables` leaves out frozen ones; the list in which a layer keeps its variables does not.
     found = {id(variable): variable for layer in sublayers(model) for variable in layer._trainable_variables}
     return _size(found.values())
 
@@ -267,5 +346,5 @@ def _values(shape: Shape) -> int:
 
 def _known(size: int | None) -> int:
     if size is None:
-        raise bad_argument(_OWNER, "input_shape", "one by which every size inside is known", None)
+        raise bad_argument(_OWNER, "input_shape", "one that determines every size inside", None)
     return size

@@ -1,4 +1,4 @@
-"""The first stages of a network made unchangeable, for fine-tuning."""
+"""Freezing of the first stages of a network, for fine-tuning."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from keras_residual._errors import bad_argument
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """What `freeze` left trainable.
+    """The result of `freeze`: which layers are frozen, and which remain trainable.
 
     Args:
-        frozen: Names of the layers with weights that training does not change.
-        trainable: Names of the layers that it changes.
-        frozen_weights: Number of weights of the former, statistics of norms included.
+        frozen: Names of the layers whose weights training does not change.
+        trainable: Names of the layers whose weights it changes.
+        frozen_weights: Number of weights of the former, including the statistics of norms.
         trainable_weights: Number of weights that training changes.
     """
 
@@ -36,20 +36,20 @@ class Frozen:
 
 
 def freeze(model: keras.Model, up_to: str) -> Frozen:
-    """Makes the stem and the stages up to one unchangeable; their batch norms keep to the statistics that they have.
+    """Freezes the stem and the stages up to a given one; their batch norms keep their statistics.
 
-    Layers behind it become trainable, so that a second call with an earlier stage thaws. Compile the model afterwards:
+    Layers after it become trainable, so a second call with an earlier stage thaws. Compile the model afterwards:
     Keras notices a change of `trainable` only then.
 
     Args:
-        model: Of `create_model`, `ResNet` or `ResNetV2`; it is changed.
-        up_to: `"stem"`, `"stage1"`, …, the last part that is frozen, or `"none"`, which thaws all.
+        model: A model of `create_model`, `ResNet` or `ResNetV2`; it is modified in place.
+        up_to: `"stem"`, `"stage1"`, …, the last part to freeze, or `"none"` to thaw everything.
 
     Returns:
-        What is frozen and what is trainable; `print` it.
+        Which layers are frozen and which are trainable; it can be printed.
 
     Raises:
-        ValueError: For a part that the model does not have.
+        ValueError: If the model has no such part.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)

@@ -1,4 +1,4 @@
-"""Models from `.keras` files of others, of which nothing reaches Keras that has not been looked at."""
+"""Models from `.keras` files of unknown origin: Keras receives only what has been checked."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ import keras_residual.stacks.stack  # noqa: F401 - registers the layers that a s
 from keras_residual import _json
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import printable, shown
-from keras_residual.models.blueprint import without_initial_values
-from keras_residual.weights.hdf5 import Array, Hdf5Group, read_hdf5
-from keras_residual.weights.hdf5_blocks import Hdf5Error
+from keras_residual.models.costs import without_initial_values
+from keras_residual.weights.formats.hdf5 import Array, Hdf5Group, read_hdf5
+from keras_residual.weights.formats.hdf5_blocks import Hdf5Error
 
 _CONFIG, _METADATA, _WEIGHTS, _ASSETS = "config.json", "metadata.json", "model.weights.h5", "assets"
-# Beside its weights a model has variables that are no arrays of the file: states of random generators and counters.
+# Besides its weights a model has variables that the file does not hold: states of random generators, counters.
 _SPARE = 1_000_000
 
 
 class KerasFileError(ValueError):
-    """A file that is no Keras model, or one that is not loaded."""
+    """A file that is not a Keras model, or that is refused."""
 
 
 def load_keras_model(path: Path, *, compiled: bool = False) -> keras.Model:
     """Returns the model in a `.keras` file, in Keras's safe mode.
 
-    Keras gets a copy, in which there are only the parts that it writes itself: JSON, assets within their folder, and
-    arrays whose values lie in the file, no links. The copy is made of what was read; a damaged or hostile weights file
-    does not reach the HDF5 library. A configuration that claims more weights than the file has is refused before any
-    of them is made.
+    Keras receives a copy that holds only what Keras itself writes: JSON, assets inside their folder, and arrays whose
+    values are in the file, without links. The copy is written from what was read, so a damaged or hostile weights file
+    never reaches the HDF5 library. A configuration that claims more weights than the file has is refused before any of
+    them is created.
 
     Args:
         path: The file.
-        compiled: Whether to compile the model as it was, where that can be had.
+        compiled: Whether to compile the model as it was, if possible.
 
     Raises:
-        KerasFileError: If it is no such file, or not loaded, with the reason in one line.
-        OSError: If it cannot be read, or there is no room for the copy.
+        KerasFileError: If it is not such a file, or is refused; with the reason in one line.
+        OSError: If it cannot be read, or the copy does not fit on the disk.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="keras-residual-") as folder:
@@ -52,12 +52,12 @@ def load_keras_model(path: Path, *, compiled: bool = False) -> keras.Model:
             if compiled:
                 try:
                     return _loaded(copy, compiled=True)
-                except Exception:  # a loss or metric of the user's own; the layers may be Keras's all the same
+                except Exception:  # a custom loss or metric; the layers may still be Keras's own
                     return _loaded(copy, compiled=False)
             return _loaded(copy, compiled=False)
     except OSError:
         raise
-    # Whatever a layer raises when it is made of a configuration that is not its own.
+    # A layer may raise anything when it is given a configuration that is not its own.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise KerasFileError(f"{printable(path)} cannot be read as a Keras model: {printable(reason, 1000)}") from error
@@ -69,16 +69,18 @@ def _loaded(path: Path, *, compiled: bool) -> keras.Model:
 
 
 def _copy_checked(path: Path, copy: Path) -> None:
-    """Writes a model file that holds what another one holds, as far as Keras writes it."""
+    """Writes a copy of a model file with only those parts that Keras writes."""
     if not path.is_file():
-        raise KerasFileError("it is no regular file")
+        raise KerasFileError("it is not a regular file")
     if not zipfile.is_zipfile(path):
         with path.open("rb") as file:
             begins = file.read(2)
         if begins in (b"", b"PK"):
             what = "its end is missing" if begins else "it is empty"
             raise KerasFileError(f"it is damaged: {what}. Take another copy of it, or train again")
-        raise KerasFileError("it is no .keras file. Load it with Keras and save it as one: model.save('model.keras')")
+        raise KerasFileError(
+            "it is not a .keras file. Load it with Keras and save it as one: model.save('model.keras')"
+        )
     with Archive(path) as archive:
         strange = [name for name in archive.names if not _is_written_by_keras(name)]
         missing = {_CONFIG, _WEIGHTS}.difference(archive.names)
@@ -126,13 +128,13 @@ def _parsed(archive: Archive, name: str) -> dict[str, Any]:
 
 
 def _check_size(config: dict[str, Any], values: int) -> None:
-    """Makes the model without a value, and compares its weights with those of the file."""
+    """Builds the model without values, and compares the number of its weights with that in the file."""
     with without_initial_values(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they come when the model is made in earnest
         model: Any = keras.saving.deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
         claimed = sum(math.prod(weight.shape) for weight in getattr(model, "weights", ()))
     if claimed > values + _SPARE:
-        raise KerasFileError(f"its configuration claims {claimed} weights, and the file has {values}")
+        raise KerasFileError(f"its configuration claims {claimed} weights, but the file has {values}")
 
 
 def _values(group: Hdf5Group) -> int:

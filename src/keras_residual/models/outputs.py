@@ -1,4 +1,4 @@
-"""What the outputs of a classifier are, logits or probabilities, since a saved model may end in either."""
+"""Whether a classifier outputs logits or probabilities, since a saved model may end in either."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_residual.graph.nodes import producer
+
 Ending = Literal["logits", "softmax", "sigmoid"]
 SUM_OF_PROBABILITIES = 1e-2
-"""How far the sum of probabilities may be from 1, in half precision too."""
+"""How far the sum of probabilities may deviate from 1, also in half precision."""
 
 
 def ending(model: keras.Model, outputs: np.ndarray) -> Ending:
-    """Returns what the outputs of a classifier are.
+    """Returns whether a classifier outputs logits or probabilities.
 
-    It is what its last layer does, and where that does not say (a model that is a class of the user's, or ends in
-    arithmetic) probabilities are known by their sum.
+    The last layer decides; where that does not tell (a subclassed model, or one that ends in arithmetic), probabilities
+    are recognised by their sum.
 
     Args:
         model: The model.
-        outputs: What it gives for some examples, shape `(examples, outputs)`.
+        outputs: Its outputs for some examples, shape `(examples, outputs)`.
     """
     known = declared_ending(model)
     if known is not None:
@@ -31,11 +33,11 @@ def ending(model: keras.Model, outputs: np.ndarray) -> Ending:
 
 
 def as_logits(outputs: np.ndarray, kind: Ending, *, classes: int) -> np.ndarray:
-    """Returns logits of shape `(examples, classes)` of which the softmax gives the probabilities that the model means.
+    """Returns logits of shape `(examples, classes)` whose softmax is the probabilities that the model stands for.
 
     Args:
         outputs: Shape `(examples, classes)`, or `(examples, 1)` of two classes: those of the second one.
-        kind: What they are.
+        kind: What they are, as `ending` returns it.
         classes: Number of classes.
     """
     outputs = outputs.astype(np.float64)
@@ -48,12 +50,12 @@ def as_logits(outputs: np.ndarray, kind: Ending, *, classes: int) -> np.ndarray:
 
 
 def declared_ending(model: Any) -> Ending | None:
-    """Returns what the last layer of a graph does; None where nobody can tell."""
+    """Returns what the last layer of a graph outputs; None if that is unknown."""
     if not isinstance(model, keras.Model):
         return getattr(model, "ending", None)  # an exported model, which was asked when it was written
     if not getattr(model, "outputs", None):
         return None
-    operation = model.outputs[0]._keras_history.operation
+    operation = producer(model.outputs[0]).operation
     if isinstance(operation, keras.Model):
         return declared_ending(operation)
     if isinstance(operation, keras.layers.Softmax) or type(operation).__name__ in ("Softmax", "Sigmoid"):

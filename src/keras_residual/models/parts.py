@@ -1,4 +1,4 @@
-"""The layers that networks on maps are made of, each kind chosen once: convolutions, norms, activations and pools."""
+"""The layers from which networks in stages are built: convolutions, norms, activations and pools."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 
-from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.layers.norms import EvoNormS0, FilterResponseNorm
 from keras_residual.layers.pooling import SymmetricMaxPool2D
 from keras_residual.layers.weight_standardization import WSConv2D
@@ -24,13 +23,10 @@ _GLOBAL_AVERAGES = {
     3: keras.layers.GlobalAveragePooling3D,
 }
 
-NORMS = ("batch_norm", "group_norm", "evonorm_s0", "filter_response_norm")
-CONVOLUTIONS = ("plain", "standardized")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parts:
-    """What the layers of one network have in common.
+    """Makes the layers of one network, with the choices that they share.
 
     Args:
         rank: Number of spatial dimensions: 1, 2 or 3.
@@ -42,15 +38,6 @@ class Parts:
     rank: int = 2
     norm: str = "batch_norm"
     convolution: str = "plain"
-
-    def __post_init__(self) -> None:
-        """Checks the choices."""
-        if self.rank not in _CONVOLUTIONS:
-            raise bad_argument("block", "rank", "1, 2 or 3 spatial dimensions", self.rank)
-        if self.norm not in NORMS:
-            raise unknown_name("Parts", "norm", self.norm, NORMS)
-        if self.convolution not in CONVOLUTIONS:
-            raise unknown_name("Parts", "convolution", self.convolution, CONVOLUTIONS)
 
     @property
     def channel_axis(self) -> int:

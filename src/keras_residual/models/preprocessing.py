@@ -1,4 +1,4 @@
-"""Pictures of any size to what a network expects: resized, cropped, scaled and standardised."""
+"""Preprocessing of pictures of any size for a network: resize, crop, scale and standardise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keras import ops
 
 from keras_residual._arguments import choice, number, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, wrong_type
-from keras_residual.models.pretrained import pretrained_weights
+from keras_residual.models.facts import pretrained_weights
 from keras_residual.models.resampling import (
     CROP_MODES,
     INTERPOLATIONS,
@@ -31,21 +31,20 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @register
 class Preprocessing(Configured):
-    """Turns pictures with values 0..255 into what a network expects: resized, cropped at the centre, standardised.
+    """Prepares pictures with values 0..255 for a network: resizes, crops the centre, and standardises.
 
     A picture is resized with antialiasing to `floor(size / crop_pct)`, cropped to `size` at its centre, divided by 255,
-    and becomes `(x - mean) / std`. Before the division each pixel is the whole number that Pillow makes of an 8-bit
-    picture, which is what published accuracies were measured with. The gradient passes the rounding as if it were not
-    there.
+    and becomes `(x - mean) / std`. Before the division each pixel is the integer that Pillow computes for an 8-bit
+    picture, with which published accuracies were measured. The gradient ignores the rounding.
 
     Args:
         size: Height and width of the output: a number, or a pair.
         crop_pct: Share of the resized picture that the crop keeps along an edge, in `(0, 1]`.
         interpolation: `"bilinear"` or `"bicubic"`.
-        mean: Mean of each channel, of values 0..1.
-        std: Deviation of each channel, above 0, of values 0..1.
-        crop_mode: `"center"` resizes by the shorter edge and cuts the longer one off, `"squash"` gives up the
-            proportions, `"border"` resizes by the longer edge and fills up with the mean.
+        mean: Mean of each channel, for values 0..1.
+        std: Standard deviation of each channel, above 0, for values 0..1.
+        crop_mode: `"center"` resizes by the shorter edge and crops the longer one, `"squash"` ignores the aspect ratio,
+            `"border"` resizes by the longer edge and pads with the mean.
         data_format: `"channels_last"` or `"channels_first"` of the output; `None` for
             `keras.config.image_data_format()`.
         **kwargs: `name` and `dtype`, as every Keras layer takes them.
@@ -59,8 +58,8 @@ class Preprocessing(Configured):
         `(batch, *size, channels)` or `(batch, channels, *size)`, without the batch for one picture.
 
     Raises:
-        ValueError: For an argument out of its range, a number of channels other than that of `mean`, and pictures whose
-            size is not known.
+        ValueError: If an argument is out of range, the number of channels is not that of `mean`, or the size of the
+            pictures is unknown.
 
     Example:
         >>> import numpy as np
@@ -81,7 +80,7 @@ class Preprocessing(Configured):
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:
-        # Keras would cast pictures to the compute dtype, and half precision rounds values that are no whole numbers.
+        # Keras would cast pictures to the compute dtype, in which half precision would round fractions.
         super().__init__(autocast=False, **kwargs)
         owner = owner_of(self)
         self.size = _pair(owner, "size", size)
@@ -98,13 +97,13 @@ class Preprocessing(Configured):
         self.data_format = choice(owner, "data_format", data_format, ("channels_last", "channels_first"))
 
     def build(self, input_shape: Shape) -> None:
-        """Checks the shape: there are no weights."""
+        """Checks the shape; the layer has no weights."""
         self._picture_size(input_shape)
 
     def call(self, inputs: Any) -> Any:
         """Resizes, crops, scales and standardises."""
         passes, padding = self._plan(self._picture_size(inputs.shape))
-        # Half precision has no room for sums of pixels of 8 bits.
+        # Half precision cannot hold sums of 8-bit pixels.
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         x: Any = ops.transpose(inputs, (0, 3, 1, 2) if len(inputs.shape) == 4 else (2, 0, 1))
         x = ops.cast(x, dtype)
@@ -118,13 +117,12 @@ class Preprocessing(Configured):
         return ops.cast(x, self.compute_dtype)
 
     def prepare(self, pictures: Any) -> np.ndarray:
-        """Returns what the layer makes of pictures, computed by NumPy.
+        """Returns the layer's output, computed by NumPy.
 
-        For pictures each of another size, such as those of a folder, which a backend may compile for one by one, and
-        for the workers of a data loader.
+        For pictures of many sizes, for each of which a backend might compile, and for the workers of a data loader.
 
         Args:
-            pictures: As the layer is called with them, but an array.
+            pictures: An array, as the layer takes it.
 
         Returns:
             float32 of the layer's output shape.
@@ -148,11 +146,11 @@ class Preprocessing(Configured):
         return (*input_shape[:-3], *picture)
 
     def _plan(self, picture: tuple[int, int]) -> tuple[list[tuple[str, np.ndarray]], np.ndarray]:
-        """Returns what is done to pictures of a height and width.
+        """Returns the steps for pictures of a given height and width.
 
         Returns:
             `"width"` and `"height"`, each with its matrix, in their order, and what to add afterwards, 0..255 of shape
-            `(channels, height, width)`: 0 but beside the picture, where only `"border"` leaves room.
+            `(channels, height, width)`: 0 except outside the picture, which only `"border"` leaves.
         """
         resized = resized_size(picture, self.size, self.crop_pct, self.crop_mode)
         edges = zip(("height", "width"), picture, resized, self.size, strict=True)
@@ -164,7 +162,7 @@ class Preprocessing(Configured):
         return passes, np.reshape(fill, (-1, 1, 1)) * ~there
 
     def _picture_size(self, shape: Shape) -> tuple[int, int]:
-        """Returns height and width of the pictures, or raises where they cannot be worked with."""
+        """Returns the height and width of the pictures; raises if the shape is unsuitable."""
         owner, form = owner_of(self), "(height, width, channels) with or without a batch before it"
         shape = tuple(shape)
         if len(shape) not in (3, 4):
@@ -197,17 +195,17 @@ def preprocessing(
     test: bool = False,
     data_format: str | None = None,
 ) -> Preprocessing:
-    """Returns the layer that turns pictures with values 0..255 into what pretrained weights expect.
+    """Returns the layer that prepares pictures with values 0..255 for a set of pretrained weights.
 
     Args:
         name: Weights, as `pretrained_weights` takes them: `"resnet50.a1_in1k"`, or `"resnet50"` for its default ones.
         input_size: Height and width instead of those of the weights: a number, or a pair.
-        test: Whether to take the size and the crop at which the weights do best, `test_input_size` and
-            `test_crop_pct`, which cost more time. By default those of their training.
+        test: Whether to use the size and crop at which the weights do best, `test_input_size` and `test_crop_pct`,
+            which cost more time. By default those of their training.
         data_format: As `Preprocessing` takes it.
 
     Raises:
-        ValueError: For a name without pretrained weights; `Preprocessing` takes size, mean and deviation themselves.
+        ValueError: If the name has no pretrained weights; `Preprocessing` takes size, mean and deviation directly.
 
     Example:
         >>> layer = preprocessing("resnet50.a1_in1k")
@@ -238,11 +236,11 @@ def _along(edge: str, matrix: Any, x: Any) -> Any:
 def _eight_bits(coarse: Any, fine: Any) -> Any:
     """Returns the sum of the two rounded, halves upwards, and clipped to 0..255, as Pillow does after each edge.
 
-    What was whole numbers before the weights were split comes out exactly: the sum itself would need more than 24 bits.
+    The result is exact for integers, although the sum itself would need more than 24 bits.
     """
     nearest: Any = ops.floor(coarse + 0.5)
     whole = nearest + ops.floor((coarse - nearest) + fine + 0.5)
-    # Rounding has a gradient of 0; this one has that of no rounding.
+    # Rounding has a gradient of 0; this has the gradient without it.
     smooth: Any = ops.clip(coarse + fine, 0, 255)
     return smooth + ops.stop_gradient(ops.clip(whole, 0, 255) - smooth)
 

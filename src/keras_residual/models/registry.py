@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual._errors import bad_argument, bad_checkpoint, unknown_name, wrong_type
 from keras_residual._order import natural_key
-from keras_residual.models.aliases import ALIASES, resolve_alias
-from keras_residual.models.builders import build
-from keras_residual.models.catalog import CATALOG, family_of
-from keras_residual.models.pretrained import PretrainedWeights, pretrained_tags, pretrained_weights
-from keras_residual.models.stages import Choices
-from keras_residual.weights.load import load_weights
+from keras_residual.models.builder import build
+from keras_residual.models.catalog import CATALOG, family_of, is_for_imagenet
+from keras_residual.models.catalog.aliases import ALIASES, resolve_alias
+from keras_residual.models.config import Choices
+from keras_residual.models.facts import PretrainedWeights, pretrained_tags, pretrained_weights
+from keras_residual.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from keras_residual.weights.hub import open_location
+from keras_residual.weights.load import load_weights, set_weights
 
 _OWNER = "create_model"
 _SOME_SIZE = 256  # for a model that takes pictures of any size
-_IMAGENET = ("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet", "keras")
+_LEAST_FEATURES = 16  # no network here has a head with fewer inputs
 
 
 def list_models(pattern: str = "*", *, pretrained: bool | None = None) -> list[str]:
@@ -67,32 +71,33 @@ def create_model(
             torchvision or KerasHub has for the same network.
         input_shape: Shape of one input: pictures `(height, width, channels)`, or channels first where Keras is set so;
             volumes `(depth, height, width, channels)`, series `(time, channels)`, tables `(features,)`. Sizes may be
-            None. By default, for the networks of ImageNet, three channels at the size that the weights were trained
-            at, or 224.
-        num_classes: Number of logits, for a regression of targets. By default, for the networks of ImageNet, that of
-            the pretrained weights, or 1000. With another number than the weights have, the backbone keeps the weights
-            and the head is new.
-        weights: `"pretrained"`; None for random ones; or a place that `load_weights` reads, such as a file, a folder or
-            `"hf://owner/name"`. `"auto"` is `"pretrained"` where the name has a tag, else None.
-        include_top: Whether pooling and head are there; without them the output is the last map.
-        features_only: Whether the output is a dictionary with the maps of the stem and of each stage; `feature_strides`
-            says how much smaller than the picture each is.
+            None. By default, for ImageNet networks, three channels at the size that the weights were trained at, or
+            224.
+        num_classes: Number of logits, or of targets in a regression. By default, for ImageNet networks, that of the
+            pretrained weights, or 1000. If it differs from that of the weights, the backbone is loaded and the head
+            is new.
+        weights: `"pretrained"`; None for random ones; or a location that `load_weights` reads, such as a file, a
+            folder or `"hf://owner/name"`. `"auto"` is `"pretrained"` if the name has a tag, else None.
+        include_top: Whether the model ends in pooling and a head; without them it returns the last feature map.
+        features_only: Whether the output is a dictionary of the feature maps of the stem and of each stage;
+            `feature_strides` returns the stride of each.
         drop_path_rate: Stochastic depth: rate of the last block in `[0, 1)`, rising linearly from 0 at the first.
         drop_block_rate: Rate in `[0, 1)` of DropBlock in the last two stages of a ResNet v1.
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
-        output_stride: 8, 16 or 32: from there on, strides become dilations, so that the last map is larger.
-        execution: How the equal blocks of each stage are executed: `"unrolled"`, as layers that Keras reaches one by
-            one, to be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
-            By default they are unrolled, but for 48 or more in a row, as `cifar_resnet302` has them, `"auto"`.
-        remat: `False`, `"full"` or `"sqrt"`: which activations are recomputed in the backward pass, see there.
+        output_stride: 8, 16 or 32: the stride from which on strides become dilations, which keeps the last map larger.
+        execution: How the equal blocks of each stage are executed: `"unrolled"`, as separate layers that
+            can be frozen, quantised or given adapters; `"scan"`, compiled as one; or `"auto"`, see `ResidualStack`.
+            By default `"unrolled"`, and `"auto"` for 48 or more in a row, as in `cifar_resnet302`.
+        remat: `False`, `"full"` or `"sqrt"`: which activations are recomputed in the backward pass, see
+            `ResidualStack`.
 
     Returns:
         A functional `keras.Model` with output `(batch, num_classes)`, or as `include_top` and `features_only` say.
 
     Raises:
-        ValueError: For an unknown name (with the nearest one), or a choice that breaks its rule.
-        CheckpointError: For weights that cannot be read or do not fit.
-        ConnectionError: For pretrained weights that are not on this machine and cannot be downloaded.
+        ValueError: If the name is unknown (the message has the nearest one), or an argument breaks its rule.
+        CheckpointError: If the weights cannot be read or do not fit.
+        ConnectionError: If pretrained weights are not on this machine and cannot be downloaded.
 
     Example:
         >>> create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10).output_shape
@@ -129,10 +134,10 @@ def create_model(
 
 
 def feature_strides(model: keras.Model) -> dict[str, int]:
-    """Returns by name how many pixels of the picture a step in each map of a `features_only` model is.
+    """Returns the stride of each feature map of a `features_only` model, in pixels of the picture.
 
     Args:
-        model: Of `create_model(…, features_only=True)`, made or loaded.
+        model: A model of `create_model(…, features_only=True)`, new or loaded.
 
     Raises:
         ValueError: If the model's output is not a dictionary of maps.
@@ -143,14 +148,70 @@ def feature_strides(model: keras.Model) -> dict[str, int]:
     """
     outputs = model.output
     if not isinstance(outputs, dict) or "stem" not in outputs:
-        raise bad_argument("feature_strides", "model", "made with features_only=True", model.name)
+        raise bad_argument("feature_strides", "model", "built with features_only=True", model.name)
     side = 2 if keras.config.image_data_format() == "channels_first" else 1
     given = tuple(model.inputs[0].shape)
     shape = (1, *(_SOME_SIZE if size is None else size for size in given[1:]))
     maps: Any = model.compute_output_spec(keras.KerasTensor(shape))
-    # Each stage halves, and rounds up.
+    # Each stage halves the map, rounding up.
     strides = {name: 2 ** round(math.log2(shape[side] / value.shape[side])) for name, value in maps.items()}
     return {name: strides[name] for name in sorted(strides, key=lambda name: (name != "stem", natural_key(name)))}
+
+
+def convert_checkpoint(
+    location: str | Path,
+    name: str,
+    *,
+    input_shape: tuple[int, int, int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    strict: bool = False,
+) -> keras.Model:
+    """Returns a model with a checkpoint's weights that takes pictures with values 0..255.
+
+    The number of classes is that of the checkpoint. The model standardises pictures itself; resize and crop them
+    before, see `Preprocessing`.
+
+    Args:
+        location: Where the weights are, see `load_weights`.
+        name: Architecture, with or without a tag; a tag determines how pictures are standardised.
+        input_shape: `(height, width, channels)`. None: (32, 32, 3) for networks on small pictures, else the size that
+            the weights of the tag expect, or (224, 224, 3).
+        mean: Mean of each channel, subtracted from pictures with values 0..1; None for that of the tag, or ImageNet's.
+        std: Standard deviation by which each channel is divided; None likewise.
+        strict: Whether weights that no training produces are refused instead of warned about, see `load_weights`.
+
+    Raises:
+        CheckpointError: If the weights cannot be read or are those of another architecture.
+        ValueError: For an unknown name.
+
+    Reference:
+        Common checkpoints for small pictures: https://github.com/akamaster/pytorch_resnet_cifar10
+    """
+    architecture, tag = resolve(name)
+    known = pretrained_weights(f"{architecture}.{tag}") if tag else None
+    family = family_of(architecture)
+    if family in ("other", "resnet3d"):
+        raise bad_argument("convert_checkpoint", "name", "a network on pictures that other libraries have too", name)
+    size = (32, 32) if family == "cifar" else known.input_size if known else (224, 224)
+    shape = input_shape or (size[0], size[1], 3)
+    found = open_location(location)
+    network = create_model(
+        architecture,
+        input_shape=_in_data_format(shape),
+        num_classes=_classes_of(found.tensors, architecture, found.source),
+        weights=None,
+    )
+    set_weights(network, found.tensors, source=found.source, strict=strict)
+    mean = mean if mean is not None else known.mean if known else IMAGENET_MEAN
+    std = std if std is not None else known.std if known else IMAGENET_STD
+    inputs = keras.Input(shape, name="pictures")
+    variance = np.square(255 * np.asarray(std))
+    standardise = keras.layers.Normalization(mean=255 * np.asarray(mean), variance=variance, name="standardise")
+    hidden = standardise(inputs)
+    if keras.config.image_data_format() == "channels_first":
+        hidden = keras.layers.Permute((3, 1, 2), name="channels_first")(hidden)
+    return keras.Model(inputs, network(hidden), name=f"{architecture}_on_pictures")
 
 
 def resolve(name: Any) -> tuple[str, str | None]:
@@ -167,7 +228,7 @@ def resolve(name: Any) -> tuple[str, str | None]:
     if target is None and name in ALIASES:
         alias = ALIASES[name]
         raise bad_argument(
-            _OWNER, "name", "of a network that this library has", name, f"{alias.note} The nearest is {alias.target!r}."
+            _OWNER, "name", "of a network in this library", name, f"{alias.note} The nearest is {alias.target!r}."
         )
     architecture, _, tag = (target or name).partition(".")
     if architecture not in CATALOG:
@@ -198,8 +259,8 @@ def _input_shape(
 ) -> tuple[int | None, ...]:
     if shape is not None:
         return shape
-    if family_of(architecture) not in _IMAGENET:
-        raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, such as (32, 32, 3)", shape)
+    if not is_for_imagenet(architecture):
+        raise bad_argument(_OWNER, "input_shape", f"given for {architecture!r}, for example (32, 32, 3)", shape)
     size = known.input_size if known else (224, 224)
     return (3, *size) if keras.config.image_data_format() == "channels_first" else (*size, 3)
 
@@ -207,6 +268,25 @@ def _input_shape(
 def _num_classes(architecture: str, num_classes: int | None, known: PretrainedWeights | None) -> int:
     if num_classes is not None:
         return num_classes
-    if family_of(architecture) not in _IMAGENET:
+    if not is_for_imagenet(architecture):
         raise bad_argument(_OWNER, "num_classes", f"given for {architecture!r}", num_classes)
     return known.num_classes if known and known.num_classes else 1000
+
+
+def _in_data_format(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    first = keras.config.image_data_format() == "channels_first"
+    return (shape[2], shape[0], shape[1]) if first else shape
+
+
+def _classes_of(tensors: dict[str, np.ndarray], architecture: str, source: str) -> int:
+    """Returns the number of classes of a checkpoint's head."""
+    heads = [head for head in ("fc", "head.fc", "last_linear", "linear") if f"{head}.bias" in tensors]
+    if len(heads) != 1:
+        what = f"it does not have exactly one head of a kind that {architecture!r} has ({len(heads)} candidates)"
+        raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier? Use load_weights for a backbone.")
+    bias, kernel = (np.shape(tensors.get(f"{heads[0]}.{leaf}", ())) for leaf in ("bias", "weight"))
+    # Before a head is built: a tiny file may claim so many classes that their kernel would fill the memory.
+    if len(bias) != 1 or kernel[:1] != bias or math.prod(kernel) < _LEAST_FEATURES * bias[0]:
+        what = f"its head {heads[0]!r} is inconsistent: the bias has the shape {bias} and the kernel {kernel}"
+        raise bad_checkpoint(source, what, "Is it the checkpoint of a classifier?")
+    return bias[0]

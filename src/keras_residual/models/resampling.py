@@ -66,7 +66,7 @@ def crop_start(resized: int, size: int) -> int:
         >>> crop_start(341, 224), crop_start(100, 224)
         (58, -62)
     """
-    # Python rounds halves to even, and so the reference transforms do.
+    # Python rounds halves to even, as the reference transforms do.
     return round((resized - size) / 2) if resized >= size else -((size - resized) // 2)
 
 

@@ -1,1 +1,1 @@
-"""A model becomes another model: what the layers are stays, how they are connected changes."""
+"""Surgery on models: copies of a user's model, with its weights, whose layers are connected differently."""

@@ -1,9 +1,9 @@
-"""Which shortcut leads from the input of a row of layers to their output, or why none does."""
+"""The shortcut around a chain of layers, or the reason why there is none."""
 
 from __future__ import annotations
 
+from keras_residual.graph.calls import Call
 from keras_residual.residual import shapes
-from keras_residual.surgery.graph import Call
 
 
 class NoShortcut(ValueError):  # noqa: N818 - it says what is missing
@@ -14,10 +14,10 @@ def shortcut_around(calls: list[Call]) -> str:
     """Returns `"identity"` or `"projection"`, as `Residual`'s `shortcut="auto"` will choose it.
 
     Args:
-        calls: Plain calls in a row.
+        calls: Consecutive plain calls.
 
     Raises:
-        NoShortcut: If rank or sizes change in a way that no shortcut follows.
+        NoShortcut: If rank or sizes change in a way that no shortcut can follow.
     """
     shape, target = calls[0].input_shape, calls[-1].output_shape
     layers = [call.operation for call in calls]

@@ -1,4 +1,4 @@
-"""Copies of layers that share nothing with the original: made from the configuration, then given weights and flags."""
+"""Copies of layers from their configuration, with their own weights and flags."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Copies:
         return copied
 
     def note_model(self, original: keras.Model, renewed: keras.Model) -> None:
-        """Takes down which model stands for another; what is in it is copied by itself, and before it."""
+        """Records which model replaces another; its layers are copied separately, before it."""
         self._models.append((original, renewed))
 
     def bring_over(self) -> None:
-        """Gives every copy the weights, the random state and the `trainable` flags of its original.
+        """Copies the weights, the random state and the `trainable` flags of every original.
 
         Raises:
-            ValueError: If a copy has other weights than the original.
+            ValueError: If the weights of a copy differ in number or shape from the original's.
         """
         for original, copied in self._pairs:
             _bring_weights(self._owner, original, copied)
@@ -74,7 +74,7 @@ def _bring_weights(owner: str, original: keras.Layer, copied: keras.Layer) -> No
 
 
 def other_weights(owner: str, original: keras.Layer, copied: keras.Layer) -> ValueError:
-    """Returns the error for a layer that its configuration does not say enough of."""
+    """Returns the error for a layer that its configuration does not describe fully."""
     return ValueError(
         f"{owner}: the copy of {original.name!r} ({type(original).__name__}) that its configuration makes has "
         f"{len(copied.weights)} weights, and not the same {len(original.weights)} as the original."

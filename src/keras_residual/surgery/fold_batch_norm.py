@@ -1,4 +1,4 @@
-"""Batch normalisation taken into the layer before it, for a net that is only to answer."""
+"""Folding of batch normalisation into the layer before it, for inference."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual.graph.calls import Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.residual.norms import BatchNormalization
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import keep_lora_alpha, sublayers
@@ -19,7 +21,6 @@ from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.topologies.single import Single
 from keras_residual.surgery.copies import other_weights
-from keras_residual.surgery.graph import Graph, is_graph
 from keras_residual.surgery.models import check_model, nested_models
 from keras_residual.surgery.rewrite import leaving_out
 
@@ -29,27 +30,26 @@ _PLAIN = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.la
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 
 Pairs = dict[int, tuple[Any, Any]]
-"""By the id of each layer that takes a norm in: the layer and the norm."""
+"""By the id of each layer into which a norm is folded: the layer and the norm."""
 
 
 def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
-    """Returns a copy of a model for inference, with its batch norms taken into the layers before them.
+    """Returns a copy of a model for inference, with its batch norms folded into the layers before them.
 
     Where a batch norm with moving statistics `m`, `v` directly follows a Dense or a convolution without an activation,
 
         gamma (W x + b - m) / sqrt(v + epsilon) + beta = W' x + b',   W' = s W,   b' = s (b - m) + beta,
         s = gamma / sqrt(v + epsilon)
 
-    so that one layer does the work of two; where it has a low-rank adapter, `W` is the kernel with the adapter, and
-    the copy of the layer has none. The answers are the same to rounding. It is done in Sequential and
-    Functional models, those inside them, and in the branch and the projecting shortcut of `Residual`, also in a stack
-    of like blocks, scanned or not. A norm that makes an output of the model stays, and one that follows something
-    else, as the first of a pre-activation block does, and so do those in layers of other kinds, in stacks with a
-    depth rule or several streams, and where something was changed in layers that a block has made for itself, such as
-    an adapter in a stack.
+    so that one layer does the work of two. If the layer has a low-rank adapter, `W` is the kernel with the adapter, and
+    the copy has none. The outputs are the same up to rounding. Norms are folded in Sequential and Functional models,
+    those inside them, and in the branch and the projection shortcut of `Residual`, also in a stack of equal blocks,
+    scanned or not. Norms stay that produce an output of the model, that follow something else, as the first of a
+    pre-activation block does, that are in layers of other kinds or in stacks with a depth rule or several streams, and
+    that belong to a block whose own layers were changed, for example by an adapter in a stack.
 
-    The model that is passed stays as it is. The copy is not compiled; it is not for training, in which a batch norm
-    does something else. `kr.export` needs no folding before it: the runtimes fold by themselves.
+    The original model is not modified. The copy is not compiled and not meant for training, in which a batch norm uses
+    the statistics of the batch. Before `kr.export` no folding is needed: the runtimes do it.
 
     Args:
         model: A built Sequential or Functional model.
@@ -59,7 +59,7 @@ def fold_batch_norm(model: Any, *, verbose: bool = True) -> Any:
         The new model.
 
     Raises:
-        ValueError: For a model that is no graph of layers, quantised layers, or layers that cannot be copied.
+        ValueError: If the model is not a graph of layers, or has layers that are quantised or cannot be copied.
 
     Example:
         >>> layers = [keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization(), keras.layers.ReLU()]
@@ -108,7 +108,7 @@ def _find(model: Any, pairs: Pairs) -> None:
 
 
 def _find_in_block(block: Any, pairs: Pairs) -> None:
-    # What was changed in the parts of a block is written down by their places, which folding moves.
+    # Changes to the parts of a block are recorded by position, and folding moves positions.
     if type(block) not in (Residual, ResidualStack) or "changed_parts" in block.get_config():
         return
     for connection in _connections(block):
@@ -121,7 +121,7 @@ def _connections(block: Any) -> list[Any]:
         return [block]
     like = not isinstance(block.pattern, GivenBlocks) and isinstance(block.topology, Single)
     found = [connection for cell in block._blocks.cells for connection in cell.connections] if like else []
-    # What depth rules make of a block is in no configuration of it.
+    # The configuration of a block does not hold what a depth rule changes in it.
     return found if block.depth_rule is None and all(type(one) is Residual for one in found) else []
 
 
@@ -159,7 +159,7 @@ def _copied(model: Any, pairs: Pairs, copies: list[tuple[Any, Any]]) -> Any:
         if id(operation) in norms:
             return None
         if id(operation) not in made:
-            if is_graph(operation):
+            if is_plain_graph(operation):
                 copied = _copied(operation, pairs, copies)
             else:
                 copied = type(operation).from_config(_config(operation, pairs, norms))
@@ -185,7 +185,7 @@ def _config(operation: Any, pairs: Pairs, norms: set[int]) -> dict[str, Any]:
 
 
 def _edit(config: dict[str, Any], connection: Any, pairs: Pairs, norms: set[int]) -> None:
-    """Takes the norms out of the configuration of a connection, and gives what takes them in a bias."""
+    """Removes the norms from the configuration of a connection, and gives the layers before them a bias."""
     branch = []
     for layer, written in zip(connection.branch, config["branch"], strict=True):
         if id(layer) in pairs:
@@ -200,7 +200,7 @@ def _edit(config: dict[str, Any], connection: Any, pairs: Pairs, norms: set[int]
 
 
 def _with_bias(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns the configuration of a layer that takes a norm in, and with it its low-rank adapter."""
+    """Returns the configuration of a layer into which a norm, and its low-rank adapter, are folded."""
     return {**{key: value for key, value in config.items() if not key.startswith("lora_")}, "use_bias": True}
 
 
@@ -242,7 +242,7 @@ def _folded(layer: Any, norm: Any) -> tuple[np.ndarray, np.ndarray]:
     scale = value(norm.gamma, 1.0) / np.sqrt(value(norm.moving_variance, 1.0) + norm.epsilon)
     bias = value(layer.bias if layer.use_bias else None, 0.0)
     kernel = value(layer.kernel, 0.0)
-    # In a scanned stack all of them have the blocks as their first axis.
+    # In a scanned stack the first axis of all of them is that of the blocks.
     blocks, own = scale.shape[:-1], kernel.shape[-2:] if isinstance(layer, _DEPTHWISE) else scale.shape[-1:]
     ones = (1,) * (kernel.ndim - len(blocks) - len(own))
     folded = kernel * scale.reshape(*blocks, *ones, *own)

@@ -1,4 +1,4 @@
-"""Groups that the caller names: each is checked against the graph, and refused with a reason."""
+"""Groups that the caller names, checked against the graph of the model."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from keras_residual._errors import did_you_mean, wrong_type
+from keras_residual.graph.calls import Call, Graph
 from keras_residual.surgery.connect import NoShortcut
-from keras_residual.surgery.graph import Call, Graph
 from keras_residual.surgery.models import nested_models
 from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import group_of
@@ -44,7 +44,7 @@ def plan_of(model: Any, groups: Any) -> ResidualPlan:
         if any(name.rpartition("/")[0] != path.rstrip("/") for name in names):
             raise _refused(number, names, "its layers are in different models")
         if path not in graphs:
-            raise _refused(number, names, f"there is no model {path[:-1]!r} in it that is a graph")
+            raise _refused(number, names, f"it contains no Functional or Sequential model {path[:-1]!r}")
         calls = [_call(graphs[path], number, names, name) for name in names]
         _check_row(graphs[path], number, names, calls)
         try:
@@ -77,7 +77,7 @@ def _call(graph: Graph, number: int, names: Sequence[str], path: str) -> Call:
     call = graph.by_name[name][0]
     if not isinstance(call.operation, keras.Layer):
         kind = type(call.operation).__name__
-        raise _refused(number, names, f"{name!r} is an operation ({kind}) and no layer, which a branch consists of")
+        raise _refused(number, names, f"{name!r} is an operation ({kind}), and a branch consists of layers")
     if graph.is_shared(call):
         raise _refused(
             number, names, f"{name!r} is called {len(graph.by_name[name])} times, and a branch has one place"
@@ -88,7 +88,7 @@ def _call(graph: Graph, number: int, names: Sequence[str], path: str) -> Call:
     if not call.plain:
         raise _refused(number, names, f"{name!r} is called with arguments beside its input")
     if getattr(call.operation, "stateful", False):
-        raise _refused(number, names, f"{name!r} keeps its state from batch to batch")
+        raise _refused(number, names, f"{name!r} keeps state from batch to batch")
     return call
 
 
@@ -99,7 +99,7 @@ def _check_row(graph: Graph, number: int, names: Sequence[str], calls: list[Call
         if graph.following(before) is not call:
             takers = [f"{taker.name!r}" for taker in graph.consumers(before.outputs[0]) if taker is not call]
             who = ", ".join([*takers, *(["the output of the model"] if graph.is_returned(before) else [])])
-            raise _refused(number, names, f"what {before.name!r} makes goes elsewhere too, to {who}")
+            raise _refused(number, names, f"what {before.name!r} makes also goes to {who}")
 
 
 def _refused(number: int, names: Sequence[str], reason: str) -> ValueError:

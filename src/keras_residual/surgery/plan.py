@@ -1,4 +1,4 @@
-"""What is to be done to a model, as data that can be read, printed and changed before it is done."""
+"""The plan of an operation, as data that can be printed and changed before it is carried out."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from keras_residual.residual.shapes import Shape
 
 @dataclass(frozen=True)
 class Group:
-    """Layers in a row that get a shortcut.
+    """Consecutive layers that get a shortcut.
 
     Args:
         name: Name of the `Residual` that will hold them.
         layers: Their names in order; inside a nested model with its name before, as in `"encoder/dense_1"`.
         shortcut: `"identity"`, or `"projection"` where channels or sizes change.
-        input_shape: Shape of what the first layer receives, with the batch.
-        output_shape: Shape of what the last layer makes.
-        activation: Activation that is taken out of the last layer and put behind the sum, or None.
+        input_shape: Shape of the first layer's input, with the batch.
+        output_shape: Shape of the last layer's output.
+        activation: Activation that moves from the last layer behind the sum, or None.
     """
 
     name: str

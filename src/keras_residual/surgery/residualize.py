@@ -1,4 +1,4 @@
-"""A plain net becomes a residual net, with the weights that it has."""
+"""Conversion of a plain network into a residual one that keeps its weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from keras_residual.surgery.plan import Group, ResidualPlan
 from keras_residual.surgery.suggest import suggest_groups
 
 STARTS = ("unchanged", "identity")
-"""What `start` may be: which of the two paths has the scale that begins at zero."""
+"""Values of `start`: which of the two paths has the scale that starts at zero."""
 
 SCALES = ("skip_init", "layer_scale")
 
@@ -36,31 +36,31 @@ def residualize(
 ) -> Any:
     """Returns a copy of a plain model with shortcuts around groups of its layers.
 
-    Each group `F` becomes a `Residual` that holds copies of the layers, by their names and with their weights:
+    Each group `F` becomes a `Residual` with copies of the layers, under their names and with their weights:
 
         start="unchanged":  y = F(x) + a * S(x),  a = 0 at first
         start="identity":   y = a * F(x) + S(x),  a = 0 at first
 
-    `S` is the identity, or a projection where channels or sizes change; an activation that stood at the end of the
-    group comes after the sum. `a` is learned.
+    `S` is the identity, or a projection if channels or sizes change; an activation at the end of the group moves behind
+    the sum. `a` is learned.
 
-    With `"unchanged"` the new model computes what the old one did until it is trained: it is for nets that have learned
-    something. It is no cure for one that is too deep to learn: signal and gradient pass it as before until the factors
-    have grown, and their own gradients come the same way. For such a net take `"identity"` (ReZero): shortcuts alone
-    are there at first, the gradient reaches every layer, and each branch comes in as it proves useful. The outputs are
-    others from the start.
+    With `"unchanged"` the new model computes what the old one did until it is trained: use it for trained networks. It
+    does not help a network that is too deep to train: signal and gradient pass it as before until the factors have
+    grown, and their own gradients take the same way. For such a network use `"identity"` (ReZero): at first there are
+    only the shortcuts, the gradient reaches every layer, and each branch grows as it proves useful. The outputs change
+    at once.
 
-    The model that is passed stays as it is. The new one keeps the names of model, inputs, outputs and layers, dtype
-    policies, `trainable` flags, random state, and what it was compiled with: optimizer with a fresh state, loss and
-    metrics (with a warning where these cannot be copied). A Sequential model stays one, and so do models inside it.
+    The original model is not modified. The new one keeps the names of model, inputs, outputs and layers, dtype
+    policies, `trainable` flags, random state, and its compilation: optimizer with a fresh state, loss and metrics (with
+    a warning if these cannot be copied). A Sequential model stays Sequential, as do models inside it.
 
     Args:
         model: A built Sequential or Functional model.
-        groups: What gets a shortcut: groups of `suggest_groups`, or for each group the names of its layers, which
-            follow one another, as `[["conv2", "bn2", "relu2", "conv3", "bn3"], …]`, in a nested model
-            `"encoder/conv2"`. None for all that `suggest_groups` finds.
+        groups: What gets a shortcut: groups of `suggest_groups`, or for each group the names of consecutive layers, as
+            `[["conv2", "bn2", "relu2", "conv3", "bn3"], …]`, in a nested model `"encoder/conv2"`. None for all that
+            `suggest_groups` finds.
         every: Number of Dense or convolutional layers in a group that is found, at least 1; None for 2.
-        start: Which path begins at zero: `"unchanged"` for the shortcut, `"identity"` for the group.
+        start: Which path starts at zero: `"unchanged"` for the shortcut, `"identity"` for the group.
         scale: The learned factor: `"skip_init"`, one number, or `"layer_scale"`, one a channel.
         verbose: Whether to print what was done.
 
@@ -68,10 +68,10 @@ def residualize(
         The new model.
 
     Raises:
-        ValueError: For a model that is no graph of layers, one without a place for a shortcut, layers that cannot be
-            copied, and a group around which none can lead: layers that are called more than once or with several
-            inputs, whose inner results go elsewhere too, or that change the size by no whole stride.
-        TypeError: For an argument of the wrong type.
+        ValueError: If the model is not a graph of layers, has no place for a shortcut, or has layers that cannot be
+            copied; if no shortcut can lead around a group, because a layer is called more than once or with several
+            inputs, an inner result is used elsewhere too, or the size changes by a fractional stride.
+        TypeError: If an argument is of the wrong type.
 
     Example:
         >>> layers = [keras.layers.Dense(8, activation="relu", name=f"dense{i}") for i in range(4)]
@@ -138,17 +138,17 @@ def _factor(scale: str, name: str, branch: list[keras.Layer], rank: int, dtype: 
 
 
 def _say(text: str) -> None:
-    # What was done is not to be lost for a sign that standard output has no code for.
+    # A character that standard output cannot encode must not hide the report.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def report(plan: ResidualPlan, model: Any, renewed: Any, start: str) -> str:
-    """Returns in words what was done.
+    """Returns a description of the changes.
 
     Args:
         plan: The groups.
-        model: The model as it was.
+        model: The original model.
         renewed: What `residualize` returned.
         start: As it was given to `residualize`.
     """

@@ -1,4 +1,4 @@
-"""The same graph made of copies throughout, some of its layers replaced or left out."""
+"""Copies of a graph in which some layers are replaced or left out."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.surgery.copies import Copies
-from keras_residual.surgery.graph import is_graph
 from keras_residual.surgery.plan import Group, ResidualPlan
 
 # What makes the layer that stands for a group: from the group, the copies of its layers, the activation that was taken
@@ -59,7 +59,7 @@ class _Surgery:
     def copy(self, operation: Any) -> Any:
         """Returns the one copy of an operation of this model."""
         if id(operation) not in self._made:
-            if is_graph(operation):
+            if is_plain_graph(operation):
                 path = f"{self._path}{operation.name}/"
                 copied = rewritten(operation, self._plan, self._copies, self._connect, path)
             else:
@@ -87,7 +87,7 @@ class _Surgery:
 
 
 def leaving_out(model: Any, copy: Callable[[Any], Any]) -> Any:
-    """Returns a new model of copies, without some of the layers: what such a layer takes goes to what takes of it.
+    """Returns a new model of copies without some of the layers, whose inputs go straight to their consumers.
 
     Args:
         model: A built Sequential or Functional model.

@@ -1,4 +1,4 @@
-"""What a layer does to the signal, as far as the choice of groups depends on it."""
+"""The roles of layers in the choice of groups: mixing, norm, activation, or passing the signal on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which layers of a plain net get a shortcut, by the rule that ResNets follow."""
+"""The choice of layers that get a shortcut, by the rule that ResNets follow."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from keras_residual._arguments import whole_number
+from keras_residual.graph.calls import Call, Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.surgery import roles
 from keras_residual.surgery.connect import NoShortcut, shortcut_around
-from keras_residual.surgery.graph import Call, Graph, is_graph
 from keras_residual.surgery.models import SHORTCUTS, check_model
 from keras_residual.surgery.plan import Group, ResidualPlan
 
@@ -17,30 +18,30 @@ _Unit = list[Call]
 
 
 def suggest_groups(model: Any, *, every: int = 2) -> ResidualPlan:
-    """Returns the groups of layers that `residualize` puts a shortcut around, and what it leaves alone.
+    """Returns the groups of layers around which `residualize` puts shortcuts, and the layers that it leaves alone.
 
-    The rule, for each row of layers in which one takes what only the one before it makes:
+    The rule, for each chain of layers in which each takes the output of only the one before it:
 
     1. Dense, convolutional, separable and depthwise layers count; norms, activations, dropout and noise belong to the
-       one before them. Any other layer, such as pooling, flatten or an embedding, ends the row.
-    2. The first and the last layer that count between an input and an output of the model, its stem and its head, stay
-       outside.
-    3. A group has `every` layers that count, at the end of a row maybe fewer. Where the shape changes within it and
-       does not come back, it ends before the change, so that the change begins the next group.
-    4. A group ends behind the norm that follows its last layer; without one, before the activation that follows. An
-       activation inside the last layer, as in `Dense(64, activation="relu")`, is put behind the sum.
-    5. A row that another path leads around, as the branch of a ResNet, stays as it is, and so does a layer that is
-       called more than once.
+       one before them. Any other layer, such as pooling, flatten or an embedding, ends the chain.
+    2. The first and the last layer that count between an input and an output of the model, its stem and its head, are
+       left out.
+    3. A group has `every` layers that count, at the end of a chain possibly fewer. If the shape changes within it and
+       does not change back, it ends before the change, which then begins the next group.
+    4. A group ends after the norm that follows its last layer; without one, before the activation that follows. An
+       activation inside the last layer, as in `Dense(64, activation="relu")`, moves behind the sum.
+    5. A chain that another path bypasses, such as the branch of a ResNet, is left alone, as is a layer that is called
+       more than once.
 
     Args:
-        model: A built Sequential or Functional model; models of these classes inside it are looked through too.
+        model: A built Sequential or Functional model; models of these classes inside it are searched too.
         every: Number of counted layers in a group, at least 1; ResNet's basic block has 2, its bottleneck 3.
 
     Returns:
-        The groups, which `residualize(groups=…)` takes, all or some, and the layers left alone with their reasons.
+        The groups, all or some of which `residualize(groups=…)` takes, and the layers left alone with the reasons.
 
     Raises:
-        ValueError: For a model that is no graph of layers.
+        ValueError: If the model is not a graph of layers.
 
     Example:
         >>> layers = [keras.layers.Dense(8, activation="relu", name=f"dense{i}") for i in range(6)]
@@ -142,7 +143,7 @@ def _look(
     for call in graph.calls:
         if id(call) in found:
             groups.append(found[id(call)])
-        nested = is_graph(call.operation)
+        nested = is_plain_graph(call.operation)
         if nested and call is graph.by_name[call.name][0]:
             _look(
                 call.operation,
@@ -160,7 +161,7 @@ def _look(
 
 
 def _rows(chain: list[Call], reasons: dict[int, str]) -> Iterator[list[_Unit]]:
-    """Yields rows of units; a call with a reason to be left alone ends one, and so does the stem, with what is its."""
+    """Yields rows of units; a call with a reason to be left alone ends one, as does the stem and what belongs to it."""
     row: list[_Unit] = []
     for call in chain:
         if id(call) in reasons:
@@ -200,7 +201,7 @@ def _shortcut(calls: list[Call]) -> str | None:
 
 
 def _until_the_end(window: list[_Unit]) -> list[Call]:
-    """Returns the calls of a group: all but what stays behind it of the last unit."""
+    """Returns the calls of a group: all units, the last one without what stays after the group."""
     *units, (last, *tail) = window
     calls = [call for unit in units for call in unit]
     norms = [i for i, call in enumerate(tail) if isinstance(call.operation, roles.NORMS)]

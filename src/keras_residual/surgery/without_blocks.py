@@ -1,4 +1,4 @@
-"""The same model without some of its residual blocks."""
+"""Removal of residual blocks from a model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.calls import Call, Graph
+from keras_residual.graph.nodes import is_plain_graph
 from keras_residual.layers.pooling import SymmetricMaxPool2D
 from keras_residual.residual.merges import AddMerge
 from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
 from keras_residual.surgery.copies import Copies
-from keras_residual.surgery.graph import Call, Graph, is_graph
 from keras_residual.surgery.models import nested_models
 from keras_residual.surgery.rewrite import leaving_out
 from keras_residual.surgery.roles import MIXING
@@ -59,7 +60,7 @@ def _blocks(model: Any, path: str, *, shared: bool) -> Iterator[Block]:
             continue
         seen.add(id(layer))
         several = shared or graph.is_shared(call)
-        if is_graph(layer):
+        if is_plain_graph(layer):
             yield from _blocks(layer, f"{path}{layer.name}/", shared=several)
         elif isinstance(layer, Residual):
             yield Block(f"{path}{layer.name}", layer, None, _hindrance(call, several) or _no_identity(call))
@@ -71,7 +72,7 @@ def _blocks(model: Any, path: str, *, shared: bool) -> Iterator[Block]:
 
 def _hindrance(call: Call, shared: bool) -> str | None:
     if type(call.operation) not in (Residual, ResidualStack):
-        return f"it is of a class of its own, {type(call.operation).__name__}"
+        return f"it is of a subclass, {type(call.operation).__name__}"
     if shared:
         return "it is called more than once"
     return None if call.plain else "it is called with arguments beside its input"
@@ -84,14 +85,14 @@ def _no_identity(call: Call) -> str | None:
     if call.input_shape != call.output_shape:
         return f"it changes the shape, {call.input_shape} to {call.output_shape}"
     if shortcut is not None:
-        return f"its shortcut is no identity, but {shortcut.name!r} ({type(shortcut).__name__}), which is needed"
+        return f"its shortcut is {shortcut.name!r} ({type(shortcut).__name__}), not an identity, and is needed"
     if type(layer.merge_layer) not in _SUMS:
         return f"its paths are not added up, but merged by {type(layer.merge_layer).__name__}"
     if layer.skip_scale_layer not in (None, 1.0):
         return "it scales its shortcut, by `skip_scale`"
     if layer.preactivation:
         return "its preactivation goes to both paths"
-    return None if layer.post_norm is None else "it has a norm behind the sum"
+    return None if layer.post_norm is None else "it has a norm after the sum"
 
 
 def without_blocks(owner: str, model: Any, names: Collection[str]) -> Any:
@@ -117,7 +118,7 @@ def without_blocks(owner: str, model: Any, names: Collection[str]) -> Any:
     made: dict[int, Any] = {}
 
     def of(operation: Any) -> Any:
-        if is_graph(operation):
+        if is_plain_graph(operation):
             renewed = leaving_out(operation, copy)
             copies.note_model(operation, renewed)
             return renewed

@@ -13,9 +13,7 @@ import numpy as np
 
 from keras_residual._errors import bad_argument, bad_checkpoint, listed, printable, shown, unknown_name, wrong_type
 from keras_residual.weights.hub import open_location
-from keras_residual.weights.layout import to_ours
-from keras_residual.weights.name_maps import LEAVES, NAME_MAPS, NameMap, name_map
-from keras_residual.weights.slots import Slot, assign, slots
+from keras_residual.weights.names import LEAVES, NAME_MAPS, NameMap, Slot, assign, name_map, slots, to_ours
 
 _HEAD = "head/"
 _AFTER_STAGES = ("head/", "head_norm/")
@@ -24,15 +22,16 @@ _FIRST_KERNELS = ("stem_conv/kernel", "stem_conv1/kernel")
 
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
-    """What `load_weights` did.
+    """The result of `load_weights`.
 
     Args:
         source: Where the weights came from.
         names: The map of names that was used, one of `NAME_MAPS`.
         loaded: Number of weights that were set.
         new: Paths of weights that keep their initial values: those of a head for other classes.
-        adapted: Paths of weights that were changed to fit: the first kernel, for other channels than red, green, blue.
-        doubtful: What no training leaves, by the names in the checkpoint: `"bn1.running_var has a negative variance"`.
+        adapted: Paths of weights that were changed to fit: the first kernel, for channels other than RGB.
+        doubtful: Weights that no training produces, by the names in the checkpoint:
+            `"bn1.running_var has a negative variance"`.
     """
 
     source: str
@@ -54,30 +53,29 @@ def load_weights(
 ) -> LoadedWeights:
     """Sets a model's weights to those of a checkpoint; raises before anything is changed.
 
-    A model with other than three input channels gets a first kernel made of the checkpoint's three: their sum for one
-    channel, else their cycle, scaled so that equal channels give the same answer. Heads are left out for a model
-    without one.
+    If the model does not have three input channels, its first kernel is derived from the checkpoint's three: their sum
+    for one channel, else their repetition, scaled so that equal channels give the same output. A head in the checkpoint
+    is ignored if the model has none.
 
-    Weights that no training leaves are taken with a warning that names them: values that are not finite, also because
-    they are too large for the model's type, negative variances, and whole numbers, which quantised weights without
-    their scales are.
+    Weights that no training produces are loaded with a warning that names them: values that are not finite, or too
+    large for the model's type, negative variances, and integers, that is, quantised weights without their scales.
 
     Args:
         model: One of `create_model`, `ResNet` or `ResNetV2`, however its stacks are executed.
         location: A file (`.safetensors`, `.pth`, `.th`, `.bin`, `.npz`), a folder as the Hugging Face Hub has it, or a
             repository, `"hf://timm/resnet50.a1_in1k"`.
-        names: How the checkpoint names its weights: one of `NAME_MAPS`, or `"auto"` for the one that fits best.
-        new_head: Whether the head keeps its initial values where the checkpoint's is for other classes.
-        ema: Whether to take the averaged weights of a training program's checkpoint.
-        strict: Whether such weights are refused. A name or a shape that does not fit always is.
+        names: The checkpoint's naming scheme: one of `NAME_MAPS`, or `"auto"` for the best fit.
+        new_head: Whether the head keeps its initial values if the checkpoint's is for other classes.
+        ema: Whether to read the averaged weights of a training program's checkpoint.
+        strict: Whether to refuse such weights. A name or a shape that does not fit is always refused.
 
     Returns:
-        What was done.
+        A summary of what was loaded.
 
     Raises:
-        CheckpointError: If the file cannot be read, or a weight is missing, left over or of the wrong shape, or with
-            `strict` doubtful; with the list. The model keeps its weights.
-        ValueError: For an unknown map of names.
+        CheckpointError: If the file cannot be read, or weights are missing, left over, of the wrong shape or, with
+            `strict`, doubtful; the message lists them. The model keeps its weights.
+        ValueError: If the map of names is unknown.
 
     Example:
         >>> model = kr.create_model("cifar_resnet20", input_shape=(32, 32, 3), num_classes=10)
@@ -126,7 +124,7 @@ def set_weights(
         else:
             wrong.append(f"{printable(name)} {shown(tensors[name].shape)} (for {slot.path} {slot.shape})")
     if new:
-        # Never half a head: with as many classes a bias would fit beside a kernel that does not.
+        # Never load half a head: the bias may fit even if the kernel does not.
         values = {slot: value for slot, value in values.items() if not slot.path.startswith(_HEAD)}
         new = [slot.path for slot in places if slot.path.startswith(_HEAD)]
     without_head = {chosen(path) for path in _optional_paths(places)}
@@ -146,22 +144,22 @@ def set_weights(
     if doubtful:
         what = f"{len(doubtful)} of its weights are doubtful: {listed(doubtful)}"
         if strict:
-            raise bad_checkpoint(source, what, "`strict=False` takes them all the same. The model keeps its weights.")
+            raise bad_checkpoint(source, what, "`strict=False` accepts them. The model keeps its weights.")
         warnings.warn(str(bad_checkpoint(source, what, "`strict=True` refuses such a checkpoint.")), stacklevel=3)
-    with np.errstate(over="ignore"):  # what a narrow type cannot hold has been told
+    with np.errstate(over="ignore"):  # the warning above covers values that do not fit the type
         assign(values.items())
     return LoadedWeights(source, chosen.name, len(values), tuple(new), tuple(adapted), tuple(doubtful))
 
 
 def best_map(places: Iterable[Slot], tensors: Mapping[str, np.ndarray]) -> NameMap:
-    """Returns the map by which most of a model's weights are in a checkpoint."""
+    """Returns the map that finds most of a model's weights in a checkpoint."""
     paths = [slot.path for slot in places]
     maps = [name_map(name) for name in NAME_MAPS]
     return max(maps, key=lambda names: sum(names(path) in tensors for path in paths))
 
 
 def _optional_paths(places: Iterable[Slot]) -> list[str]:
-    """Returns paths behind the last stage that a model without a head, or for features, does not have."""
+    """Returns the paths after the last stage that a model without a head lacks."""
     have = {slot.path for slot in places}
     return [path for part in _AFTER_STAGES for leaf in LEAVES if (path := f"{part}{leaf}") not in have]
 
@@ -177,7 +175,7 @@ def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _doubt(slot: Slot, value: np.ndarray) -> str:
-    """Returns what no training leaves in a weight; empty where there is nothing."""
+    """Returns why no training can have produced a weight; empty if it can."""
     if value.dtype.kind != "f":
         return f"has whole numbers ({value.dtype})"
     if not np.isfinite(value).all():

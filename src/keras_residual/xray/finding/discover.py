@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.nodes import is_functional
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.stack import ResidualStack
@@ -19,7 +20,6 @@ from keras_residual.xray.finding.place import ReportedBlock, Weight
 from keras_residual.xray.finding.structure import (
     CLOSED,
     activation_of,
-    is_functional,
     is_norm,
     norm_positions,
     number_or_none,

@@ -6,7 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_residual.xray.finding.structure import is_functional, is_map, is_norm
+from keras_residual.graph.nodes import is_functional, nodes_of
+from keras_residual.xray.finding.structure import is_map, is_norm
 
 
 def entries_of(model: Any) -> dict[int, tuple[int, ...]]:
@@ -22,17 +23,16 @@ def entries_of(model: Any) -> dict[int, tuple[int, ...]]:
         return {id(model): ()}
     reached = {id(tensor): {index} for index, tensor in enumerate(graph.inputs)}
     found: dict[int, set[int]] = {}
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            inputs: set[int] = set().union(*(reached.get(id(tensor), set()) for tensor in node.input_tensors))
-            if not inputs or node.is_input:
-                continue
-            operation = node.operation
-            if isinstance(operation, keras.Layer) and operation.weights and not is_norm(operation):
-                found.setdefault(id(operation), set()).update(inputs)
-            else:
-                for tensor in node.output_tensors:
-                    reached.setdefault(id(tensor), set()).update(inputs)
+    for node in nodes_of(graph):
+        inputs: set[int] = set().union(*(reached.get(id(tensor), set()) for tensor in node.input_tensors))
+        if not inputs or node.is_input:
+            continue
+        operation = node.operation
+        if isinstance(operation, keras.Layer) and operation.weights and not is_norm(operation):
+            found.setdefault(id(operation), set()).update(inputs)
+        else:
+            for tensor in node.output_tensors:
+                reached.setdefault(id(tensor), set()).update(inputs)
     return {operation: tuple(sorted(inputs)) for operation, inputs in found.items()}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual.graph.nodes import nodes_of
 from keras_residual.xray.finding.structure import distinct, is_linear, is_map, is_norm, variables_of
 
 _MERGES = {"Add": "add", "AddMerge": "add", "Concatenate": "concatenate"}
@@ -84,8 +85,7 @@ class NodeGraph:
     @classmethod
     def of_model(cls, model: Any, value_free: Collection[int] = ()) -> NodeGraph:
         """Returns the graph of a Functional model."""
-        by_depth = model._nodes_by_depth
-        return cls([node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]], model, value_free)
+        return cls(nodes_of(model), model, value_free)
 
     def merges(self) -> Iterator[MergeNode]:
         """Yields the residual connections in the order in which they are computed."""

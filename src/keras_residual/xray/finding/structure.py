@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from keras_residual.graph.nodes import is_functional
 from keras_residual.residual.regularizers import DropPath
 from keras_residual.residual.residual import Residual
 from keras_residual.residual.shapes import ATTENTION, sublayers
@@ -105,11 +106,6 @@ def called_once(operations: Iterable[Any]) -> Iterator[Any]:
     closed = [part for part in leaves(operations) if isinstance(part, CLOSED)]
     held = {id(inner) for outer in closed for part in sublayers(outer) if part is not outer for inner in leaves([part])}
     yield from (part for part in leaves(operations) if id(part) not in held)
-
-
-def is_functional(layer: Any) -> bool:
-    """Returns whether a layer is a graph of operations that can be read."""
-    return isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth")
 
 
 def is_norm(operation: Any) -> bool:

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_residual._keras import get_keras_mask, set_keras_mask
+from keras_residual.graph.nodes import nodes_behind
 from keras_residual.xray.finding.symbolic import leaving_untouched, operators_that_defer
 
 Apply = Callable[[int, Any, Any], Any]
@@ -136,30 +137,8 @@ def traced(layer: keras.Layer, call: Any, args: Any, kwargs: Any) -> tuple[Trace
             symbolic: Any = keras.tree.map_structure(symbol, (args, kwargs))
             args, kwargs = symbolic
             outputs = call(*args, **kwargs)
-            return Trace(_sorted(outputs, symbols.values()), outputs), values
+            made = [x for x in keras.tree.flatten(outputs) if isinstance(x, keras.KerasTensor)]
+            entries = {id(tensor): EntryNode([tensor]) for tensor in symbols.values()}
+            return Trace(nodes_behind(made, entries), outputs), values
     except Exception:
         return None
-
-
-def _sorted(outputs: Any, symbols: Iterable[Any]) -> list[Any]:
-    """Returns the nodes that lead to the outputs, each behind those that it depends on."""
-    entries = {id(tensor): EntryNode([tensor]) for tensor in symbols}
-
-    def producer(tensor: Any) -> Any:
-        if id(tensor) in entries:
-            return entries[id(tensor)]
-        operation, node, _ = tensor._keras_history
-        return operation._inbound_nodes[node]
-
-    found: dict[int, Any] = {id(entry): entry for entry in entries.values()}
-    opened = set(found)
-    waiting = [producer(x) for x in reversed(keras.tree.flatten(outputs)) if isinstance(x, keras.KerasTensor)]
-    while waiting:
-        node = waiting[-1]
-        ahead = [parent for parent in map(producer, node.input_tensors) if id(parent) not in opened]
-        if id(node) in opened and not ahead:
-            found.setdefault(id(node), waiting.pop())
-            continue
-        opened.add(id(node))
-        waiting.extend(reversed(ahead))
-    return list(found.values())
