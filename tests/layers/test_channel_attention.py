@@ -208,7 +208,7 @@ def test_arguments_come_back_of_efficient() -> None:
 def test_kernel_size_is_checked() -> None:
     message = (
         "EfficientChannelAttention 'e': `kernel_size` must be an odd number, but received 4 (int). "
-        "Take 5, or None for a size by the number of channels."
+        "Pass 5, or None to derive it from the number of channels."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         EfficientChannelAttention(4, name="e")

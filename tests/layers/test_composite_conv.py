@@ -169,7 +169,7 @@ def test_arguments_come_back() -> None:
         (
             lambda: MultiScaleConv2D(4, strides=2, name="m"),
             ValueError,
-            "MultiScaleConv2D 'm': `strides` must be 1 where the parts are added up, but received 2 (int). Pass "
+            "MultiScaleConv2D 'm': `strides` must be 1 where the parts are added, but received 2 (int). Pass "
             "first=True.",
         ),
         (

@@ -41,7 +41,7 @@ MADE: dict[str, Any] = {
     "an empty branch": (
         lambda: residual([]),
         "Residual 'block': `branch` must be a layer or a list of at least one layer, but received [] (list). For no "
-        "change at all use Identity().",
+        "change use Identity().",
     ),
     "a name for a branch": (
         lambda: residual("dense"),
@@ -164,7 +164,7 @@ BUILT: dict[str, Any] = {
     "a branch that returns two tensors": (
         lambda: residual(Pair(name="pair")).build((None, 4)),
         "Residual 'block': `branch` must return one tensor, but its layer 'pair' (Pair) returned a tuple of 2. Wrap it "
-        "in one that returns the tensor to be merged.",
+        "in a layer that returns the one to be merged.",
     ),
     "several inputs": (
         lambda: residual(dense())([np.ones((2, 4)), np.ones((2, 4))]),
@@ -180,7 +180,7 @@ BUILT: dict[str, Any] = {
     "zero padding to fewer channels": (
         lambda: residual(dense(), shortcut="zero_pad").build((None, 6)),
         "ZeroPadShortcut 'shortcut': `filters` must be at least the number of input channels, 6, but received 4 (int). "
-        "Zeros can only be added; use a projection to have fewer channels.",
+        "Zeros can only be added: use a projection for fewer channels.",
     ),
 }
 
@@ -216,7 +216,7 @@ def test_a_branch_built_for_another_shape(layer: Any) -> None:
 def test_a_branch_of_several_inputs() -> None:
     inputs = [keras.Input((8,)), keras.Input((8,))]
     model = keras.Model(inputs, layers.Add()(inputs), name="two")
-    with pytest.raises(ValueError, match=r"has a layer, 'two' \(Functional\), that takes 2 inputs, where it gets one"):
+    with pytest.raises(ValueError, match=r"has a layer, 'two' \(Functional\), that takes 2 inputs, but gets one"):
         Residual(model)(keras.Input((8,)))
 
 

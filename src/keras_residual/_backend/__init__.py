@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from keras_residual._backend.choice import BackendChoice, choose
+from keras_residual._types import Tensor, Tree
 
 CHOICE: BackendChoice | None = None if "keras" in sys.modules else choose(os.environ)
 """The backend that was chosen here, before Keras was imported; None where Keras had been imported before."""
@@ -93,7 +94,7 @@ SCAN_FROM: int | None = _on.SCAN_FROM
 """Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""
 
 
-def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:
+def scale_with_other_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
     """Returns `x * forward`, whose gradient with respect to `x` is scaled by `backward` instead of `forward`.
 
     Args:
@@ -104,7 +105,7 @@ def scale_with_other_gradient(x: Any, forward: Any, backward: Any) -> Any:
     return _on.scale(x, keras.ops.cast(forward, x.dtype), keras.ops.cast(backward, x.dtype))
 
 
-def input_gradient(function: Callable[[Any], Any], x: Any) -> Any:
+def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Returns the gradient of `function(x)` with respect to `x`, a tensor of the shape of `x`.
 
     Weights that the function assigns, such as a batch norm's moving averages in training, keep their values.
@@ -151,7 +152,7 @@ def compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable]
     return _on.compiled(function, list(variables))
 
 
-def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Any) -> Any:
+def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Tree) -> Any:
     """Returns `function(given)`, run once as a program of `compiled`.
 
     Args:
@@ -179,7 +180,7 @@ def set_random_state(states: Sequence[Any]) -> None:
     _on.set_random_state(states)
 
 
-def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Returns what `function` makes of each slice of `x` along its leading axis, stacked.
 
     Args:
@@ -194,7 +195,7 @@ def name_optimizers() -> None:
     _on.name_optimizers()
 
 
-def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` once for each slice of `xs`, compiled once where the backend can.
 
     Args:
@@ -230,7 +231,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return _on.recompute_cheap(function)
 
 
-def as_tensor(array: Any) -> Any:
+def as_tensor(array: Any) -> Tensor:
     """Returns an array as a tensor of its dtype, without a program compiled for its shape.
 
     Args:
@@ -244,12 +245,12 @@ def register_parameters(layer: keras.Layer) -> None:
     _on.register_parameters(layer)
 
 
-def with_shape_of(like: Any, x: Any) -> Any:
+def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
     """Returns `x`; a program that learns sizes only as it runs fails there where it has another shape than `like`."""
     return _on.with_shape_of(like, x)
 
 
-def snapshot(variable: keras.Variable) -> Any:
+def snapshot(variable: keras.Variable) -> Tensor:
     """Returns the value of a variable, as a tensor that stays what it is when the variable is assigned to."""
     return _on.snapshot(variable)
 
@@ -269,7 +270,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
     return _on.vjp(function, *arguments)
 
 
-def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
     """Runs a reversible stack: its memory does not grow with depth, since the backward pass needs its last state only.
 
     Args:
@@ -295,7 +296,7 @@ HAS_BATCH_NORM: bool = _on.HAS_BATCH_NORM
 """Whether `normalize` and `normalize_by_batch` can be called: the backend has a batch norm of one operation."""
 
 
-def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: str) -> Any:
+def convolve(x: Tensor, kernel: Tensor, *, strides: int, dilation: int, data_format: str) -> Tensor:
     """Returns the convolution of maps with `dilation * (width // 2)` zeros on each side.
 
     On PyTorch the maps are not copied, and without gradients the kernel is not either. For that the memory of a kernel
@@ -312,7 +313,7 @@ def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: s
     return _on.convolve(x, kernel, strides=strides, dilation=dilation, data_format=data_format)
 
 
-def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
+def max_pool(x: Tensor, *, width: int, strides: int, data_format: str) -> Tensor:
     """Returns the maxima over windows that reach over each edge by `width // 2`, where nothing counts.
 
     Args:
@@ -324,7 +325,9 @@ def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
     return _on.max_pool(x, width=width, strides=strides, data_format=data_format)
 
 
-def normalize(x: Any, mean: Any, variance: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
+def normalize(
+    x: Tensor, mean: Tensor, variance: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int
+) -> Tensor:
     """Returns `gamma * (x - mean) / sqrt(variance + epsilon) + beta`, computed in float32 at least.
 
     Args:
@@ -339,7 +342,7 @@ def normalize(x: Any, mean: Any, variance: Any, *, gamma: Any, beta: Any, epsilo
     return _on.normalize(x, mean, variance, gamma=gamma, beta=beta, epsilon=epsilon, axis=axis)
 
 
-def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
+def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
     """Returns `x` normalized by its own mean and variance, and these two, which have no gradient.
 
     Args:
@@ -352,7 +355,7 @@ def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: i
     return _on.normalize_by_batch(x, gamma=gamma, beta=beta, epsilon=epsilon, axis=axis)
 
 
-def is_eager(x: Any) -> bool:
+def is_eager(x: Tensor) -> bool:
     """Returns whether `x` is a tensor of PyTorch, whose operations run one by one, and nothing in its place."""
     return _on.is_eager(x)
 
@@ -362,6 +365,6 @@ def has_hooks(layer: keras.Layer) -> bool:
     return _on.has_hooks(layer)
 
 
-def relu_in_place(x: Any) -> Any:
+def relu_in_place(x: Tensor) -> Tensor:
     """Returns `max(x, 0)` of a tensor that nobody else has: in its memory, where no gradient can be asked for."""
     return _on.relu_in_place(x)

@@ -14,6 +14,7 @@ from keras_residual._backend import maps
 from keras_residual._backend.fast import jax_recompute
 from keras_residual._backend.fast.jax_convolution import canonical_convolutions
 from keras_residual._backend.loops import Body, ReversiblePass
+from keras_residual._types import Tensor, Tree
 
 VERSION = jax.__version__
 SCAN_FROM = 16
@@ -25,16 +26,16 @@ normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
 is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
 
 
-def _scale_alone(x: Any, forward: Any, backward: Any) -> Any:
+def _scale_alone(x: Tensor, forward: Tensor, backward: Tensor) -> Any:
     del backward
     return x * forward
 
 
-def _scale_forward(x: Any, forward: Any, backward: Any) -> tuple[Any, tuple[Any, Any]]:
+def _scale_forward(x: Tensor, forward: Tensor, backward: Tensor) -> tuple[Any, tuple[Any, Any]]:
     return x * forward, (forward, backward)
 
 
-def _scale_backward(factors: tuple[Any, Any], upstream: Any) -> tuple[Any, Any, Any]:
+def _scale_backward(factors: tuple[Any, Any], upstream: Tensor) -> tuple[Any, Any, Any]:
     forward, backward = factors
     return upstream * backward, jax.numpy.zeros_like(forward), jax.numpy.zeros_like(backward)
 
@@ -43,7 +44,7 @@ scale = jax.custom_vjp(_scale_alone)
 scale.defvjp(_scale_forward, _scale_backward)
 
 
-def gradient(function: Callable[[Any], Any], x: Any) -> Any:
+def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     return jax.grad(function)(x)
 
@@ -53,7 +54,7 @@ def register_parameters(layer: Any) -> None:
     del layer
 
 
-def with_shape_of(like: Any, x: Any) -> Any:
+def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
     """Returns `x`: each shape is known when an operation is called."""
     del like
     return x
@@ -62,7 +63,7 @@ def with_shape_of(like: Any, x: Any) -> Any:
 as_tensor = jax.device_put  # `jax.numpy.asarray`, which Keras takes, compiles a program a shape
 
 
-def snapshot(variable: Any) -> Any:
+def snapshot(variable: Any) -> Tensor:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return variable.value
 
@@ -84,7 +85,7 @@ def probed_gradients(
     asked: list[Any] = []
     places: list[Any] | None = None
 
-    def run(values: Any, probes: Any, rest: Any, given: Any) -> Any:
+    def run(values: Tensor, probes: Any, rest: Any, given: Tree) -> Any:
         asked.clear()
 
         def probe(shape: Any, dtype: str) -> Any:
@@ -96,12 +97,12 @@ def probed_gradients(
             return function(probe, given)
 
     @jax.jit
-    def program(values: Any, rest: Any, given: Any) -> Any:
+    def program(values: Tensor, rest: Any, given: Tree) -> Any:
         probes = [jax.numpy.zeros(one.shape, one.dtype) for one in places or ()]
         by_value, outputs = jax.grad(run, argnums=(0, 1), has_aux=True)(values, probes, rest, given)
         return finish(outputs, by_value[1], by_value[0])
 
-    def call(given: Any) -> Any:
+    def call(given: Tree) -> Any:
         nonlocal places
         values, rest = ([variable.value for variable in part] for part in (variables, others))
         if places is None:
@@ -117,14 +118,14 @@ def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[
     """Returns the function as a program that reads the variables."""
 
     @jax.jit
-    def program(values: Any, given: Any) -> Any:
+    def program(values: Tensor, given: Tree) -> Any:
         with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
             return function(given)
 
     return lambda given: program([variable.value for variable in variables], given)
 
 
-def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Returns what the function makes of each slice."""
     return jax.vmap(function)(x)
 
@@ -147,10 +148,10 @@ def set_random_state(states: Sequence[Any]) -> None:
     del states
 
 
-def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` over the leading axis of `xs`, compiled once."""
 
-    def in_loop(carry: Any, x: Any) -> tuple[Any, Any]:
+    def in_loop(carry: Tree, x: Tensor) -> tuple[Any, Any]:
         with canonical_convolutions():
             return body(carry, x, None)
 
@@ -167,21 +168,21 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[An
 recompute_cheap = jax_recompute.recompute_cheap
 
 
-def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
 
-    def outputs_of(state: Any, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
+    def outputs_of(state: Tree, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
         return program.leave(state), losses, updates
 
     @jax.custom_vjp
-    def apply(rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    def apply(rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
         return outputs_of(*program.run(rows, weights, others))
 
-    def apply_forward(rows: Any, weights: Any, others: Any) -> tuple[Any, Any]:
+    def apply_forward(rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any]:
         state, losses, updates = program.run(rows, weights, others)
         return outputs_of(state, losses, updates), (state, weights, others)
 
-    def apply_backward(kept: Any, upstream: Any) -> tuple[Any, Any, None]:
+    def apply_backward(kept: Any, upstream: Tensor) -> tuple[Any, Any, None]:
         rows_bar, losses_bar, _ = upstream
         state, weights, others = kept
         return *program.run_backward(state, rows_bar, weights, others, losses_bar), None

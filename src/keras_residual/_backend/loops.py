@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import keras
 
+from keras_residual._types import Tensor, Tree
+
 Body = Callable[[Any, Any, int | None], tuple[Any, tuple[Any, ...]]]
 """From what is carried, a block's own inputs (a tuple) and its index, to what is carried on and a tuple given off.
 
@@ -22,7 +24,7 @@ class Loop(Protocol):
     one structure of tensors with a leading axis.
     """
 
-    def __call__(self, body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+    def __call__(self, body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
         """Returns what was carried to the end, and what the blocks gave off."""
         ...
 
@@ -46,10 +48,10 @@ class ReversiblePass:
     backward: Callable[[Any, Any, Any, Any, Any, int | None], tuple[Any, Any, Any]]
     leave: Callable[[Any], Any]
 
-    def run(self, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+    def run(self, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
         """Returns the last state, the losses and the updates of each block."""
 
-        def body(state: Any, x: Any, index: int | None) -> tuple[Any, tuple[Any, Any]]:
+        def body(state: Tree, x: Tensor, index: int | None) -> tuple[Any, tuple[Any, Any]]:
             weights, others = x
             state, loss, updates = self.forward(state, weights, others, index)
             return state, (loss, updates)
@@ -57,10 +59,12 @@ class ReversiblePass:
         state, (losses, updates) = self.loop(body, self.enter(rows), (weights, others))
         return state, losses, updates
 
-    def run_backward(self, state: Any, rows_bar: Any, weights: Any, others: Any, losses_bar: Any) -> tuple[Any, Any]:
+    def run_backward(
+        self, state: Tree, rows_bar: Tree, weights: Tree, others: Tree, losses_bar: Tree
+    ) -> tuple[Any, Any]:
         """Returns the cotangents of the first rows and of the weights, given those of the last rows and the losses."""
 
-        def body(carry: Any, x: Any, index: int | None) -> tuple[Any, tuple[Any]]:
+        def body(carry: Tree, x: Tensor, index: int | None) -> tuple[Any, tuple[Any]]:
             (state, rows_bar), (weights, others, loss_bar) = carry, x
             state, rows_bar, weights_bar = self.backward(state, rows_bar, weights, others, loss_bar, index)
             return (state, rows_bar), (weights_bar,)
@@ -70,7 +74,7 @@ class ReversiblePass:
         return rows_bar, weights_bar
 
 
-def unroll(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def unroll(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` over lists, one entry a block."""
     parts = list(zip(*xs, strict=True))
     order = range(len(parts))
@@ -80,17 +84,17 @@ def unroll(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[A
     return carry, tuple(list(part) for part in zip(*ys, strict=True))
 
 
-def slices(xs: Any) -> tuple[list[Any], ...]:
+def slices(xs: Tree) -> tuple[list[Any], ...]:
     """Returns for each entry of `xs` the list of what it holds for each block: tensors cut along their leading axis."""
     length = int(keras.tree.flatten(xs)[0].shape[0])
     return tuple(_cut(x, length) for x in xs)
 
 
-def stacked(ys: Any) -> Any:
+def stacked(ys: Tree) -> Any:
     """Returns each entry of `ys`, a list of structures of tensors, as one structure with a leading axis."""
     return tuple(keras.tree.map_structure(lambda *parts: keras.ops.stack(parts), *y) for y in ys)
 
 
-def _cut(x: Any, length: int) -> list[Any]:
+def _cut(x: Tensor, length: int) -> list[Any]:
     leaves: list[Any] = [keras.ops.unstack(leaf, length, axis=0) for leaf in keras.tree.flatten(x)]
     return [keras.tree.pack_sequence_as(x, [leaf[i] for leaf in leaves]) for i in range(length)]

@@ -7,10 +7,12 @@ from typing import Any
 
 from keras import ops
 
+from keras_residual._types import Tensor
+
 HAS_BATCH_NORM = False
 
 
-def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: str) -> Any:
+def convolve(x: Tensor, kernel: Tensor, *, strides: int, dilation: int, data_format: str) -> Tensor:
     """Returns the convolution with zeros on each side."""
     # Only every `common`-th input is read, so the rest can go first. Keras has no convolution with both a stride and
     # a dilation.
@@ -25,13 +27,13 @@ def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: s
     return ops.conv(x, kernel, strides=strides, padding="valid", data_format=data_format)
 
 
-def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
+def max_pool(x: Tensor, *, width: int, strides: int, data_format: str) -> Tensor:
     """Returns the maxima over windows."""
     padded: Any = ops.pad(x, _margins(width // 2, data_format), constant_values=float("-inf"))
     return ops.max_pool(padded, width, strides, "valid", data_format)
 
 
-def normalize(*_: Any) -> Any:
+def normalize(*_: Any, **__: Any) -> Any:
     """Is not there: see `HAS_BATCH_NORM`."""
     raise NotImplementedError
 
@@ -39,7 +41,7 @@ def normalize(*_: Any) -> Any:
 normalize_by_batch = normalize
 
 
-def is_eager(x: Any) -> bool:
+def is_eager(x: Tensor) -> bool:
     """Returns False: programs are compiled, or traced as a rule."""
     del x
     return False
@@ -51,12 +53,12 @@ def has_hooks(layer: Any) -> bool:
     return False
 
 
-def relu_in_place(x: Any) -> Any:
+def relu_in_place(x: Tensor) -> Tensor:
     """Returns `max(x, 0)`: tensors are not written to."""
     return ops.relu(x)
 
 
-def _every(step: int, x: Any, data_format: str) -> Any:
+def _every(step: int, x: Tensor, data_format: str) -> Any:
     """Returns every `step`-th position of a map, beginning with the first."""
     if step == 1:
         return x

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from keras_residual._backend import maps
 from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
+from keras_residual._types import Tensor, Tree
 
 VERSION = tf.__version__
 SCAN_FROM = 24
@@ -22,8 +23,8 @@ normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
 is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
 
 
-def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]:
-    def gradient(upstream: Any) -> tuple[Any, Any, Any]:
+def _scale_with_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> tuple[Any, Any]:
+    def gradient(upstream: Tensor) -> tuple[Any, Any, Any]:
         return upstream * backward, tf.zeros_like(forward), tf.zeros_like(backward)
 
     return x * forward, gradient
@@ -32,7 +33,7 @@ def _scale_with_gradient(x: Any, forward: Any, backward: Any) -> tuple[Any, Any]
 scale = tf.custom_gradient(_scale_with_gradient)
 
 
-def gradient(function: Callable[[Any], Any], x: Any) -> Any:
+def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -45,7 +46,7 @@ def register_parameters(layer: Any) -> None:
     del layer
 
 
-def with_shape_of(like: Any, x: Any) -> Any:
+def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
     """Returns `x`, once the program has seen that it has the shape of `like`."""
     shape = tf.shape(like)
     # An assertion is not compiled by XLA, where the reshape raises; elsewhere a reshape to one unknown size may be
@@ -57,7 +58,7 @@ def with_shape_of(like: Any, x: Any) -> Any:
 as_tensor = keras.ops.convert_to_tensor
 
 
-def snapshot(variable: Any) -> Any:
+def snapshot(variable: Any) -> Tensor:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return tf.convert_to_tensor(variable.value)
 
@@ -74,7 +75,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
         tape.watch(flat)
         outputs = function(*arguments)
 
-    def pullback(cotangents: Any) -> Any:
+    def pullback(cotangents: Tree) -> Any:
         found = _gradients(tape, keras.tree.flatten(outputs), flat, keras.tree.flatten(cotangents))
         return keras.tree.pack_sequence_as(arguments, found)
 
@@ -89,7 +90,7 @@ def probed_gradients(
     values = [variable.value for variable in variables]
 
     @tf.function(autograph=False)
-    def program(given: Any) -> Any:
+    def program(given: Tree) -> Any:
         probes: list[Any] = []
         with tf.GradientTape() as tape:
 
@@ -114,7 +115,7 @@ def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[
     del variables
 
     @tf.function(autograph=False)
-    def program(given: Any) -> Any:
+    def program(given: Tree) -> Any:
         with keras.StatelessScope():
             return function(given)
 
@@ -142,7 +143,7 @@ def set_random_state(states: Sequence[Any]) -> None:
     del states
 
 
-def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` over the leading axis of `xs`, traced once; run eagerly, it is a loop in Python."""
     if tf.executing_eagerly():
         carry, ys = unroll(lambda carry, x, _: body(carry, x, None), carry, slices(xs), reverse=reverse)
@@ -191,13 +192,13 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[An
 
         # The tensors that the function holds are given to it too, though it uses its own, so that they get a gradient.
         @tf.custom_gradient
-        def run(*given: Any) -> Any:
+        def run(*given: Tree) -> Any:
             nonlocal structure
             flat = given[: len(given) - len(held)]
             outputs = function(*keras.tree.pack_sequence_as(arguments, list(flat)))
             structure = keras.tree.map_structure(lambda tensor: None, outputs)
 
-            def gradient(*upstream: Any, variables: Any = None) -> Any:
+            def gradient(*upstream: Tensor, variables: Any = None) -> Any:
                 variables = list(variables or ())
                 # Waits for the gradient to arrive, and hides that the work is the same as before.
                 with tf.control_dependencies([u for u in upstream if u is not None]):
@@ -228,7 +229,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def pullback(program: ReversiblePass, given: Any, others: Any, state: Any, flat: Any, bars: Any) -> Any:
+def pullback(program: ReversiblePass, given: Tree, others: Tree, state: Tree, flat: Any, bars: Any) -> Any:
     """Returns the cotangents of what a reversible stack was given, from its last state; they have a gradient again.
 
     For that every block's activations are kept: what undoes a block starts from tensors that no tape leads to.
@@ -249,7 +250,7 @@ def pullback(program: ReversiblePass, given: Any, others: Any, state: Any, flat:
         _, weights = keras.tree.pack_sequence_as(given, list(tensors[:count]))
         found = program.run_backward(state, rows_bar, weights, others, losses_bar)
 
-        def gradient(*upstream: Any) -> Any:
+        def gradient(*upstream: Tensor) -> Any:
             own = [tf.identity(tensor) for tensor in tensors]  # one tensor may be given twice
             flat, cotangents = own[:count], own[count:]
             with tf.GradientTape() as outer:
@@ -267,14 +268,14 @@ def pullback(program: ReversiblePass, given: Any, others: Any, state: Any, flat:
     return undone(*flat, *keras.tree.flatten(bars))
 
 
-def _gradients(tape: Any, ends: Any, sources: Any, cotangents: Any) -> list[Any]:
+def _gradients(tape: Any, ends: Any, sources: Any, cotangents: Tree) -> list[Any]:
     """Returns gradients as tensors, zeros for what is not connected."""
     zero = tf.UnconnectedGradients.ZERO
     found = tape.gradient(ends, list(sources), output_gradients=list(cotangents), unconnected_gradients=zero)
     return [tf.convert_to_tensor(g) for g in found]
 
 
-def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
     structure: Any = None
     given = (rows, weights)
@@ -287,7 +288,7 @@ def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) ->
         outputs = (program.leave(state), losses, updates)
         structure = keras.tree.map_structure(lambda tensor: None, outputs)
 
-        def gradient(*upstream: Any) -> Any:
+        def gradient(*upstream: Tensor) -> Any:
             rows_bar, losses_bar, _ = keras.tree.pack_sequence_as(structure, list(upstream))
             return pullback(program, given, others, state, flat, (rows_bar, losses_bar))
 

@@ -15,6 +15,7 @@ import torch.utils.checkpoint
 from keras_residual._backend.fast import torch_maps as maps
 from keras_residual._backend.loops import Body, ReversiblePass, slices, stacked, unroll
 from keras_residual._keras import REGISTERED_OBJS_TO_NAMES, in_stateless_scope
+from keras_residual._types import Tensor, Tree
 
 VERSION = torch.__version__
 SCAN_FROM = None
@@ -28,7 +29,7 @@ is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in
 
 class _Scale(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Any, forward: Any, backward: Any) -> Any:
+    def forward(ctx: Any, x: Tensor, forward: Tensor, backward: Tensor) -> Any:
         ctx.save_for_backward(backward)
         return x * forward
 
@@ -41,7 +42,7 @@ class _Scale(torch.autograd.Function):
 scale = _Scale.apply
 
 
-def gradient(function: Callable[[Any], Any], x: Any) -> Any:
+def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     x = x.detach().clone().requires_grad_()
     return torch.autograd.grad(function(x), x)[0]
@@ -56,7 +57,7 @@ def register_parameters(layer: Any) -> None:
             part._track_variables()
 
 
-def with_shape_of(like: Any, x: Any) -> Any:
+def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
     """Returns `x`: each shape is known when an operation is called."""
     del like
     return x
@@ -65,7 +66,7 @@ def with_shape_of(like: Any, x: Any) -> Any:
 as_tensor = keras.ops.convert_to_tensor
 
 
-def snapshot(variable: Any) -> Any:
+def snapshot(variable: Any) -> Tensor:
     """Returns the variable's value, which stays what it is when the variable is assigned to."""
     return variable.value.detach().clone()
 
@@ -78,10 +79,10 @@ def update_variables(model: Any) -> None:
 def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Returns the outputs and the function from their cotangents to those of the arguments."""
     with torch.enable_grad():
-        inputs: Any = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), arguments)
+        inputs: Tensor = keras.tree.map_structure(lambda tensor: tensor.detach().requires_grad_(), arguments)
         outputs = function(*inputs)
 
-    def pullback(cotangents: Any) -> Any:
+    def pullback(cotangents: Tree) -> Any:
         flat = keras.tree.flatten(inputs)
         pairs = zip(keras.tree.flatten(outputs), keras.tree.flatten(cotangents), strict=True)
         pairs = [(output, cotangent) for output, cotangent in pairs if output.requires_grad]
@@ -101,7 +102,7 @@ def probed_gradients(
     """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
     del others
 
-    def program(given: Any) -> Any:
+    def program(given: Tree) -> Any:
         probes: list[Any] = []
 
         def probe(shape: Any, dtype: str) -> Any:
@@ -127,7 +128,7 @@ def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[
     """Returns the function without gradients; PyTorch compiles nothing here."""
     del variables
 
-    def program(given: Any) -> Any:
+    def program(given: Tree) -> Any:
         with torch.no_grad(), keras.StatelessScope():
             return function(given)
 
@@ -151,7 +152,7 @@ def set_random_state(states: Sequence[Any]) -> None:
         torch.cuda.set_rng_state(state, index)
 
 
-def scan(body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
+def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
     """Runs `body` over the leading axis of `xs`: PyTorch has no compiled loop, so one call a slice."""
     carry, ys = unroll(lambda carry, x, _: body(carry, x, None), carry, slices(xs), reverse=reverse)
     return carry, stacked(ys)
@@ -168,7 +169,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def map_slices(function: Callable[[Any], Any], x: Any) -> Any:
+def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Returns what the function makes of each slice; unlike in `torch.vmap` it may write to tensors of its own."""
     return torch.stack([function(part) for part in torch.unbind(x)])
 
@@ -212,8 +213,8 @@ class _Run:
     """What one run of a reversible stack needs beside the tensors that have gradients."""
 
     program: ReversiblePass
-    others: Any
-    inputs: Any
+    others: Tree
+    inputs: Tensor
     outputs: Any = None
 
 
@@ -234,7 +235,7 @@ def _differentiable_pullback(run: _Run, flat: Any, grad_outputs: Any) -> list[An
     return [next(found) if tensor.requires_grad else None for tensor in inputs]
 
 
-def reversible(program: ReversiblePass, rows: Any, weights: Any, others: Any) -> tuple[Any, Any, Any]:
+def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
     """Runs a stack that keeps no activations."""
     run = _Run(program, others, keras.tree.map_structure(lambda tensor: None, (rows, weights)))
     flat = _Reversible.apply(run, *keras.tree.flatten((rows, weights)))

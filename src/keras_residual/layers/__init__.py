@@ -1,4 +1,4 @@
-"""One residual connection, and the layers that its branches need and Keras lacks."""
+"""Layers that the branches of residual networks need and Keras lacks, and `Residual` itself."""
 
 from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite
 from keras_residual.layers.composite_conv import MultiScaleConv2D

@@ -11,30 +11,30 @@ from keras import ops
 
 from keras_residual._arguments import owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual._types import Shape, Tensor
 from keras_residual.layers.maps import MapLayer
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
 class SqueezeExcite(MapLayer):
     """Multiplies each channel by a gate: `y = x * gate(W_2 activation(W_1 mean(x) + b_1) + b_2)`.
 
-    The mean is that of each channel over all positions. `W_1` leads to `ratio * channels` units, rounded to the nearest
-    multiple of `divisor`, halves up, and at least `divisor`.
+    The mean is that of each channel over all positions. `W_1` has `ratio * channels` units, rounded to the nearest
+    multiple of `divisor` (halves up) and at least `divisor`.
 
     Args:
-        ratio: Number of inner units by that of the channels, above 0.
-        divisor: What the number of inner units is a multiple of, at least 1. With 1 it is `channels // 16` where 16
+        ratio: Ratio of the inner units to the channels, above 0.
+        divisor: The number of inner units is a multiple of this, at least 1. With 1 it is `channels // 16` where 16
             divides the channels, as in the authors' SENet.
         activation: Activation between the dense layers: a name or a function.
-        gate: What makes a gate of a number: a name or a function, for example `"hard_sigmoid"`.
+        gate: Activation that produces the gates: a name or a function, for example `"hard_sigmoid"`.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *sizes, channels)` with 1 to 3 sizes, or channels first by `data_format`.
-        mask: Booleans of shape `(batch, *sizes)`: the mean is over the positions where they are true.
+        mask: Booleans of shape `(batch, *sizes)`; the mean is taken over the positions where they are True.
 
     Output shape:
         The shape of the input.
@@ -43,10 +43,7 @@ class SqueezeExcite(MapLayer):
         ValueError: For an argument out of range, and for an input of another rank or of unknown channels.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.channel_attention import SqueezeExcite
-        >>> layer = SqueezeExcite(ratio=0.25)
+        >>> layer = kr.layers.SqueezeExcite(ratio=0.25)
         >>> tuple(layer(np.ones((1, 7, 7, 64))).shape)
         (1, 7, 7, 64)
         >>> layer.reduce.units
@@ -83,8 +80,8 @@ class SqueezeExcite(MapLayer):
         self.reduce.build((None, channels))
         self.expand.build((None, units))
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        """Multiplies."""
+    def call(self, inputs: Tensor, mask: Any = None) -> Tensor:
+        """Multiplies each channel by its gate."""
         gates = self.expand(self.reduce(self.mean(inputs, mask)))
         return inputs * self.over_positions(gates, inputs)
 
@@ -114,18 +111,18 @@ BETA = 1
 class EfficientChannelAttention(MapLayer):
     """Multiplies each channel by a gate: `y = x * sigmoid(w * mean(x))`, with a convolution over the channels.
 
-    The mean is that of each channel over all positions. The convolution has `kernel_size` weights in all, no bias, and
-    takes channels beyond the first and the last as 0.
+    The mean is that of each channel over all positions. The convolution has `kernel_size` weights in all and no bias,
+    and pads the channels with zeros.
 
     Args:
-        kernel_size: Number of neighbouring channels, an odd number; None takes it from the number of channels `C`: the
-            odd number at or next above the whole part of `|log2(C) + 1| / 2`, and at least 3.
+        kernel_size: Number of neighboring channels, an odd number. None derives it from the number of channels `C`:
+            the integer part of `|log2(C) + 1| / 2`, plus 1 if that is even, and at least 3.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *sizes, channels)` with 1 to 3 sizes, or channels first by `data_format`.
-        mask: Booleans of shape `(batch, *sizes)`: the mean is over the positions where they are true.
+        mask: Booleans of shape `(batch, *sizes)`; the mean is taken over the positions where they are True.
 
     Output shape:
         The shape of the input.
@@ -134,10 +131,7 @@ class EfficientChannelAttention(MapLayer):
         ValueError: For an even `kernel_size`, and for an input of another rank or of unknown channels.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.channel_attention import EfficientChannelAttention
-        >>> layer = EfficientChannelAttention()
+        >>> layer = kr.layers.EfficientChannelAttention()
         >>> tuple(layer(np.ones((1, 7, 7, 256))).shape)
         (1, 7, 7, 256)
         >>> tuple(layer.conv.kernel.shape)
@@ -153,7 +147,7 @@ class EfficientChannelAttention(MapLayer):
         if kernel_size is not None:
             kernel_size = whole_number(owner_of(self), "kernel_size", kernel_size)
             if kernel_size % 2 == 0:
-                way_out = f"Take {kernel_size + 1}, or None for a size by the number of channels."
+                way_out = f"Pass {kernel_size + 1}, or None to derive it from the number of channels."
                 raise bad_argument(owner_of(self), "kernel_size", "an odd number", kernel_size, way_out)
         self.kernel_size = kernel_size
 
@@ -172,8 +166,8 @@ class EfficientChannelAttention(MapLayer):
         self.conv = self._made("conv", conv)
         self.conv.build((None, channels, 1))
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        """Multiplies."""
+    def call(self, inputs: Tensor, mask: Any = None) -> Tensor:
+        """Multiplies each channel by its gate."""
         means = ops.expand_dims(self.mean(inputs, mask), -1)
         gates: Any = ops.sigmoid(ops.squeeze(self.conv(means), -1))
         return inputs * self.over_positions(gates, inputs)

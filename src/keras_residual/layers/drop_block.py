@@ -1,4 +1,4 @@
-"""DropBlock: drops square regions of a picture's maps at random while training."""
+"""DropBlock: drops square regions of feature maps at random in training."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive, share, whole_number
+from keras_residual._types import Tensor
 from keras_residual.layers.maps import MapLayer, check_rank
 from keras_residual.residual.serialization import register
 
 
 @register
 class DropBlock2D(MapLayer):
-    """Sets blocks of `block_size` by `block_size` positions to 0 while training, all channels alike.
+    """Sets random `block_size` × `block_size` blocks of positions to 0 in training, in all channels.
 
     A block starts from each position with the probability
 
         gamma = gamma_scale * rate * height * width / (block^2 * (height - block + 1) * (width - block + 1))
 
-    and is cut off at the map's border. A block is no larger than the map, along each axis. What is left is multiplied
-    by the number of all positions in the batch by that of those left, which keeps the mean; nothing is rescaled at
-    inference, where the layer does nothing.
+    and is clipped at the map's border; along each axis it is at most as large as the map. The remaining values are
+    multiplied by the ratio of all positions in the batch to those that remain, which preserves the mean. At inference
+    the layer does nothing.
 
     Args:
         rate: Expected share of positions that are dropped, in `[0, 1)`; 0 makes the layer do nothing.
         block_size: Side of a block in positions, at least 1; 1 drops positions one by one.
-        gamma_scale: Factor of `gamma`, above 0, for maps whose blocks are to be rarer or more frequent.
+        gamma_scale: Factor on `gamma`, above 0: more than 1 drops more blocks.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
         seed: Integer that makes the draws reproducible, or `None`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`.
@@ -43,10 +44,7 @@ class DropBlock2D(MapLayer):
         ValueError: For an argument out of range, and for an input that is not of rank 4.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.drop_block import DropBlock2D
-        >>> y = DropBlock2D(0.1, block_size=3, seed=0)(np.ones((2, 8, 8, 4)), training=True)
+        >>> y = kr.layers.DropBlock2D(0.1, block_size=3, seed=0)(np.ones((2, 8, 8, 4)), training=True)
         >>> print(keras.ops.convert_to_numpy(y).mean().round(3))
         1.0
 
@@ -75,20 +73,20 @@ class DropBlock2D(MapLayer):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Drops."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Sets random blocks to 0 in training; returns the inputs otherwise."""
         check_rank(owner_of(self), tuple(inputs.shape), self.ranks)
         if not training or self.rate == 0:
             return inputs
         kept: Any = self._kept(inputs)
         share: Any = ops.mean(ops.cast(kept, "float32"))
-        # Where nothing is left the factor is of no account, and must be finite.
+        # Where nothing remains the factor does not matter, but must be finite.
         factor: Any = ops.reciprocal(ops.where(share > 0, share, 1.0))
         # `where` rather than a product: a dropped value that overflowed must not leave 0 * inf = nan.
         shown = ops.expand_dims(kept, self.channel_axis)
         return ops.where(shown, inputs * ops.cast(factor, inputs.dtype), ops.zeros_like(inputs))
 
-    def _kept(self, inputs: Any) -> Any:
+    def _kept(self, inputs: Tensor) -> Any:
         """Returns booleans of shape `(batch, height, width)`: which positions no block covers."""
         sizes: Any = ops.shape(inputs)
         batch, height, width = sizes[0], *(sizes[2:] if self.channel_axis == 1 else sizes[1:3])
@@ -98,7 +96,7 @@ class DropBlock2D(MapLayer):
         gamma = self.gamma_scale * self.rate * positions / (_as_float(rows) * _as_float(columns) * places)
         draws: Any = keras.random.uniform((batch, height, width), dtype="float32", seed=self.seed_generator)
         starts = ops.cast(ops.less(draws, gamma), "float32")
-        # As products of matrices, which need no more than one number a block and any size, known or not.
+        # As matrix products, which work for any size, known or not.
         covered: Any = ops.matmul(ops.matmul(_reach(height, rows), starts), ops.transpose(_reach(width, columns)))
         return covered < 0.5
 

@@ -1,4 +1,4 @@
-"""What the layers of feature maps share: where the channels are, and the mean of each over all positions."""
+"""What layers of feature maps share: the channel axis, and the mean of each channel over all positions."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from keras import ops
 
 from keras_residual._arguments import choice, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import ShapePreserving
 from keras_residual.residual.merges.base import widen
-from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
+from keras_residual.residual.shapes import channel_axis_of, spatial_axes
 
 DATA_FORMATS = ("channels_last", "channels_first")
 
@@ -33,7 +34,7 @@ class MapLayer(ShapePreserving):
 
     Args:
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
     """
 
     ranks: ClassVar[tuple[int, ...]] = (3, 4, 5)
@@ -55,12 +56,12 @@ class MapLayer(ShapePreserving):
             raise bad_argument(owner_of(self), "inputs", "a tensor with a known number of channels", tuple(shape))
         return channels
 
-    def mean(self, x: Any, mask: Any = None) -> Any:
-        """Returns the mean of each channel over the positions that count, of shape `(batch, channels)`.
+    def mean(self, x: Tensor, mask: Any = None) -> Tensor:
+        """Returns the mean of each channel over the valid positions, of shape `(batch, channels)`.
 
         Args:
             x: Maps of the layer's data format.
-            mask: Booleans of shape `(batch, *sizes)`, where a position counts; None where each does.
+            mask: Booleans of shape `(batch, *sizes)`, True where a position is valid; None if all are.
         """
         axes = tuple(spatial_axes(len(x.shape), self.channel_axis))
         if mask is None:
@@ -70,8 +71,8 @@ class MapLayer(ShapePreserving):
         total: Any = ops.sum(wide * counts, axis=axes)
         return ops.cast(total / ops.maximum(ops.sum(counts, axis=axes), 1), x.dtype)
 
-    def over_positions(self, values: Any, like: Any) -> Any:
-        """Returns values of shape `(channels,)` or `(batch, channels)` such that they multiply the maps `like`."""
+    def over_positions(self, values: Tensor, like: Tensor) -> Tensor:
+        """Returns values of shape `(channels,)` or `(batch, channels)`, reshaped to broadcast against `like`."""
         ones = (1,) * (len(like.shape) - 2)
         channels = values.shape[-1]
         shape = (-1, channels, *ones) if self.channel_axis == 1 else (-1, *ones, channels)

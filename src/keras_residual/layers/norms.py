@@ -1,4 +1,4 @@
-"""Norms with their activation in one, which need no batch: EvoNorm-S0 and filter response norm."""
+"""Norms and activations in one layer that do not depend on the batch: EvoNorm-S0 and filter response norm."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from keras import ops
 
 from keras_residual._arguments import flag, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.layers.maps import MapLayer
 from keras_residual.residual.merges.base import widen
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
@@ -19,19 +19,19 @@ class EvoNormS0(MapLayer):
     """Norm and activation in one: `y = gamma * x * sigmoid(v * x) / sqrt(var(x) + epsilon) + beta`.
 
     The variance is that of a sample's group of channels over all positions, as in group norm. Without the activation
-    nothing is divided either: `y = gamma * x + beta`. `gamma`, `beta` and `v` have a number for each channel, which
+    there is no normalization either: `y = gamma * x + beta`. `gamma`, `beta` and `v` have one value per channel and
     start at 1, 0 and 1. Statistics are computed in float32 at least.
 
     Args:
-        groups: Number of groups of neighbouring channels, which divides the channels.
+        groups: Number of groups of neighboring channels; must divide the number of channels.
         epsilon: Added to the variance, above 0.
-        apply_activation: Whether there is an activation, and `v`.
+        apply_activation: Whether to activate; otherwise there is no `v`.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *sizes, channels)` with 1 to 3 sizes, or channels first by `data_format`.
-        mask: Booleans of shape `(batch, *sizes)`: the variance is that of the positions where they are true.
+        mask: Booleans of shape `(batch, *sizes)`: the variance is taken over the positions where they are True.
 
     Output shape:
         The shape of the input.
@@ -41,10 +41,7 @@ class EvoNormS0(MapLayer):
             or of unknown channels.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.norms import EvoNormS0
-        >>> y = EvoNormS0(groups=1)(np.array([-1.0, 1.0]).reshape(1, 2, 1, 1))
+        >>> y = kr.layers.EvoNormS0(groups=1)(np.array([-1.0, 1.0]).reshape(1, 2, 1, 1))
         >>> print(keras.ops.convert_to_numpy(y).ravel().round(3))
         [-0.269  0.731]
 
@@ -71,26 +68,26 @@ class EvoNormS0(MapLayer):
         channels = self.channels_of(input_shape)
         if self.apply_activation and channels % self.groups:
             raise bad_argument(owner_of(self), "groups", f"a divisor of the {channels} channels", self.groups)
-        # Without autocast: they meet the statistics in float32.
+        # Without autocast: they are combined with the statistics in float32.
         self.gamma = self.add_weight(shape=(channels,), initializer="ones", autocast=False, name="gamma")
         self.beta = self.add_weight(shape=(channels,), initializer="zeros", autocast=False, name="beta")
         self.v = None
         if self.apply_activation:
             self.v = self.add_weight(shape=(channels,), initializer="ones", autocast=False, name="v")
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        """Normalises and activates."""
+    def call(self, inputs: Tensor, mask: Any = None) -> Tensor:
+        """Returns the normalized, activated inputs."""
         beta = self.over_positions(self.beta, inputs)
         if self.v is None:
             return inputs * self.over_positions(self.gamma, inputs) + beta
         activated = inputs * ops.sigmoid(inputs * self.over_positions(self.v, inputs))
         return activated * self.over_positions(self._scale(widen(inputs), mask), inputs) + beta
 
-    def _scale(self, x: Any, mask: Any) -> Any:
+    def _scale(self, x: Tensor, mask: Any) -> Any:
         """Returns `gamma / sqrt(var(x) + epsilon)` of shape `(batch, channels)`."""
         mean: Any = self.mean(x, mask)
         variance: Any = self.mean(ops.square(x - self.over_positions(mean, x)), mask)
-        # From the moments of its channels to those of a group, so that no map is reshaped.
+        # The moments of a group follow from those of its channels, so that no map is reshaped.
         in_groups = (-1, self.groups, mean.shape[-1] // self.groups)
         mean, variance = ops.reshape(mean, in_groups), ops.reshape(variance, in_groups)
         off: Any = mean - ops.mean(mean, axis=-1, keepdims=True)
@@ -103,18 +100,18 @@ class EvoNormS0(MapLayer):
 class FilterResponseNorm(MapLayer):
     """Norm and activation in one: `y = max(gamma * x / sqrt(mean(x^2) + epsilon) + beta, tau)`.
 
-    The mean is that of a sample's channel over all positions; no mean is subtracted. `gamma`, `beta` and `tau` have a
-    number for each channel, which start at 1, 0 and 0. Statistics are computed in float32 at least.
+    The mean is that of a sample's channel over all positions; no mean is subtracted. `gamma`, `beta` and `tau` have one
+    value per channel and start at 1, 0 and 0. Statistics are computed in float32 at least.
 
     Args:
         epsilon: Added to the mean square, above 0.
-        apply_threshold: Whether the result is at least `tau`, the thresholded linear unit; otherwise there is no `tau`.
+        apply_threshold: Whether to apply the thresholded linear unit `max(…, tau)`; otherwise there is no `tau`.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, *sizes, channels)` with 1 to 3 sizes, or channels first by `data_format`.
-        mask: Booleans of shape `(batch, *sizes)`: the mean square is over the positions where they are true.
+        mask: Booleans of shape `(batch, *sizes)`: the mean square is taken over the positions where they are True.
 
     Output shape:
         The shape of the input.
@@ -123,17 +120,14 @@ class FilterResponseNorm(MapLayer):
         ValueError: For an `epsilon` that is not above 0, and for an input of another rank or of unknown channels.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.norms import FilterResponseNorm
-        >>> y = FilterResponseNorm()(np.array([-1.0, 7.0]).reshape(1, 2, 1, 1))
+        >>> y = kr.layers.FilterResponseNorm()(np.array([-1.0, 7.0]).reshape(1, 2, 1, 1))
         >>> print(keras.ops.convert_to_numpy(y).ravel().round(3))
         [0.  1.4]
 
     Reference:
         Singh & Krishnan, Filter Response Normalization Layer: Eliminating Batch Dependence in the Training of Deep
-        Neural Networks, 2019. https://arxiv.org/abs/1911.09737, eq. 1 to 3. `epsilon` is a constant, and not learned as
-        the paper has it for maps of one position.
+        Neural Networks, 2019. https://arxiv.org/abs/1911.09737, eq. 1 to 3. Here `epsilon` is constant; the paper
+        learns it for maps of one position.
     """
 
     def __init__(
@@ -151,16 +145,16 @@ class FilterResponseNorm(MapLayer):
     def build(self, input_shape: Shape) -> None:
         """Adds `gamma`, `beta` and `tau`."""
         shape = (self.channels_of(input_shape),)
-        # Without autocast: they meet the statistics in float32.
+        # Without autocast: they are combined with the statistics in float32.
         self.gamma = self.add_weight(shape=shape, initializer="ones", autocast=False, name="gamma")
         self.beta = self.add_weight(shape=shape, initializer="zeros", autocast=False, name="beta")
         self.tau = None
         if self.apply_threshold:
             self.tau = self.add_weight(shape=shape, initializer="zeros", autocast=False, name="tau")
 
-    def call(self, inputs: Any, mask: Any = None) -> Any:
-        """Normalises and cuts off."""
+    def call(self, inputs: Tensor, mask: Any = None) -> Tensor:
+        """Returns the normalized inputs, thresholded at `tau`."""
         mean_square: Any = self.mean(ops.square(widen(inputs)), mask)
         scale = ops.multiply(ops.cast(self.gamma, mean_square.dtype), ops.rsqrt(mean_square + self.epsilon))
-        normalised = inputs * self.over_positions(scale, inputs) + self.over_positions(self.beta, inputs)
-        return normalised if self.tau is None else ops.maximum(normalised, self.over_positions(self.tau, inputs))
+        normalized = inputs * self.over_positions(scale, inputs) + self.over_positions(self.beta, inputs)
+        return normalized if self.tau is None else ops.maximum(normalized, self.over_positions(self.tau, inputs))

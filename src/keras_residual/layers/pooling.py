@@ -1,4 +1,4 @@
-"""Pooling that Keras lacks: blurred, and max pooling with windows that reach over each edge alike."""
+"""Pooling that Keras lacks: blur pooling, and max pooling with the same padding on each side."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from keras import ops
 from keras_residual._arguments import choice, owner_of, whole_number
 from keras_residual._backend import max_pool
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.layers.maps import as_data_format, check_rank
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
+from keras_residual.residual.shapes import channel_axis_of, spatial_axes
 
 PADS = ("reflect", "constant")
 
@@ -26,31 +27,28 @@ class BlurPool2D(Configured):
     """Blurs each channel with a binomial filter and keeps every `strides`-th row and column. No weights.
 
     The filter is the outer product of the binomial coefficients by their sum with itself: for a `pool_size` of 3 that
-    of `[1, 2, 1] / 4`. Each side is padded by `(strides + pool_size - 2) // 2` rows or columns, so that an odd
-    `pool_size` and strides of 1 or 2 make a size `n` `ceil(n / strides)`.
+    of `[1, 2, 1] / 4`. Each side is padded by `(strides + pool_size - 2) // 2` rows or columns: with an odd
+    `pool_size` and strides of 1 or 2, a size `n` becomes `ceil(n / strides)`.
 
     Args:
-        strides: Distance of the rows and columns that are kept, at least 1.
+        strides: Step between the rows and columns that are kept, at least 1.
         pool_size: Side of the filter, at least 2.
-        pad: What lies beyond the border: `"reflect"` mirrors the picture at its outermost row or column, `"constant"`
-            takes 0.
+        pad: How the border is padded: `"reflect"` mirrors the image at its outermost row or column, `"constant"` pads
+            with zeros.
         data_format: `"channels_last"`, `"channels_first"`, or None for `keras.config.image_data_format()`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`.
 
     Output shape:
-        The shape of the input, but for the sizes.
+        The shape of the input, with smaller spatial sizes.
 
     Raises:
         ValueError: For an argument out of range, and for an input that is not of rank 4 or too small.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.pooling import BlurPool2D
-        >>> y = BlurPool2D()(np.array([0.0, 0.0, 4.0, 0.0] * 4).reshape(1, 4, 4, 1))
+        >>> y = kr.layers.BlurPool2D()(np.array([0.0, 0.0, 4.0, 0.0] * 4).reshape(1, 4, 4, 1))
         >>> print(keras.ops.convert_to_numpy(y)[0, :, :, 0])
         [[0. 2.]
          [0. 2.]]
@@ -80,11 +78,11 @@ class BlurPool2D(Configured):
         """Number of rows or columns that are added to each side."""
         return (self.strides + self.pool_size - 2) // 2
 
-    def call(self, inputs: Any) -> Any:
-        """Blurs along one axis after the other, each by a product with a matrix.
+    def call(self, inputs: Tensor) -> Tensor:
+        """Blurs along one axis at a time, by a matrix product.
 
-        Of the maps that a ResNet blurs, up to 112 by 112, that is quicker on a CPU than a depthwise convolution and its
-        gradient; and no border has to be added.
+        For the maps that a ResNet blurs, up to 112 × 112, this is faster on a CPU than a depthwise convolution and its
+        gradient, and it needs no padding.
         """
         # Sizes may be new at each eager call.
         self.compute_output_shape(tuple(inputs.shape))
@@ -138,7 +136,7 @@ def _matrix(xp: Any, size: Any, rows: Any, strides: int, pool_size: int, padding
         column = first + i
         if pad == "reflect":
             column = size - 1 - xp.abs(size - 1 - xp.abs(column))
-        # With zeros beyond the border, a column that does not exist has no weight.
+        # With zero padding, a column that does not exist has no weight.
         total = total + xp.where(column == columns, math.comb(pool_size - 1, i) / 2 ** (pool_size - 1), 0.0)
     return total
 
@@ -150,16 +148,16 @@ def _constant_matrix(*arguments: Any) -> np.ndarray:
 
 @register
 class SymmetricMaxPool2D(Configured):
-    """Max pooling whose windows reach over each edge by `pool_size // 2`, as PyTorch's nets have it.
+    """Max pooling with `pool_size // 2` rows and columns of padding on each side, as PyTorch's networks have it.
 
-    Keras's `padding="same"` places the windows differently where the size is even. What lies beyond the edge never
-    wins, so that maps with negative values come out right.
+    Keras's `padding="same"` places the windows differently where the size is even. The padding never wins, so that maps
+    with negative values are pooled correctly.
 
     Args:
         pool_size: Width of the window, at least 1.
-        strides: Distance of the windows, at least 1.
+        strides: Step between the windows, at least 1.
         data_format: `"channels_last"`, `"channels_first"`, or None for Keras's setting.
-        **kwargs: What every Keras layer takes.
+        **kwargs: Arguments of every Keras layer.
 
     Input shape:
         `(batch, height, width, channels)`, or channels first.
@@ -171,7 +169,7 @@ class SymmetricMaxPool2D(Configured):
         ValueError: For a number under 1 or an unknown data format.
 
     Example:
-        >>> SymmetricMaxPool2D(3, strides=2)(np.ones((1, 8, 8, 4))).shape
+        >>> kr.layers.SymmetricMaxPool2D(3, strides=2)(np.ones((1, 8, 8, 4))).shape
         (1, 4, 4, 4)
     """
 
@@ -184,8 +182,8 @@ class SymmetricMaxPool2D(Configured):
         self.data_format = choice(owner, "data_format", data_format, ("channels_last", "channels_first"))
         self.input_spec = keras.InputSpec(ndim=4)
 
-    def call(self, inputs: Any) -> Any:
-        """Pools."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Returns the maximum of each window."""
         return max_pool(inputs, width=self.pool_size, strides=self.strides, data_format=self.data_format)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

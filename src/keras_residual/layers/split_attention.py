@@ -1,4 +1,4 @@
-"""Convolutions along several paths, mixed by weights that each input sets itself: SKNet and ResNeSt."""
+"""Convolutions along several paths, mixed by attention weights: SKNet and ResNeSt."""
 
 from __future__ import annotations
 
@@ -10,57 +10,56 @@ from keras import ops
 
 from keras_residual._arguments import flag, number, owner_of, whole_number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
-from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple, reduced_channels, total
+from keras_residual._types import Shape, Tensor
+from keras_residual.layers.composite_conv import CompositeConv2D, layer_or_none, multiple_of, reduced_channels, total
 from keras_residual.residual import chain
 from keras_residual.residual.configured import Untracked
 from keras_residual.residual.norms import NORMS, make_norm
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.residual.symmetric_conv import odd_width
 
 
 @register
 class SelectiveKernel2D(CompositeConv2D):
-    """The convolution of SKNet: paths with windows of several widths, summed with weights from the mean over positions.
+    """The convolution of SKNet: paths of several kernel sizes, summed with attention weights.
 
         u_i = relu(norm_i(W_i x_i)),   s = mean(u_1 + … + u_P)
         a_1 … a_P = softmax(V relu(norm(U s)))  over the P paths, in each channel
         y = a_1 * u_1 + … + a_P * u_P
 
     `x_i` is the input or, with `split_input`, the i-th part of its channels, which keeps the number of weights small.
-    `U` and `V` are 1×1 convolutions; between them are `filters * ratio` channels, brought to a multiple of `divisor`.
+    The mean is over all positions. `U` and `V` are 1×1 convolutions with `filters * ratio` channels between them,
+    rounded to a multiple of `divisor`.
 
     The sub-layers are `path0_conv`, `path0_norm`, `path1_conv` … and `reduce` (U), `reduce_norm` and `select` (V).
 
     Args:
         filters: Number of output channels, a multiple of `groups`.
-        kernel_sizes: Width of the window of each path, at least two odd numbers of at least 3.
+        kernel_sizes: Kernel size of each path: at least two odd numbers, each at least 3.
         strides: Stride, at least 1.
         dilation_rate: Factor on the distance of the taps of each path, at least 1.
         groups: Number of groups of the convolution of each path, at least 1.
-        ratio: Channels between `reduce` and `select` as a share of `filters`, above 0.
-        divisor: What divides the number of these channels, and the least of them, at least 1.
-        split_input: Whether each path gets a part of the input channels, and not all of them.
-        keep_3x3: Whether each window has 3×3 taps, further apart for the width that was asked for.
-        drop_block: A layer that keeps shapes, between norm and ReLU of each path; None for none.
+        ratio: Ratio of the channels between `reduce` and `select` to `filters`, above 0.
+        divisor: The number of these channels is a multiple of this, at least 1.
+        split_input: Whether each path gets a part of the input channels instead of all of them.
+        keep_3x3: Whether every kernel is 3×3, dilated to the size that was asked for.
+        drop_block: A shape-preserving layer between norm and ReLU of each path, or None.
         data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`, with a number of
             channels that the number of paths (with `split_input`) times `groups` divides.
-        training: Whether the norms take the statistics of the batch, and `drop_block` drops.
+        training: Whether the norms use batch statistics and `drop_block` drops.
 
     Output shape:
         `filters` channels, and each spatial size `n` as `ceil(n / strides)`.
 
     Raises:
-        ValueError: If a number is out of its range, or does not divide what it must.
+        ValueError: If a number is out of range, or one does not divide another as described.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_residual.layers.split_attention import SelectiveKernel2D
-        >>> SelectiveKernel2D(16, strides=2)(np.ones((1, 8, 8, 4))).shape
+        >>> kr.layers.SelectiveKernel2D(16, strides=2)(np.ones((1, 8, 8, 4))).shape
         (1, 4, 4, 16)
 
     Reference:
@@ -86,7 +85,7 @@ class SelectiveKernel2D(CompositeConv2D):
     ) -> None:
         super().__init__(strides=strides, dilation_rate=dilation_rate, groups=groups, data_format=data_format, **kwargs)
         owner = owner_of(self)
-        self.filters = self.output_channels = multiple(owner, "filters", filters, "groups", self.groups)
+        self.filters = self.output_channels = multiple_of(owner, "filters", filters, "groups", self.groups)
         if not isinstance(kernel_sizes, (tuple, list)) or len(kernel_sizes) < 2:
             raise bad_argument(owner, "kernel_sizes", "two widths or more", kernel_sizes)
         self.kernel_sizes = tuple(odd_width(owner, "kernel_sizes", width, 3) for width in kernel_sizes)
@@ -127,19 +126,19 @@ class SelectiveKernel2D(CompositeConv2D):
         self.reduce_norm.build(self.pooled_shape(reduced))
         self.select.build(self.pooled_shape(reduced))
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Convolves in each path, and mixes the paths."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns the weighted sum of the paths."""
         paths = len(self.kernel_sizes)
         parts = self.split(inputs, paths) if self.split_input else [inputs] * paths
         maps = []
         for part, conv, norm in zip(parts, self.path_convs, self.path_norms, strict=True):
             dropped = chain.apply(self.drop_block, norm(conv(part), training=training), training, None)
             maps.append(ops.relu(dropped))
-        hidden = ops.relu(self.reduce_norm(self.reduce(self.pooled(maps)), training=training))
+        hidden = ops.relu(self.reduce_norm(self.reduce(self.pool(maps)), training=training))
         weights = self.split(self._weights(self.select(hidden)), paths)
         return total([each * weight for each, weight in zip(maps, weights, strict=True)])
 
-    def _weights(self, logits: Any) -> Any:
+    def _weights(self, logits: Tensor) -> Any:
         """Returns the softmax over the paths; the channels lie by path."""
         by_path = ops.reshape(logits, (-1, len(self.kernel_sizes), self.filters))
         shape = self.pooled_shape(self.filters * len(self.kernel_sizes))
@@ -151,49 +150,47 @@ LEAST_REDUCED = 32
 
 @register
 class SplitAttention2D(CompositeConv2D):
-    """The convolution of ResNeSt: `radix` convolutions in one, summed with weights from the mean over positions.
+    """The convolution of ResNeSt: `radix` convolutions in one, summed with attention weights.
 
         u_1 … u_R = relu(norm0(W x)),   s = mean(u_1 + … + u_R)
         a_1 … a_R = softmax(V relu(norm1(U s)))  over the R splits, in each channel
         y = a_1 * u_1 + … + a_R * u_R
 
     With a radix of 1 the softmax is a sigmoid, and this is squeeze-and-excitation. `W` has `groups * radix` groups, `U`
-    and `V` are 1×1 convolutions with biases and `groups` groups. Between them are
-    `channels * radix * ratio` channels, brought to a multiple of `divisor`, at least 32.
+    and `V` are 1×1 convolutions with biases and `groups` groups, with `channels * radix * ratio` channels between them,
+    rounded to a multiple of `divisor` and at least 32.
 
     The sub-layers are `conv` (W), `norm0`, `reduce` (U), `norm1` and `expand` (V).
 
     Args:
         filters: Number of output channels, a multiple of `groups`.
-        kernel_size: Width of the window of `W`, an odd number; each side is padded with
+        kernel_size: Kernel size of `W`, an odd number; each side is padded with
             `dilation_rate * (kernel_size // 2)` zeros.
         strides: Stride of `W`, at least 1.
-        dilation_rate: Distance of the taps of `W`, at least 1.
-        groups: Number of cardinal groups, at least 1. They do not see one another.
+        dilation_rate: Dilation of `W`, at least 1.
+        groups: Number of cardinal groups, which are convolved separately, at least 1.
         radix: Number of splits of each group, at least 1.
-        ratio: Channels of the bottleneck of the weights as a share of `channels * radix`, above 0.
-        divisor: What divides the number of these channels, at least 1.
+        ratio: Ratio of the channels between `reduce` and `expand` to `channels * radix`, above 0.
+        divisor: The number of these channels is a multiple of this, at least 1.
         norm: A layer to copy or a name (`"batch_norm"` …); None for a batch norm with an epsilon of 1e-5 and a momentum
             of 0.9.
-        drop_block: A layer that keeps shapes, between `norm0` and the ReLU; None for none.
+        drop_block: A shape-preserving layer between `norm0` and the ReLU, or None.
         data_format: `"channels_last"` or `"channels_first"`; None for `keras.config.image_data_format()`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`, with a number of
             channels that `groups * radix` divides.
-        training: Whether the norms take the statistics of the batch, and `drop_block` drops.
+        training: Whether the norms use batch statistics and `drop_block` drops.
 
     Output shape:
         `filters` channels, and each spatial size `n` as `ceil(n / strides)`.
 
     Raises:
-        ValueError: If a number is out of its range, or does not divide what it must.
+        ValueError: If a number is out of range, or one does not divide another as described.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_residual.layers.split_attention import SplitAttention2D
-        >>> SplitAttention2D(16, strides=2, radix=2)(np.ones((1, 8, 8, 4))).shape
+        >>> kr.layers.SplitAttention2D(16, strides=2, radix=2)(np.ones((1, 8, 8, 4))).shape
         (1, 4, 4, 16)
 
     Reference:
@@ -218,7 +215,7 @@ class SplitAttention2D(CompositeConv2D):
     ) -> None:
         super().__init__(strides=strides, dilation_rate=dilation_rate, groups=groups, data_format=data_format, **kwargs)
         owner = owner_of(self)
-        self.filters = self.output_channels = multiple(owner, "filters", filters, "groups", self.groups)
+        self.filters = self.output_channels = multiple_of(owner, "filters", filters, "groups", self.groups)
         self.kernel_size = odd_width(owner, "kernel_size", kernel_size)
         self.radix = whole_number(owner, "radix", radix)
         self.ratio = number(owner, "ratio", ratio, "a number above 0", lambda ratio: ratio > 0)
@@ -270,12 +267,12 @@ class SplitAttention2D(CompositeConv2D):
         made = make_norm(self.norm, channels=channels, axis=self.channel_axis, name=name, dtype=self.dtype_policy)
         return self._made(name, made)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Convolves, and mixes the splits."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Returns the weighted sum of the splits."""
         maps = chain.apply(self.norm0, self.conv(inputs), training, None)
         maps = ops.relu(chain.apply(self.drop_block, maps, training, None))
         # The mean of a sum is the sum of the means, which are small.
-        means = total(self.split(self.pooled([maps]), self.radix))
+        means = total(self.split(self.pool([maps]), self.radix))
         hidden = ops.relu(chain.apply(self.norm1, self.reduce(means), training, None))
         weights = self._weights(self.expand(hidden))
         if self.radix == 1:
@@ -283,7 +280,7 @@ class SplitAttention2D(CompositeConv2D):
         pairs = zip(self.split(maps, self.radix), self.split(weights, self.radix), strict=True)
         return total([part * weight for part, weight in pairs])
 
-    def _weights(self, logits: Any) -> Any:
+    def _weights(self, logits: Tensor) -> Any:
         """Returns the weights in the channel order of the maps: by split, then by group."""
         if self.radix == 1:
             return ops.sigmoid(logits)

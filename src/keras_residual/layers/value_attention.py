@@ -1,4 +1,4 @@
-"""Self-attention whose values another layer may mix with those of an earlier one."""
+"""Self-attention whose values a stack can mix with those of its first block."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from keras import ops
 
 from keras_residual._arguments import flag, owner_of, share, whole_number
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
 class ValueResidualAttention(Configured):
-    """Multi-head self-attention. In a stack with `topology="value_residual"` its values are mixed with the first ones.
+    """Multi-head self-attention whose values a stack can mix with those of its first block.
 
-    Everywhere else it is plain self-attention: `softmax(Q K^T / sqrt(key_dim)) V W_o` in each head, `Q`, `K` and `V`
-    being projections of the input.
+    It does so with `topology="value_residual"`. Everywhere else this is plain self-attention, in each head
+    `softmax(Q K^T / sqrt(key_dim)) V W_o`, where `Q`, `K` and `V` are projections of the input.
 
     Args:
         num_heads: Number of heads `h`.
@@ -29,16 +29,16 @@ class ValueResidualAttention(Configured):
         value_dim: Size `v` of a head's values; None for `key_dim`.
         dropout: Rate in `[0, 1)` at which attention weights are dropped in training.
         use_bias: Whether the projections have biases.
-        causal: Whether a step attends to itself and earlier ones only.
+        causal: Whether each step attends only to itself and earlier steps.
         kernel_initializer: Initializer of the four kernels, `(channels, h * k)` twice, `(channels, h * v)` and
             `(h * v, channels)`.
         bias_initializer: Initializer of the biases.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, time, channels)`.
         training: Whether to drop.
-        mask: `(batch, time)`; to a step where it is False none attends. It is handed on.
+        mask: `(batch, time)`; no step attends to one where it is False. It is passed on.
         attention_mask: `(batch, time, time)` or `(time, time)`; where it is False the step of the row does not attend
             to that of the column.
 
@@ -49,10 +49,7 @@ class ValueResidualAttention(Configured):
         ValueError: For numbers out of their range; when built, for an input that is not a sequence.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.value_attention import ValueResidualAttention
-        >>> ValueResidualAttention(num_heads=2, key_dim=4, causal=True)(np.ones((1, 5, 8))).shape
+        >>> kr.ValueResidualAttention(num_heads=2, key_dim=4, causal=True)(np.ones((1, 5, 8))).shape
         (1, 5, 8)
 
     Reference:
@@ -134,8 +131,10 @@ class ValueResidualAttention(Configured):
         finally:
             self._mix = None
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None, attention_mask: Any = None) -> Any:
-        """Attends."""
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Any = None, attention_mask: Any = None
+    ) -> Tensor:
+        """Returns the attended values, projected back to the channels of the inputs."""
         query, key, value = (
             self._heads(layer(inputs), size)
             for layer, size in ((self.query, self.key_dim), (self.key, self.key_dim), (self.value, self.value_shape[1]))
@@ -143,10 +142,10 @@ class ValueResidualAttention(Configured):
         if self._mix is not None:
             value = self._mix(value)
         # In float32, whatever the policy: a half-precision softmax over many steps loses the small weights.
-        logits: Any = ops.cast(ops.einsum("bthk,bshk->bhts", query * self.key_dim**-0.5, key), "float32")
+        logits: Tensor = ops.cast(ops.einsum("bthk,bshk->bhts", query * self.key_dim**-0.5, key), "float32")
         allowed = self._allowed(logits.shape, mask, attention_mask)
         if allowed is not None:
-            # No infinity: a step that may attend to nothing gets a mean of all, and not nan.
+            # Not -inf: a step that may attend to nothing gets the mean of all values instead of nan.
             logits = ops.where(allowed, logits, -1e30)
         weights = ops.cast(ops.softmax(logits, axis=-1), value.dtype)
         if self.drop is not None:

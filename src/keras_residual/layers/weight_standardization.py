@@ -1,4 +1,4 @@
-"""Convolutions whose kernel is standardised at each call: with group norms, or scaled, in place of norms."""
+"""Convolutions whose kernel is standardized at each call: beside group norms, or scaled, instead of norms."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, positive
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.merges.base import widen
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 class StandardizedConvolution(Configured):
-    """A convolution that computes its kernel from its weights at each call. Abstract: a leaf gives `standardized`."""
+    """A convolution that computes its kernel from its weights at each call. Abstract: a leaf gives `standardize`."""
 
     @abstractmethod
-    def standardized(self, kernel: Any) -> Any:
+    def standardize(self, kernel: Tensor) -> Tensor:
         """Returns what to convolve with for weights of shape `(*sizes, channels in a group, filters)`."""
-        raise NotImplementedError(f"{type(self).__name__} must define `standardized(kernel)`.")
+        raise NotImplementedError(f"{type(self).__name__} must define `standardize(kernel)`.")
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolves with the standardised kernel."""
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """Convolves with the standardized kernel."""
         convolution: Any = self
         return ops.conv(
             inputs,
-            self.standardized(kernel),
+            self.standardize(kernel),
             strides=convolution.strides,
             # Causal padding has been done by then.
             padding="valid" if convolution.padding == "causal" else convolution.padding,
@@ -38,8 +38,8 @@ class StandardizedConvolution(Configured):
         )
 
 
-def centred(kernel: Any) -> tuple[Any, tuple[int, ...]]:
-    """Returns the weights of each filter less their mean, and the axes along which they lie."""
+def center(kernel: Tensor) -> tuple[Any, tuple[int, ...]]:
+    """Returns the weights of each filter minus their mean, and the axes of a filter."""
     # In float32 at least: sums over squares of half-precision weights are too coarse.
     weights: Any = widen(kernel)
     axes = tuple(range(len(kernel.shape) - 1))
@@ -48,16 +48,16 @@ def centred(kernel: Any) -> tuple[Any, tuple[int, ...]]:
 
 @register
 class WSConv2D(StandardizedConvolution, keras.layers.Conv2D):
-    """A 2-D convolution with weight standardisation, which group norms go with.
+    """A 2-D convolution with weight standardization, to be combined with group norms.
 
     The kernel it convolves with is `(w - mean(w)) / sqrt(var(w) + epsilon)`, with the mean and the variance of each
-    filter's weights. It has no gain; that of `ScaledWSConv2D` has, for networks without norms.
+    filter's weights. It has no gain; `ScaledWSConv2D`, for networks without norms, has one.
 
     Args:
         filters: Number of filters.
         kernel_size: Size of the window: a number or a pair.
         epsilon: Added to the variance, above 0; 1e-8 in BiT.
-        **kwargs: What `keras.layers.Conv2D` takes.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`.
@@ -69,10 +69,7 @@ class WSConv2D(StandardizedConvolution, keras.layers.Conv2D):
         ValueError: For an `epsilon` that is not above 0.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.weight_standardization import WSConv2D
-        >>> tuple(WSConv2D(8, 3, padding="same")(np.ones((1, 5, 5, 4))).shape)
+        >>> tuple(kr.layers.WSConv2D(8, 3, padding="same")(np.ones((1, 5, 5, 4))).shape)
         (1, 5, 5, 8)
 
     Reference:
@@ -87,19 +84,19 @@ class WSConv2D(StandardizedConvolution, keras.layers.Conv2D):
         super().__init__(filters, kernel_size, **kwargs)
         self.epsilon = positive(owner_of(self), "epsilon", epsilon)
 
-    def standardized(self, kernel: Any) -> Any:
+    def standardize(self, kernel: Tensor) -> Tensor:
         """Returns `(w - mean(w)) / sqrt(var(w) + epsilon)` of each filter."""
-        weights, axes = centred(kernel)
+        weights, axes = center(kernel)
         variance: Any = ops.mean(ops.square(weights), axis=axes, keepdims=True)
         return ops.cast(weights * ops.rsqrt(variance + self.epsilon), kernel.dtype)
 
 
 RELU_GAMMA = math.sqrt(2 / (1 - 1 / math.pi))
-"""1.71286: times this, the ReLU of a standard normal variable has a variance of 1. The authors' code has 1.71396."""
+"""1.71286: multiplied by it, the ReLU of a standard normal variable has variance 1. The authors' code has 1.71396."""
 
 
 class ScaledWeightStandardization(StandardizedConvolution):
-    """What these convolutions share: a standardised kernel with a gain. Abstract.
+    """A convolution whose standardized kernel has a gain. Abstract.
 
         w_hat = gamma * gain * (w - mean(w)) / sqrt(max(fan_in * var(w), epsilon))
 
@@ -119,16 +116,16 @@ class ScaledWeightStandardization(StandardizedConvolution):
         convolution: Any = self
         self.gain = self.add_weight(shape=convolution.kernel.shape[-1:], initializer="ones", name="gain")
 
-    def standardized(self, kernel: Any) -> Any:
+    def standardize(self, kernel: Tensor) -> Tensor:
         """Returns `w_hat` for a kernel `w` of shape `(*sizes, channels in a group, filters)`."""
-        weights, axes = centred(kernel)
+        weights, axes = center(kernel)
         size = ops.sum(ops.square(weights), axis=axes, keepdims=True)  # fan_in * var(w)
         gain: Any = ops.cast(self.gain, weights.dtype)
         scale = self.gamma * gain * ops.rsqrt(ops.maximum(size, self.epsilon))
         return ops.cast(weights * scale, kernel.dtype)
 
     def save_own_variables(self, store: Any) -> None:
-        """Saves the gain too: what Keras's convolutions save is a kernel and a bias."""
+        """Saves the gain as well: Keras's convolutions save a kernel and a bias only."""
         super().save_own_variables(store)
         if self.built:
             store["gain"] = self.gain
@@ -142,19 +139,19 @@ class ScaledWeightStandardization(StandardizedConvolution):
 
 @register
 class ScaledWSConv1D(ScaledWeightStandardization, keras.layers.Conv1D):
-    """A 1-D convolution with scaled weight standardisation, for networks without norms.
+    """A 1-D convolution with scaled weight standardization, for networks without norms.
 
     The kernel it convolves with is `gamma * gain * (w - mean(w)) / sqrt(fan_in * var(w))`, for each filter, with a
-    learnable `gain` that starts at 1. Of an input that is the ReLU of something of unit variance, it makes something of
-    unit variance and, over the channels, of mean 0.
+    learnable `gain` that starts at 1. If the input is the ReLU of a signal of unit variance, the output has unit
+    variance and, over the channels, mean 0.
 
     Args:
         filters: Number of filters.
         kernel_size: Size of the window: a number.
-        gamma: Factor above 0 that makes up for the activation before the convolution: 1.71286 for a ReLU, 1.70150 for
-            a GELU, 1.78813 for a SiLU, 1 for none.
+        gamma: Factor above 0 that compensates for the activation before the convolution: 1.71286 for a ReLU, 1.70150
+            for a GELU, 1.78813 for a SiLU, 1 for none.
         epsilon: Least `fan_in * var(w)`, above 0, so that equal weights are not divided by 0.
-        **kwargs: What `keras.layers.Conv1D` takes.
+        **kwargs: Arguments of `keras.layers.Conv1D`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, time, channels)`, or channels first by `data_format`.
@@ -166,10 +163,7 @@ class ScaledWSConv1D(ScaledWeightStandardization, keras.layers.Conv1D):
         ValueError: For a `gamma` or an `epsilon` that is not above 0.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.weight_standardization import ScaledWSConv1D
-        >>> ScaledWSConv1D(8, 3, padding="same")(np.ones((1, 5, 4))).shape
+        >>> kr.ScaledWSConv1D(8, 3, padding="same")(np.ones((1, 5, 4))).shape
         (1, 5, 8)
 
     Reference:
@@ -189,9 +183,9 @@ class ScaledWSConv1D(ScaledWeightStandardization, keras.layers.Conv1D):
         super().__init__(filters, kernel_size, **kwargs)
         self._set_standardization(gamma, epsilon)
 
-    def call(self, inputs: Any) -> Any:
-        """Convolves."""
-        # Keras's Conv1D goes another way than the others do, on which there is no `convolution_op`.
+    def call(self, inputs: Tensor) -> Tensor:
+        """Convolves with the standardized kernel."""
+        # Unlike the others, Keras's Conv1D does not call `convolution_op`.
         padding: Any = self._compute_causal_padding() if self.padding == "causal" else None
         if padding is not None:
             inputs = ops.pad(inputs, padding)
@@ -201,19 +195,19 @@ class ScaledWSConv1D(ScaledWeightStandardization, keras.layers.Conv1D):
 
 @register
 class ScaledWSConv2D(ScaledWeightStandardization, keras.layers.Conv2D):
-    """A 2-D convolution with scaled weight standardisation, for networks without norms.
+    """A 2-D convolution with scaled weight standardization, for networks without norms.
 
     The kernel it convolves with is `gamma * gain * (w - mean(w)) / sqrt(fan_in * var(w))`, for each filter, with a
-    learnable `gain` that starts at 1. Of an input that is the ReLU of something of unit variance, it makes something of
-    unit variance and, over the channels, of mean 0.
+    learnable `gain` that starts at 1. If the input is the ReLU of a signal of unit variance, the output has unit
+    variance and, over the channels, mean 0.
 
     Args:
         filters: Number of filters.
         kernel_size: Size of the window: a number or a pair.
-        gamma: Factor above 0 that makes up for the activation before the convolution: 1.71286 for a ReLU, 1.70150 for
-            a GELU, 1.78813 for a SiLU, 1 for none.
+        gamma: Factor above 0 that compensates for the activation before the convolution: 1.71286 for a ReLU, 1.70150
+            for a GELU, 1.78813 for a SiLU, 1 for none.
         epsilon: Least `fan_in * var(w)`, above 0, so that equal weights are not divided by 0.
-        **kwargs: What `keras.layers.Conv2D` takes.
+        **kwargs: Arguments of `keras.layers.Conv2D`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`.
@@ -225,10 +219,7 @@ class ScaledWSConv2D(ScaledWeightStandardization, keras.layers.Conv2D):
         ValueError: For a `gamma` or an `epsilon` that is not above 0.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.weight_standardization import ScaledWSConv2D
-        >>> ScaledWSConv2D(8, 3, padding="same")(np.ones((1, 5, 5, 4))).shape
+        >>> kr.ScaledWSConv2D(8, 3, padding="same")(np.ones((1, 5, 5, 4))).shape
         (1, 5, 5, 8)
 
     Reference:
@@ -251,19 +242,19 @@ class ScaledWSConv2D(ScaledWeightStandardization, keras.layers.Conv2D):
 
 @register
 class ScaledWSConv3D(ScaledWeightStandardization, keras.layers.Conv3D):
-    """A 3-D convolution with scaled weight standardisation, for networks without norms.
+    """A 3-D convolution with scaled weight standardization, for networks without norms.
 
     The kernel it convolves with is `gamma * gain * (w - mean(w)) / sqrt(fan_in * var(w))`, for each filter, with a
-    learnable `gain` that starts at 1. Of an input that is the ReLU of something of unit variance, it makes something of
-    unit variance and, over the channels, of mean 0.
+    learnable `gain` that starts at 1. If the input is the ReLU of a signal of unit variance, the output has unit
+    variance and, over the channels, mean 0.
 
     Args:
         filters: Number of filters.
         kernel_size: Size of the window: a number or a triple.
-        gamma: Factor above 0 that makes up for the activation before the convolution: 1.71286 for a ReLU, 1.70150 for
-            a GELU, 1.78813 for a SiLU, 1 for none.
+        gamma: Factor above 0 that compensates for the activation before the convolution: 1.71286 for a ReLU, 1.70150
+            for a GELU, 1.78813 for a SiLU, 1 for none.
         epsilon: Least `fan_in * var(w)`, above 0, so that equal weights are not divided by 0.
-        **kwargs: What `keras.layers.Conv3D` takes.
+        **kwargs: Arguments of `keras.layers.Conv3D`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, depth, height, width, channels)`, or channels first by `data_format`.
@@ -275,10 +266,7 @@ class ScaledWSConv3D(ScaledWeightStandardization, keras.layers.Conv3D):
         ValueError: For a `gamma` or an `epsilon` that is not above 0.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.layers.weight_standardization import ScaledWSConv3D
-        >>> ScaledWSConv3D(8, 3, padding="same")(np.ones((1, 5, 5, 5, 4))).shape
+        >>> kr.ScaledWSConv3D(8, 3, padding="same")(np.ones((1, 5, 5, 5, 4))).shape
         (1, 5, 5, 5, 8)
 
     Reference:

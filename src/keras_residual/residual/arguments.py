@@ -1,4 +1,4 @@
-"""What `Residual`'s arguments may be: each is checked here once, when the layer is made."""
+"""Checks of the arguments of `Residual`, made once, when the layer is created."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def as_layers(owner: str, argument: str, value: Any) -> list[keras.Layer]:
     layers = list(value) if isinstance(value, (list, tuple)) else [value]
     if not layers:
         rule = "a layer or a list of at least one layer"
-        raise bad_argument(owner, argument, rule, value, "For no change at all use Identity().")
+        raise bad_argument(owner, argument, rule, value, "For no change use Identity().")
     for layer in layers:
         if not isinstance(layer, keras.Layer):
             way_out = "Wrap a function in keras.layers.Lambda or, to be able to save it, in a layer of your own."
@@ -35,7 +35,7 @@ def as_layers(owner: str, argument: str, value: Any) -> list[keras.Layer]:
 
 
 def check_not_shared(owner: str, **given: Any) -> None:
-    """Refuses a layer that is, at any depth, in two arguments: its weights would be trained for two purposes."""
+    """Raises a `ValueError` if a layer is in two arguments, at any depth: its weights would serve two purposes."""
     seen: dict[int, str] = {}
     for argument, value in given.items():
         layers = value if isinstance(value, list) else [value] if _is_layer(value) else []
@@ -72,7 +72,7 @@ def check_scale(owner: str, argument: str, value: Any, names: Sequence[str]) -> 
 
 
 def as_norm_positions(owner: str, norm: Any, position: Any) -> tuple[str, ...]:
-    """Returns the places of the norm, in the order of the formula; none without a norm."""
+    """Returns the positions of the norm, in the order of the formula; none without a norm."""
     if isinstance(position, str):
         if position not in NORM_POSITIONS:
             raise unknown_name(owner, "norm_position", position, NORM_POSITIONS)

@@ -1,4 +1,4 @@
-"""Layers in a row, as a branch has them: built with checks, and applied with what the `call` of each takes."""
+"""Chains of layers, as in a branch: built with checks, and called with the arguments that each takes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ import keras
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import did_you_mean
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual import direct
-from keras_residual.residual.shapes import ATTENTION, LIST_ATTENTION, Shape
+from keras_residual.residual.shapes import ATTENTION, LIST_ATTENTION
 
 Arguments = Mapping[str, Any]
-"""Arguments of a call by their names, beside its input, `training` and `mask`."""
+"""Arguments of a call by name, other than its input, `training` and `mask`."""
 
 _OWN = ("training", "mask", "depth_context", "return_attention_scores")
 
 
 def argument_names(layers: Iterable[keras.Layer | None]) -> list[str]:
-    """Returns the names of what the layers' calls take beside one input, `training` and `mask`."""
+    """Returns the names of the arguments that the layers' calls take, other than one input, `training` and `mask`."""
     return list(dict.fromkeys(name for layer in layers if layer is not None for name in _names_of(layer)))
 
 
 def arguments_for(layer: keras.Layer, arguments: Arguments) -> dict[str, Any]:
-    """Returns those of the arguments that the layer's call takes, without those that are None."""
+    """Returns the arguments that the layer's call takes and that are not None."""
     names = _names_of(layer) if arguments else ()
     return {name: arguments[name] for name in names if arguments.get(name) is not None}
 
 
 def _names_of(layer: keras.Layer) -> list[str]:
     if isinstance(layer, keras.Model):
-        return []  # it hands nothing to the layers in it
+        return []  # it passes nothing to its layers
     kinds = layer._call_signature.parameters.items()
     named = [name for name, kind in kinds if kind.kind in (kind.POSITIONAL_OR_KEYWORD, kind.KEYWORD_ONLY)]
     pair = ["value", "key", "value_mask"] if isinstance(layer, LIST_ATTENTION) else []
@@ -42,10 +43,10 @@ def _names_of(layer: keras.Layer) -> list[str]:
 
 
 def declare_arguments(holder: keras.Layer, layers: Iterable[keras.Layer]) -> None:
-    """Lets the calls of a layer take, by name, what the calls of the layers in it do.
+    """Lets the calls of a layer take, by name, the arguments of the calls of the layers within.
 
-    Keras binds a call to the signature of `call`, and hands `build` the shape of each tensor that `build` names. What
-    both take depends here on the layers that the holder was given.
+    Keras binds a call to the signature of `call`, and passes `build` the shape of each tensor that `build` names. Here
+    both depend on the layers that the holder was given.
 
     Args:
         holder: A layer with `call(inputs, …, **arguments)` and `build(inputs_shape, **argument_shapes)`.
@@ -66,13 +67,13 @@ def declare_arguments(holder: keras.Layer, layers: Iterable[keras.Layer]) -> Non
 def build(
     owner: str, argument: str, layers: Iterable[keras.Layer], shape: Shape, dtype: str, shapes: Arguments | None = None
 ) -> Shape:
-    """Builds layers one after another and returns the shape of what comes out.
+    """Builds layers one after another and returns the shape of the output.
 
     Args:
-        owner: The layer that has them, for messages.
-        argument: The argument by which it got them, for messages.
+        owner: The layer that holds them, for messages.
+        argument: The argument that they were passed as, for messages.
         layers: The layers in order.
-        shape: Shape of the input, with None for what is not known.
+        shape: Shape of the input, with None for unknown sizes.
         dtype: Its dtype.
         shapes: Shapes of the arguments of calls, by the names that `build` has for them, such as `value_shape`.
 
@@ -86,7 +87,7 @@ def build(
     for layer in layers:
         what = f"{owner}: `{argument}` has a layer, {layer.name!r} ({type(layer).__name__}), that"
         alike = named.setdefault(layer.name, [])
-        # Of two layers of one name the second's weights get other paths, by which much in Keras knows them.
+        # Of two layers with one name, the second's weights get other paths: Keras identifies weights by path.
         with keras.name_scope(f"{layer.name}_{len(alike)}") if alike else nullcontext():
             outputs = _symbolic_call(what, layer, tensor, arguments)
         if layer not in alike:
@@ -95,9 +96,9 @@ def build(
             returned = "None" if outputs is None else f"a {type(outputs).__name__} of {len(outputs)}"
             raise ValueError(
                 f"{owner}: `{argument}` must return one tensor, but its layer {layer.name!r} "
-                f"({type(layer).__name__}) returned {returned}. Wrap it in one that returns the tensor to be merged."
+                f"({type(layer).__name__}) returned {returned}. Wrap it in a layer that returns the one to be merged."
             )
-        # Without its history: a layer's call here is no step of the graph of a model that has it too.
+        # Without its history: this call is not part of the graph of a model that contains the layer too.
         tensor = keras.KerasTensor(outputs.shape, dtype=outputs.dtype)
     return tuple(tensor.shape)
 
@@ -108,11 +109,11 @@ def _symbols(name: str, shapes: Any, dtype: str) -> Any:
 
 
 class ChainError(ValueError):
-    """A layer in a row cannot be called. What says so names that layer, so that those around it pass it on."""
+    """A layer of a chain cannot be called. The message names that layer, so layers around it pass it on unchanged."""
 
 
 def check_arguments(layer: keras.Layer, arguments: Iterable[str]) -> None:
-    """Raises where a call is given an argument by a name that no layer in it takes."""
+    """Raises a `TypeError` if a call is given an argument that no layer within takes."""
     known = layer._call_signature.parameters
     for name in arguments:
         if name not in known:
@@ -136,17 +137,17 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
     _check_given(what, layer, inputs, keywords)
     calls = len(layer._inbound_nodes)
     try:
-        # A symbolic call builds any layer, also one that has no `build`, and checks its input.
+        # A symbolic call builds any layer, even one without `build`, and checks its input.
         outputs = layer(*inputs, **keywords)
         if was_built:
-            # A layer with weights for another shape may only notice it in its `call`.
+            # A layer built for another shape may only notice in its `call`.
             keras.Operation.compute_output_spec(layer, *inputs, **keywords)
     except ChainError:
         raise
     except Exception as error:
         count = len(keras.tree.flatten(getattr(layer, "inputs", None) or [tensor]))
         if was_built and count > 1:
-            raise ChainError(f"{what} takes {count} inputs, where it gets one tensor.") from error
+            raise ChainError(f"{what} takes {count} inputs, but gets one tensor.") from error
         if was_built:
             raise ChainError(
                 f"{what} was already built for another input{f' {built_for}' if built_for else ''} and cannot take "
@@ -157,30 +158,30 @@ def _symbolic_call(what: str, layer: keras.Layer, tensor: keras.KerasTensor, arg
             f"{error}"
         ) from error
     finally:
-        # A model's configuration counts the calls of a layer.
+        # A model's configuration counts the calls of each layer.
         del layer._inbound_nodes[calls:]
     return outputs
 
 
 class Caller:
-    """Calls parts of a connection, one after another, with what the `call` of each takes.
+    """Calls the parts of a connection one after another, each with the arguments that its `call` takes.
 
     A part is a layer, a list of layers in a row, a function, a number or a scalar tensor that `x` is multiplied by, or
-    None, which leaves `x` as it is.
+    None, which returns `x`.
 
     Args:
         training: Whether layers act as in training; None leaves that to the call around this one.
-        mask: Mask that the layers get, or None; may be set anew between two calls.
-        arguments: What the layers' calls take beside it, by name.
+        mask: Mask that the layers get, or None; may be changed between two calls.
+        arguments: Further arguments of the layers' calls, by name.
     """
 
     def __init__(self, training: bool | None, mask: Any = None, arguments: Arguments | None = None) -> None:
         self.training = training
         self.mask = mask
         self.arguments = arguments or {}
-        self._fresh: Any = None  # what the last part made, where nobody else can have it
+        self._fresh: Any = None  # the last output, if nothing else refers to it
 
-    def __call__(self, part: Any, x: Any) -> Any:
+    def __call__(self, part: Any, x: Tensor) -> Any:
         """Returns `part(x)`."""
         if part is None:
             return x
@@ -201,13 +202,13 @@ class Caller:
         return x * (part if isinstance(part, Real) else keras.ops.cast(part, x.dtype))
 
 
-def apply(part: Any, x: Any, training: bool | None, mask: Any = None, arguments: Arguments | None = None) -> Any:
+def apply(part: Any, x: Tensor, training: bool | None, mask: Any = None, arguments: Arguments | None = None) -> Any:
     """Returns `part(x)`, for one part as `Caller` takes it."""
     return Caller(training, mask, arguments)(part, x)
 
 
 def _call_arguments(
-    layer: keras.Layer, tensor: Any, training: bool | None, mask: Any, arguments: Arguments
+    layer: keras.Layer, tensor: Tensor, training: bool | None, mask: Any, arguments: Arguments
 ) -> tuple[list[Any], dict[str, Any]]:
     """Returns what a layer is called with: positional arguments and those by name."""
     # By hand, and not left to the call context, which `stateless_call` does not set up.

@@ -1,4 +1,4 @@
-"""Layers whose configuration follows from their constructor, and says what was changed in their parts since."""
+"""Layers whose configuration follows from their constructor, and records later changes to their parts."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_residual._keras import in_stateless_scope
+from keras_residual._types import Shape
 from keras_residual.residual.serialization import (
     PACKAGE,
     config_of,
@@ -22,13 +23,13 @@ from keras_residual.residual.serialization import (
     without_ids,
     writing,
 )
-from keras_residual.residual.shapes import Shape, sublayers
+from keras_residual.residual.shapes import sublayers
 
 Changes = Mapping[str, Any]
 
 
 class Untracked:
-    """Holds what is no part of a layer, so that Keras neither counts nor saves it, nor misses that it is not built.
+    """Holds an object that is not part of a layer: Keras does not track it, save it, or expect it to be built.
 
     A model with a layer that is not built is called once more, operation by operation, at each `predict_on_batch`.
 
@@ -43,13 +44,13 @@ class Untracked:
 class Configured(keras.layers.Layer):
     """A layer whose configuration is every constructor argument, read from the attribute of its name. Abstract.
 
-    What is changed in its parts, such as `trainable`, a dtype policy or a LoRA rank, is in the configuration too: in
-    layers that it makes for itself, by `_made`, and in those that layers which it was given make.
+    Changes to its parts, such as `trainable`, a dtype policy or a LoRA rank, are part of the configuration: those to
+    layers that it creates itself, by `_made`, and those to layers created by the layers it was given.
 
     Args:
-        *args: What a class of Keras takes that is the other base.
-        changed_parts: Of a saved configuration: what had been changed, by part.
-        **kwargs: What every Keras layer takes.
+        *args: Arguments of a Keras class that is the other base.
+        changed_parts: From a saved configuration: what had been changed, by part.
+        **kwargs: Arguments of every Keras layer.
     """
 
     def __init__(self, *args: Any, changed_parts: Mapping[str, Changes] | None = None, **kwargs: Any) -> None:
@@ -58,16 +59,16 @@ class Configured(keras.layers.Layer):
         self._made_parts = Untracked({})
 
     def _parts(self) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-        """Returns by name the layers that this one made, how they are by default, and whether they have its policy.
+        """Returns by name the layers that this one created, their default settings, and whether they share its policy.
 
-        No property: Keras saves what is in those.
+        Not a property: Keras saves what properties return.
         """
         return self._made_parts.value
 
     # --- The configuration -------------------------------------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, and what was changed in the parts."""
+        """Returns the constructor's arguments, and what was changed in the parts since."""
         with writing() as outermost:
             if not self.built:
                 self._freeze_given()  # What is built later has to find it done.
@@ -79,7 +80,7 @@ class Configured(keras.layers.Layer):
             return with_own_ids(config, self.name) if outermost else config
 
     def _argument(self, name: str) -> Any:
-        """Returns what an argument of the constructor is now, as it may be passed again."""
+        """Returns the current value of a constructor argument, as it can be passed again."""
         return value_of_argument(self, name)
 
     def get_build_config(self) -> dict[str, Any]:
@@ -98,26 +99,26 @@ class Configured(keras.layers.Layer):
             given = {name: deserialize(config[name], f"{owner}: `{name}`") for name in names}
         return cls(**{**config, **given})
 
-    # --- Layers that this one makes ----------------------------------------------------------------------------------
+    # --- Layers that this one creates ---------------------------------------------------------------------------------
 
     def _made(self, name: str, layer: Any, settings: dict[str, Any] | None = None) -> Any:
-        """Returns a layer that this one makes for itself, as it was when this one was saved.
+        """Returns a layer that this one creates for itself, as it was when this one was saved.
 
         Args:
             name: Its name in the configuration.
-            layer: The layer as it is by default, not built. If this one is frozen, it is frozen.
-            settings: `settings_of` the layer as it is by default, one dictionary for all that are alike.
+            layer: The layer as it is by default, not built. If this one is frozen, so is it.
+            settings: `settings_of` the default layer; layers that are alike may share one dictionary.
         """
         settings = settings_of(layer) if settings is None else settings
         shares_policy = layer.dtype_policy is self.dtype_policy
         changes = self._saved_part(name)
-        # Not made anew where it need not be: others may know the layer already.
-        anew = not set(changes) <= {"trainable", "dtype"}
+        # Recreated only where necessary: others may already refer to the layer.
+        recreated = not set(changes) <= {"trainable", "dtype"}
         trainable = self.trainable and layer.trainable
-        trainable = trainable if anew else changes.get("trainable", trainable)
+        trainable = trainable if recreated else changes.get("trainable", trainable)
         if layer.trainable != trainable:
             layer.trainable = trainable
-        if anew:
+        if recreated:
             layer = type(layer).from_config({**layer.get_config(), **changes})
         elif "dtype" in changes:
             layer.dtype_policy = changes["dtype"]
@@ -145,7 +146,7 @@ class Configured(keras.layers.Layer):
                 layer.trainable = False
 
     def _inner_layers(self) -> Iterator[tuple[str, Any, keras.Layer]]:
-        """Yields the layers that those given have made: a name by the place, the layer, and the one that was given."""
+        """Yields the layers created by those given: a name for the place, the layer, and the one that was given."""
         for place, given in enumerate(self._given_layers()):
             parts = list(sublayers(given))
             cared_for = {
@@ -159,13 +160,13 @@ class Configured(keras.layers.Layer):
                     yield f"{place}/{index}", part, given
 
     def _restore_inner_layers(self) -> None:
-        """Changes the layers that those given have made as they were changed when this one was saved."""
+        """Restores the changes to layers created by those given, as they were when this one was saved."""
         saved = self._saved_parts.value or {}
         for name, part, _ in self._inner_layers() if any("/" in name for name in saved) else ():
             changes = saved.get(name, {})
             if "trainable" in changes:
                 part.trainable = changes["trainable"]
-            # A quantised layer is made of one that has its values, and in a stack these come last.
+            # Only a layer with weights can be quantized, and in a stack the weights come last.
             if "dtype" in changes and not in_stateless_scope():
                 part.dtype_policy = changes["dtype"]
             if "lora_rank" in changes and not (part.lora_enabled or in_stateless_scope()):
@@ -174,22 +175,22 @@ class Configured(keras.layers.Layer):
     # --- What was changed --------------------------------------------------------------------------------------------
 
     def _post_build(self) -> None:
-        # Keras calls this when `build` is done, and on PyTorch notes which variables there are.
+        # Keras calls this after `build`; on PyTorch it registers the variables.
         self._freeze_given()
         self._restore_inner_layers()
         super()._post_build()
-        # Of layers that are alike one that is as it was made, if there is one.
+        # Of layers that share settings, prefer one that has not been changed.
         parts = [(layer, settings, self._saved_part(name)) for name, (layer, settings, _) in self._parts().items()]
         alike = {id(part[1]): part for part in sorted(parts, key=lambda part: len(part[2]), reverse=True)}
         for layer, settings, changes in alike.values():
-            built = _settled(settings, settings_of(layer))
+            built = _fill_in(settings, settings_of(layer))
             settings.update({key: value for key, value in built.items() if key not in changes})
 
     def _changed_parts(self, config: dict[str, Any]) -> dict[str, Any] | None:
-        """Returns what a new layer of this configuration would not have; None for nothing."""
+        """Returns what a new layer of this configuration would lack, or None."""
         changed = {}
         for name, (layer, settings, shares_policy) in self._parts().items():
-            expected = settings if self.trainable else _frozen(settings)
+            expected = settings if self.trainable else _freeze(settings)
             if shares_policy:
                 expected = {**expected, "dtype": _policy_of(self)}
             now = config_of(layer)
@@ -211,7 +212,7 @@ class Configured(keras.layers.Layer):
         if not self.built:
             changed |= {name: changes for name, changes in (saved or {}).items() if name not in self._parts()}
             return changed if changed or saved is not None else None
-        # Where this is frozen and a layer that it was given is not, no changes still say that it was built.
+        # Where this layer is frozen and one it was given is not, an empty record still says that it was built.
         return changed if changed or thawed else None
 
 
@@ -228,7 +229,7 @@ class ShapePreserving(Configured):
 
 
 def value_of_argument(owner: Any, name: str) -> Any:
-    """Returns the attribute that holds an argument of the constructor; raises where there is none."""
+    """Returns the attribute that holds a constructor argument; raises an `AttributeError` if there is none."""
     if not hasattr(owner, name):
         raise AttributeError(
             f"{type(owner).__name__}: the argument `{name}` of the constructor must be an attribute of the same name, "
@@ -238,10 +239,10 @@ def value_of_argument(owner: Any, name: str) -> Any:
 
 
 def arguments_of(cls: Any) -> tuple[str, ...]:
-    """Returns the names of the constructor's arguments, those of base classes first, that a configuration has.
+    """Returns the names of the constructor arguments that a configuration has, those of base classes first.
 
-    They are those of the classes of this library, and of the classes that others derive from them unless these override
-    `get_config`. Without those that Keras puts into the configuration itself.
+    They are those of this library's classes, and of classes derived from them unless these override `get_config`.
+    Arguments that Keras records itself are left out.
     """
     return _arguments_of(cls)
 
@@ -268,9 +269,9 @@ def _is_own(cls: Any) -> bool:
 
 
 def settings_of(layer: Any) -> dict[str, Any]:
-    """Returns a layer's configuration, to be compared with a later one; nothing for a layer that has none."""
-    # What cannot be saved, or not safely, such as a lambda, says so when it is saved, and works until then.
-    with writing(anew=True), warnings.catch_warnings(action="ignore"):
+    """Returns a layer's configuration, to be compared with a later one; `{}` for a layer that has none."""
+    # A layer that cannot be saved, or not safely, such as one with a lambda, raises when it is saved, not before.
+    with writing(fresh=True), warnings.catch_warnings(action="ignore"):
         try:
             return without_ids(config_of(layer))
         except Exception:
@@ -282,7 +283,7 @@ def _policy_of(layer: keras.Layer) -> Any:
 
 
 def _changes_of(part: Any, given: keras.Layer, *, trainable: bool) -> dict[str, Any]:
-    """Returns what is to be set on a layer that another one made when it was built."""
+    """Returns what must be set on a layer that another one created when it was built."""
     changes: dict[str, Any] = {}
     if part.trainable != trainable:
         changes["trainable"] = part.trainable
@@ -293,24 +294,24 @@ def _changes_of(part: Any, given: keras.Layer, *, trainable: bool) -> dict[str, 
     return changes
 
 
-def _frozen(config: Any) -> Any:
-    """Returns a configuration after `trainable` was set to False, which Keras hands to all that is in a layer."""
+def _freeze(config: Any) -> Any:
+    """Returns a configuration as it is after `trainable = False`, which Keras passes to all layers within."""
     if isinstance(config, list):
-        return [_frozen(item) for item in config]
+        return [_freeze(item) for item in config]
     if not isinstance(config, dict):
         return config
-    return {key: False if key == "trainable" else _frozen(item) for key, item in config.items()}
+    return {key: False if key == "trainable" else _freeze(item) for key, item in config.items()}
 
 
-def _settled(before: Any, after: Any) -> Any:
-    """Returns a configuration with what building has changed in it, and not what else was changed until then.
+def _fill_in(before: Any, after: Any) -> Any:
+    """Returns a configuration with the values that building filled in, and without other changes made until then.
 
-    Building fills in what was None and makes a list of a number, as Keras's layer norm does of its axis.
+    Building replaces None, and may turn a number into a list, as Keras's layer norm does with its axis.
     """
     if isinstance(before, dict) and isinstance(after, dict):
         filled = {key: value for key, value in after.items() if key in before or key != "changed_parts"}
-        return {key: _settled(before[key], value) if key in before else value for key, value in filled.items()}
+        return {key: _fill_in(before[key], value) if key in before else value for key, value in filled.items()}
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        return [_settled(old, new) for old, new in zip(before, after, strict=True)]
+        return [_fill_in(old, new) for old, new in zip(before, after, strict=True)]
     plain_values = isinstance(before, (int, float, str)) and isinstance(after, (int, float, str))
     return before if plain_values else after

@@ -1,4 +1,4 @@
-"""What a stack tells a connection about its place in it."""
+"""What a stack tells each connection about its place."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DepthContext:
-    """A connection's place in a stack, and what changes with it: numbers, or scalar tensors in a scanned stack.
+    """A connection's place in a stack and the values that depend on it: numbers, or scalar tensors in a scanned stack.
 
     Args:
         index: Index of the block in its stack, from 0.
-        drop_path_rate: Rate in `[0, 1)` in place of the connection's own; None for its own.
-        branch_scale: Factor on the branch, beside the connection's own scale; None for 1.
-        skip_scale: Factor on the skip path, beside the connection's own; None for 1.
-        branch_input_scale: Factor on what the branch receives; None for 1.
+        drop_path_rate: Rate in `[0, 1)` that replaces the connection's own; None keeps that.
+        branch_scale: Factor on the branch, in addition to the connection's own scale; None for 1.
+        skip_scale: Factor on the skip path, in addition to the connection's own; None for 1.
+        branch_input_scale: Factor on the input of the branch; None for 1.
     """
 
     index: Any = 0

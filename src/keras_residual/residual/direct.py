@@ -1,8 +1,8 @@
-"""Which layers are called without what Keras's `__call__` does around them, where that would change nothing.
+"""Decides which layers are called without Keras's `__call__`, where that changes nothing.
 
-`__call__` converts, checks, names and resolves for some 0.1 ms a layer. A compiled program is without it; eager PyTorch
-spends a fifth of a ResNet-50 on it when one image is classified on one core. A reader of the layers may skip this file:
-without it every number stays the same.
+`__call__` takes some 0.1 ms per layer to convert and check arguments and to open scopes. Compiled programs do not pay
+for that, but eager PyTorch spends a fifth of its time on it when a ResNet-50 classifies one image on one core. Readers
+of the layers may skip this file: without it, every number stays the same.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_residual import _backend
 from keras_residual._keras import get_autocast_scope, get_keras_mask
+from keras_residual._types import Tensor
 from keras_residual.residual.merges.geometric import OrthogonalMerge
 from keras_residual.residual.merges.sums import AddMerge, ConcatMerge, MagnitudePreservingMerge, MeanMerge
 from keras_residual.residual.norms import BatchNormalization
@@ -24,23 +25,23 @@ _MERGES = (AddMerge, ConcatMerge, MagnitudePreservingMerge, MeanMerge, Orthogona
 _LEAVES = (BatchNormalization, SymmetricConv2D, keras.layers.ReLU)
 
 
-def is_direct(layer: keras.Layer, x: Any, training: bool | None) -> bool:
+def is_direct(layer: keras.Layer, x: Tensor, training: bool | None) -> bool:
     """Returns whether `call` below does what `layer(x, training=training)` does.
 
     Args:
         layer: A layer that was built, and gets the shape that it was built for.
-        x: Its input, or for a merge the list of the two.
-        training: None stands for the mode of the call around it, which only `__call__` knows.
+        x: Its input, or the list of the two inputs of a merge.
+        training: None means the mode of the surrounding call, which only `__call__` knows.
     """
-    if type(layer) in _MERGES:  # without weights, and of what `__call__` does they need the cast only
+    if type(layer) in _MERGES:  # they have no weights, and need only the cast of `__call__`
         return layer.built and not _is_watched(layer)
     return type(layer) in _LEAVES and is_plain(layer, x, training)
 
 
-def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
+def is_plain(layer: keras.Layer, x: Tensor, training: bool | None) -> bool:
     """Returns whether `layer.call` does what `layer(x, training=training)` does; arguments as in `is_direct`.
 
-    The layer must have no `__call__` of its own that does more than to check its arguments.
+    The layer must not define a `__call__` that does more than check arguments.
     """
     if not _backend.is_eager(x) or training is None or not layer.built:
         return False
@@ -56,18 +57,18 @@ def is_plain(layer: keras.Layer, x: Any, training: bool | None) -> bool:
 
 
 def _is_watched(layer: keras.Layer) -> bool:
-    """Returns whether somebody sees what goes through the layer: by a regularizer, a hook, or a `call` of their own."""
+    """Returns whether something observes the layer's calls: a regularizer, a hook, or a `call` set on the instance."""
     return layer.activity_regularizer is not None or "call" in vars(layer) or _backend.has_hooks(layer)
 
 
-def call(layer: Any, x: Any, training: bool | None, is_fresh: bool) -> Any:
-    """Returns the output of a layer for which `is_direct` is true.
+def call(layer: Any, x: Tensor, training: bool | None, is_fresh: bool) -> Any:
+    """Returns the output of a layer for which `is_direct` holds.
 
     Args:
         layer: The layer.
         x: Its input.
         training: Whether it acts as in training.
-        is_fresh: Whether nobody else has `x`.
+        is_fresh: Whether nothing else refers to `x`.
     """
     if type(layer) in _MERGES:
         dtype = layer.compute_dtype
@@ -80,14 +81,14 @@ def call(layer: Any, x: Any, training: bool | None, is_fresh: bool) -> Any:
 
 
 def makes_fresh(layer: Any) -> bool:
-    """Returns whether nobody but its caller has what a layer returned, for which `is_direct` is true."""
+    """Returns whether nothing but the caller refers to the output of a layer for which `is_direct` holds."""
     if type(layer) is SymmetricConv2D:
         return layer.activation is keras.activations.linear
     return type(layer) is not keras.layers.ReLU
 
 
-def activate(activation: Callable[[Any], Any], x: Any, is_fresh: bool) -> Any:
-    """Returns `activation(x)`, in the memory of `x` where nobody else has that and no gradient can be asked for."""
+def activate(activation: Callable[[Any], Any], x: Tensor, is_fresh: bool) -> Any:
+    """Returns `activation(x)`, in place where nothing else refers to `x` and no gradient can be asked for."""
     if is_fresh and activation is keras.activations.relu and _backend.is_eager(x):
         return _backend.relu_in_place(x)
     return activation(x)

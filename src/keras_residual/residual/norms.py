@@ -1,4 +1,4 @@
-"""Norms by name, on the channel axis of the connection that asks for them, and batch norm as one operation."""
+"""Norms by name, on the channel axis of a connection, and batch normalization as one operation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_residual import _backend
+from keras_residual._types import Tensor
 from keras_residual.residual.serialization import register
 
 
@@ -17,23 +18,23 @@ from keras_residual.residual.serialization import register
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization` that PyTorch computes in one operation.
 
-    Weights, arguments and numbers are those of Keras's layer; a file with the weights of one loads into the other.
-    Keras's layer makes eight operations of it on PyTorch. With a mask, renormalisation or channels in another axis
-    than 1 or the last this layer does so too, and on other backends it is Keras's.
+    Weights, arguments and results are those of Keras's layer, and weights of one load into the other. On PyTorch,
+    Keras's layer takes eight operations; so does this one with a mask, renormalization, or channels in an axis other
+    than 1 or the last. On other backends it is Keras's layer.
 
     Args:
-        **kwargs: What `keras.layers.BatchNormalization` takes.
+        **kwargs: Arguments of `keras.layers.BatchNormalization`.
 
     Call arguments:
         inputs: Tensor of rank 2 or more.
-        training: Whether the statistics are those of the batch, and the moving ones follow.
-        mask: Booleans of the shape of `inputs` without its last axis, where a position counts.
+        training: Whether to use batch statistics and update the moving ones.
+        mask: Booleans of the shape of `inputs` without its last axis, True where a position is valid.
 
     Output shape:
         The shape of the input.
 
     Raises:
-        ValueError: For what Keras's layer refuses.
+        ValueError: For arguments that Keras's layer rejects.
 
     Example:
         >>> BatchNormalization(epsilon=1e-5)(np.ones((2, 4, 4, 8))).shape
@@ -44,8 +45,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         2015. https://arxiv.org/abs/1502.03167, algorithms 1 and 2
     """
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Normalises `inputs`."""
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
+        """Returns the normalized inputs."""
         axis = -1 if self.axis == len(inputs.shape) - 1 else self.axis
         if not _backend.HAS_BATCH_NORM or mask is not None or self.renorm or axis not in (1, -1):
             return super().call(inputs, training=training, mask=mask)
@@ -86,7 +87,7 @@ def make_norm(norm: str | keras.Layer, *, channels: int, axis: int, name: str, d
     """Returns a new norm layer.
 
     Args:
-        norm: A name from `NORMS`, or a layer of which a fresh copy is made from its configuration.
+        norm: A name from `NORMS`, or a layer to be copied from its configuration.
         channels: Number of channels, at least 1.
         axis: Axis of the channels.
         name: Name of the new layer.

@@ -12,12 +12,13 @@ import keras
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument, shape_mismatch
+from keras_residual._types import Shape
 from keras_residual.residual import chain, shapes
 from keras_residual.residual.merges import MERGES, Merge
 from keras_residual.residual.merges.base import needs_equal_shapes
 from keras_residual.residual.norms import make_norm
 from keras_residual.residual.scales import NAMED_FACTORS, SCALES, LayerScale
-from keras_residual.residual.shapes import Resampling, Shape
+from keras_residual.residual.shapes import Resampling
 from keras_residual.residual.shortcuts import SHORTCUTS, Shortcut
 
 _KERAS_ELEMENTWISE = (

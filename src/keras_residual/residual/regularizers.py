@@ -1,4 +1,4 @@
-"""What a connection does to its branch at random while training: stochastic depth, Shake-Shake and ShakeDrop."""
+"""Random regularization of a branch in training: stochastic depth, Shake-Shake and ShakeDrop."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from keras import ops
 from keras_residual._arguments import choice, number, owner_of, share
 from keras_residual._backend import scale_with_other_gradient
 from keras_residual._errors import bad_argument, shape_mismatch, wrong_type
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual import chain
 from keras_residual.residual.configured import Configured, ShapePreserving
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, chain_output_shape
+from keras_residual.residual.shapes import chain_output_shape
 
 MODES = ("row", "batch")
 
 
 @register
 class DropPath(ShapePreserving):
-    """Sets its input to 0 with probability `rate` while training, and divides it by `1 - rate` otherwise.
+    """In training, sets its input to 0 with probability `rate` and divides it by `1 - rate` otherwise.
 
-    The mean over the draws is the input, so nothing is rescaled at inference, where the layer does nothing.
+    The expected output is the input, so the layer does nothing at inference.
 
     Args:
-        rate: Probability of a drop, in `[0, 1)`; 0 makes the layer do nothing.
-        mode: `"row"` draws once for each sample, `"batch"` once for all samples.
+        rate: Probability of a drop, in `[0, 1)`; with 0 the layer does nothing.
+        mode: `"row"` draws per sample, `"batch"` once for the whole batch.
         seed: Integer that makes the draws reproducible, or `None`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, ...)`.
@@ -39,16 +40,13 @@ class DropPath(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.regularizers import DropPath
-        >>> y = DropPath(0.5)(np.ones((1, 1)))
+        >>> y = kr.DropPath(0.5)(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.]]
 
     Reference:
         Huang et al., Deep Networks with Stochastic Depth, 2016. https://arxiv.org/abs/1603.09382. There the branch is
-        multiplied by `1 - rate` at inference; here it is divided while training, which gives the same mean.
+        multiplied by `1 - rate` at inference; here it is divided in training, which gives the same mean.
     """
 
     def __init__(self, rate: float, mode: str = "row", seed: int | None = None, **kwargs: Any) -> None:
@@ -58,12 +56,12 @@ class DropPath(ShapePreserving):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Drops."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Drops at random in training; returns the inputs otherwise."""
         return self.drop(inputs, self.rate) if training else inputs
 
-    def drop(self, inputs: Any, rate: Any) -> Any:
-        """Drops at another rate than the layer's own, a number or a scalar tensor, as if in training."""
+    def drop(self, inputs: Tensor, rate: Any) -> Tensor:
+        """Drops as in training, at the given rate, a number or a scalar tensor, instead of the layer's own."""
         if isinstance(rate, float):
             if rate == 0:
                 return inputs
@@ -75,8 +73,8 @@ class DropPath(ShapePreserving):
         return ops.where(draw >= rate, kept, ops.zeros_like(inputs))
 
 
-def draw_shape(inputs: Any, mode: str) -> tuple[Any, ...]:
-    """Returns the shape of one draw a sample (`"row"`) or one in all (`"batch"`), of the rank of `inputs`."""
+def draw_shape(inputs: Tensor, mode: str) -> tuple[Any, ...]:
+    """Returns the shape of one draw per sample (`"row"`) or one in all (`"batch"`), of the rank of `inputs`."""
     ones = (1,) * (len(inputs.shape) - 1)
     sizes: Any = ops.shape(inputs)
     return (sizes[0] if mode == "row" else 1, *ones)
@@ -86,14 +84,14 @@ def draw_shape(inputs: Any, mode: str) -> tuple[Any, ...]:
 class ShakeShake(Configured):
     """Mixes two branches at random: `y = a * F_1(x) + (1 - a) * F_2(x)`.
 
-    While training `a` is drawn from `U(0, 1)`, and the backward pass uses another draw in its place. At inference `a`
-    is 1/2. It is the branch of a residual connection; the skip is added outside.
+    In training `a` is drawn from `U(0, 1)`, and the backward pass uses another draw in its place. At inference `a` is
+    1/2. Use it as the branch of a residual connection, which adds the skip path.
 
     Args:
         branches: Two branches, each a layer or a list of layers applied in order, with outputs of one shape.
-        mode: `"row"` draws once for each sample, `"batch"` once for all samples.
+        mode: `"row"` draws per sample, `"batch"` once for the whole batch.
         seed: Integer that makes the draws reproducible, or `None`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, ...)`.
@@ -106,10 +104,7 @@ class ShakeShake(Configured):
         ValueError: If there are not two branches, or their outputs differ in shape.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.regularizers import ShakeShake
-        >>> tuple(ShakeShake([keras.layers.Dense(3), keras.layers.Dense(3)])(np.ones((2, 4))).shape)
+        >>> tuple(kr.ShakeShake([keras.layers.Dense(3), keras.layers.Dense(3)])(np.ones((2, 4))).shape)
         (2, 3)
 
     Reference:
@@ -133,8 +128,8 @@ class ShakeShake(Configured):
             chain.build(owner_of(self), "branches", branch, tuple(input_shape), self.compute_dtype)
         self.compute_output_shape(input_shape)
 
-    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """Mixes."""
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
+        """Returns the weighted sum of both branches."""
         first, second = (chain.apply(branch, inputs, training, mask) for branch in (self.first, self.second))
         if not training:
             return 0.5 * first + 0.5 * second
@@ -146,15 +141,15 @@ class ShakeShake(Configured):
         )
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns the shape that both branches give."""
+        """Returns the output shape that both branches share."""
         first, second = (chain_output_shape(branch, tuple(input_shape)) for branch in (self.first, self.second))
         if first != second:
             way_out = "Give both branches outputs of one shape."
             raise shape_mismatch(owner_of(self), "the first branch's output", first, "the second's", second, way_out)
         return first
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """Returns the mask that the first branch hands on; both have outputs of one shape."""
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
+        """Returns the mask that the first branch passes on; both outputs have one shape."""
         for layer in self.first:
             previous_mask = layer.compute_mask(inputs, previous_mask)
         return previous_mask
@@ -171,19 +166,19 @@ class ShakeShake(Configured):
 
 @register
 class ShakeDrop(ShapePreserving):
-    """Scales the branch by `b + a - b * a` forward and by `b + c - b * c` backward, while training.
+    """In training, scales the branch by `b + a - b * a` forward and by `b + c - b * c` backward.
 
     `b` is 1 with probability `1 - rate` and 0 otherwise, `a` is drawn from `U(alpha_range)`, `c` from `U(beta_range)`:
-    a kept branch is left as it is, any other is scaled by `a`, and its gradient by `c`. At inference the factor is the
-    mean of the forward one, `1 - rate` where `alpha_range` is centred on 0.
+    a kept branch is unchanged, any other is scaled by `a`, and its gradient by `c`. At inference the factor is the mean
+    of the forward one: `1 - rate` where `alpha_range` is centered on 0.
 
     Args:
-        rate: Probability that the branch is not kept, in `[0, 1]`; 0 makes the layer do nothing.
+        rate: Probability in `[0, 1]` that the branch is not kept; with 0 the layer does nothing.
         alpha_range: Bounds of the forward factor, low and high.
         beta_range: Bounds of the backward factor, low and high.
-        mode: `"row"` draws once for each sample, `"batch"` once for all samples.
+        mode: `"row"` draws per sample, `"batch"` once for the whole batch.
         seed: Integer that makes the draws reproducible, or `None`.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: The output of the branch, of shape `(batch, ...)`.
@@ -193,10 +188,7 @@ class ShakeDrop(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.regularizers import ShakeDrop
-        >>> y = ShakeDrop(0.5)(np.ones((1, 1)))
+        >>> y = kr.ShakeDrop(0.5)(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
 
@@ -221,8 +213,8 @@ class ShakeDrop(ShapePreserving):
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
-        """Scales."""
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        """Multiplies by random factors in training, and by their mean otherwise."""
         if self.rate == 0:
             return inputs
         if not training:

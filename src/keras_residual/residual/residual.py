@@ -10,6 +10,7 @@ import keras
 from keras_residual._arguments import owner_of, share
 from keras_residual._keras import get_keras_mask
 from keras_residual._recursion import make_room
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual import arguments, chain, parts, shapes
 from keras_residual.residual.configured import Configured, Untracked
 from keras_residual.residual.context import DepthContext
@@ -18,7 +19,6 @@ from keras_residual.residual.merges.base import checked_pair
 from keras_residual.residual.regularizers import DropPath
 from keras_residual.residual.scales import NAMED_FACTORS, SCALES
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.residual.shortcuts import SHORTCUTS
 
 _NO_CONTEXT = DepthContext()
@@ -26,65 +26,64 @@ _NO_CONTEXT = DepthContext()
 
 @register
 class Residual(Configured):
-    """Adds the output of a branch to its input: `y = x + F(x)`, with every part of the connection as a choice.
+    """Adds the output of a branch to its input: `y = x + F(x)`, with a choice for every part of the connection.
 
-    In full, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, which is the input itself as a rule:
+    In full, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, by default the input itself:
 
         y = activation(norm_post(merge(skip_scale * S(x), drop_path(branch_scale * norm_out(F(norm_pre(x)))))))
 
     Args:
-        branch: The residual function `F`: a layer, or a list of layers applied in order. One tensor in, one out. An
-            attention layer of Keras attends to its own input, or to the call argument `value`.
+        branch: The residual function `F`: a layer, or a list of layers applied in order, from one tensor to one tensor.
+            Keras's attention layers attend to their own input, or to the call argument `value`.
         shortcut: What the skip path does: `"identity"`, `"projection"`, `"zero_pad"`, `"avg_pool"`, or a layer.
             `"auto"` is the identity where shapes agree, else a projection. Filters and strides that a shortcut leaves
-            open are inferred from the branch; one that upsamples by a whole factor is followed by repeating positions.
-        merge: How the two paths meet: a name of `MERGES` (`"add"`, `"concat"`, `"highway"`, `"gru"`, …) or a layer
-            called with `[skip, branch]`.
+            open are inferred from the branch; if that upsamples by a whole factor, positions are repeated.
+        merge: How the two paths are merged: a name of `MERGES` (`"add"`, `"concat"`, `"highway"`, `"gru"`, …) or a
+            layer called with `[skip, branch]`.
         branch_scale: Factor on the branch: a number, `"inverse_sqrt_2"`, `"skip_init"` (`"rezero"`), `"layer_scale"`,
             `"fixup"`, or a layer.
-        skip_scale: Factor on the skip path, of the same kinds; for DeepNorm's and Keel's take the
-            `.skip_scale` of `keras_residual.depth_rules`.
-        norm: A norm's name (`"batch_norm"`, `"layer_norm"`, `"group_norm"`, `"rms_norm"`) or a norm layer. Where
-            more than one place needs it, each has a copy of its own.
+        skip_scale: Factor on the skip path, as for `branch_scale`; for those of DeepNorm and Keel, use `.skip_scale` of
+            `keras_residual.depth_rules`.
+        norm: Name of a norm (`"batch_norm"`, `"layer_norm"`, `"group_norm"`, `"rms_norm"`) or a norm layer. Each
+            position has a copy of its own.
         norm_position: `"pre"` (before the branch), `"out"` (on the branch's output), `"post"` (after the merge),
             `"peri"` (pre and out), or a sequence of these, such as `("pre", "post")` for Keel.
         drop_path_rate: Probability in `[0, 1)` that the branch of a sample is dropped in training (stochastic depth).
-        activation: Activation after the merge, as ResNet v1 has it: a name, a function or a layer.
-        preactivation: A layer or layers, such as a norm and an activation, applied to the input before it goes to both
-            paths: ResNet v2 has them where a block changes the shape.
+        activation: Activation after the merge, as in ResNet v1: a name, a function or a layer.
+        preactivation: A layer or a list of layers, such as a norm and an activation, applied to the input of both
+            paths, as in blocks of ResNet v2 that change the shape.
         name: Name of the layer.
-        **kwargs: What every Keras layer takes, such as `dtype` and `trainable`. The dtype policy is that of the
-            connection and of the parts it makes; the layers of the branch keep their own.
+        **kwargs: Arguments of every Keras layer, such as `dtype` and `trainable`. The dtype policy applies to the
+            connection and the parts that it creates; the layers of the branch keep their own.
 
     Call arguments:
         inputs: Tensor of shape `(batch, …, channels)`, or `(batch, channels, …)` where the branch is channels_first.
         training: Whether drop path, dropout and norms act as in training.
-        mask: Mask of a sequence, `(batch, time)`; it reaches every part, and comes out where the time
-            axis is kept.
-        depth_context: What a `ResidualStack` gives its blocks.
-        **arguments: What the calls of the layers inside take by name, such as `value`, `attention_mask` and
-            `use_causal_mask` of attention, `initial_state` of recurrent layers, or an embedding of time: each reaches
-            every layer that has an argument of that name, also in a nested `Residual`.
+        mask: Mask of a sequence, `(batch, time)`; it reaches every part, and is passed on if the time axis is kept.
+        depth_context: What a `ResidualStack` passes to its blocks.
+        **arguments: Named arguments of the calls of the layers within, such as `value`, `attention_mask` and
+            `use_causal_mask` of attention, `initial_state` of recurrent layers, or a time embedding: each reaches every
+            layer that has an argument of that name, also in a nested `Residual`.
 
     Output shape:
         That of the branch; with `merge="concat"` the channels of both paths.
 
     Raises:
-        ValueError: When made, for an unknown name, a rate outside `[0, 1)`, an empty branch or a layer that is in
-            the branch and elsewhere; when built, for shapes that cannot be merged, a branch that does not return one
-            tensor, or a branch that was built for another shape.
+        ValueError: When created, for an unknown name, a rate outside `[0, 1)`, an empty branch, or a layer that is both
+            in the branch and elsewhere; when built, for shapes that cannot be merged, or a branch that does not return
+            one tensor or was built for another shape.
         TypeError: For an argument of the wrong type.
 
     Example:
         >>> x = keras.Input((64,))
-        >>> Residual(keras.layers.Dense(64, activation="relu"))(x).shape
+        >>> kr.Residual(keras.layers.Dense(64, activation="relu"))(x).shape
         (None, 64)
-        >>> block = Residual(
+        >>> block = kr.Residual(
         ...     [keras.layers.Conv2D(16, 3, strides=2, padding="same"), keras.layers.Activation("relu")],
         ...     norm="batch_norm", branch_scale="skip_init", drop_path_rate=0.1)
         >>> block(np.zeros((1, 8, 8, 8))).shape
         (1, 4, 4, 16)
-        >>> cross = Residual(keras.layers.MultiHeadAttention(2, 8), norm="layer_norm")
+        >>> cross = kr.Residual(keras.layers.MultiHeadAttention(2, 8), norm="layer_norm")
         >>> cross(np.zeros((1, 5, 16)), value=np.zeros((1, 7, 12))).shape  # attends to another sequence
         (1, 5, 16)
 
@@ -132,7 +131,7 @@ class Residual(Configured):
             norm=norm,
             activation=activation,
         )
-        # Each place has its own copy of the norm, and only one shortcut is used: Keras finds these by other names.
+        # Every position has its own copy of the norm, and the shortcut may not be used: Keras tracks those in use.
         self._given_shortcut = Untracked(shortcut)
         self.merge = merge
         self.branch_scale = branch_scale
@@ -144,7 +143,7 @@ class Residual(Configured):
         self.supports_masking = True
         self.pre_norm = self.out_norm = self.post_norm = None
         self.branch_scale_layer = self.skip_scale_layer = None
-        # Made at once, for its seed: what a stack gives the copies of a block follows from it.
+        # Created now, for its seed: a stack derives from it the seeds of the copies of a block.
         self.drop_path = (
             self._made("drop_path", DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy))
             if self.drop_path_rate
@@ -156,17 +155,17 @@ class Residual(Configured):
 
     @property
     def shortcut(self) -> str | keras.Layer:
-        """The shortcut as it was given; `shortcut_layer` is the one that is used."""
+        """The shortcut as given; `shortcut_layer` is the one in use."""
         return self._given_shortcut.value
 
     @property
     def norm(self) -> str | keras.Layer | None:
-        """The norm as it was given; `pre_norm`, `out_norm` and `post_norm` are those that are used."""
+        """The norm as given; `pre_norm`, `out_norm` and `post_norm` are the ones in use."""
         return self._given_norm.value
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
-    # Where there are several shapes, Keras passes each by the name of its argument of `call`.
+    # If there are several shapes, Keras passes each by the name of its argument of `call`.
     def build(self, inputs_shape: Shape, **argument_shapes: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
         shape, axis = parts.input_shape_and_axis(self, inputs_shape)
@@ -207,39 +206,39 @@ class Residual(Configured):
 
     def call(
         self,
-        inputs: Any,
+        inputs: Tensor,
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
         **arguments: Any,
-    ) -> Any:
+    ) -> Tensor:
         """Returns the formula of the class: what goes to both paths, what the branch adds to it, and their merge."""
         if mask is None and arguments:
-            mask = get_keras_mask(inputs)  # with more than one tensor, Keras does not look for it itself
+            mask = get_keras_mask(inputs)  # with more than one tensor, Keras does not do that
         x = self.preactivated(inputs, training, mask, **arguments)
         branch = self.branch_output(x, training, mask, depth_context, **arguments)
         return self.join(x, branch, training, mask, depth_context, **arguments)
 
-    def preactivated(self, inputs: Any, training: bool | None = None, mask: Any = None, **arguments: Any) -> Any:
+    def preactivated(self, inputs: Tensor, training: bool | None = None, mask: Any = None, **arguments: Any) -> Tensor:
         """Returns what goes to both paths, `x = preactivation(inputs)`."""
         call = chain.Caller(training, mask, arguments)
         return call(self.preactivation, inputs)
 
     def branch_output(
         self,
-        inputs: Any,
+        inputs: Tensor,
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
         **arguments: Any,
-    ) -> Any:
+    ) -> Tensor:
         """Returns what the branch adds, `drop_path(branch_scale * norm_out(F(norm_pre(x))))`.
 
         Args:
             inputs: `x`, the output of the preactivation.
             training: Whether drop path, dropout and norms act as in training.
             mask: Mask of a sequence, `(batch, time)`.
-            depth_context: What a stack gives its blocks.
+            depth_context: What a stack passes to its blocks.
             **arguments: Call arguments of the layers in the branch.
         """
         call, context = chain.Caller(training, mask, arguments), depth_context or _NO_CONTEXT
@@ -255,13 +254,13 @@ class Residual(Configured):
 
     def join(
         self,
-        inputs: Any,
-        branch: Any,
+        inputs: Tensor,
+        branch: Tensor,
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
         **arguments: Any,
-    ) -> Any:
+    ) -> Tensor:
         """Returns `activation(norm_post(merge(skip_scale * S(x), branch)))`; arguments as in `branch_output`."""
         call, context = chain.Caller(training, mask, arguments), depth_context or _NO_CONTEXT
         x = call(self.shortcut_layer, inputs)
@@ -270,19 +269,19 @@ class Residual(Configured):
         y = call(self.merge_layer, checked_pair(owner_of(self), self.merge_layer, skip, branch))
         return call(self.activation, call(self.post_norm, y))
 
-    def compute_output_spec(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Returns the symbolic output, and sees to it that Keras can walk through the graph at any depth."""
+    def compute_output_spec(self, inputs: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Returns the symbolic output, and makes sure that Keras can walk a graph of any depth."""
         make_room(owner_of(self), inputs)
         return super().compute_output_spec(inputs, *args, **kwargs)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
-        """Returns the shape of the merged paths; builds the layer if that has not happened."""
+        """Returns the shape of the merged paths; builds the layer if necessary."""
         if not self.built:
             self.build(input_shape)
         shape = shapes.chain_output_shape(self.preactivation or (), tuple(input_shape))
         pair = [shapes.chain_output_shape(path, shape) for path in (self._skip_path(), self._branch_path())]
         return tuple(self.merge_layer.compute_output_shape(pair))
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+    def compute_mask(self, inputs: Tensor, previous_mask: Any) -> Any:
         """Returns the mask, or None where the branch changes the time axis: its first layer is the last to get it."""
         return previous_mask if self._keeps_time else None

@@ -9,9 +9,9 @@ import keras
 
 from keras_residual._arguments import axis_in_rank, axis_index, number, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import ShapePreserving
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
@@ -19,8 +19,8 @@ class SkipInit(ShapePreserving):
     """One learnable factor: `y = a * x`. With `init=0` (SkipInit, ReZero) the connection starts as the identity.
 
     Args:
-        init: Start of `a`, a finite number.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        init: Initial value of `a`, a finite number.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape.
@@ -29,10 +29,7 @@ class SkipInit(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import SkipInit
-        >>> y = SkipInit()(np.ones((1, 1)))
+        >>> y = kr.SkipInit()(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.]]
 
@@ -51,19 +48,19 @@ class SkipInit(ShapePreserving):
         del input_shape
         self.factor = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.init), name="factor")
 
-    def call(self, inputs: Any) -> Any:
-        """Scales."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Multiplies by the learned factor."""
         return inputs * self.factor
 
 
 @register
 class LayerScale(ShapePreserving):
-    """One learnable factor a channel: `y = g * x`.
+    """One learnable factor per channel: `y = g * x`.
 
     Args:
-        init: Start of each factor, a finite number. CaiT takes 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.
+        init: Initial value of each factor, a finite number. CaiT uses 0.1 up to 18 blocks, 1e-5 up to 24, 1e-6 beyond.
         axis: The channel axis: -1, or 1 for `channels_first`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of shape `(batch, ..., channels)`.
@@ -72,10 +69,7 @@ class LayerScale(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import LayerScale
-        >>> y = LayerScale(init=0.5)(np.ones((1, 1)))
+        >>> y = kr.LayerScale(init=0.5)(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
 
@@ -97,8 +91,8 @@ class LayerScale(ShapePreserving):
         initializer = keras.initializers.Constant(self.init)
         self.factor = self.add_weight(shape=(channels,), initializer=initializer, name="factor")
 
-    def call(self, inputs: Any) -> Any:
-        """Scales."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Multiplies each channel by its factor."""
         behind = len(inputs.shape) - 1 - self.axis if self.axis > 0 else -self.axis - 1
         return inputs * keras.ops.reshape(self.factor, (-1, *[1] * behind))
 
@@ -109,7 +103,7 @@ class Scale(ShapePreserving):
 
     Args:
         value: The factor, a finite number.
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape.
@@ -118,10 +112,7 @@ class Scale(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import Scale
-        >>> y = Scale(0.25)(np.ones((1, 1)))
+        >>> y = kr.Scale(0.25)(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.25]]
 
@@ -134,18 +125,18 @@ class Scale(ShapePreserving):
         super().__init__(**kwargs)
         self.value = number(owner_of(self), "value", value, "a finite number")
 
-    def call(self, inputs: Any) -> Any:
-        """Scales."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Multiplies by the constant."""
         return inputs * self.value
 
 
 @register
 class ScalarBias(ShapePreserving):
-    """One learnable shift for all elements: `y = x + b`, as Fixup puts one before each convolution and activation.
+    """One learnable shift for all elements: `y = x + b`. Fixup has one before each convolution and activation.
 
     Args:
-        init: Start of `b`, a finite number.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        init: Initial value of `b`, a finite number.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape.
@@ -154,10 +145,7 @@ class ScalarBias(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import ScalarBias
-        >>> y = ScalarBias(init=1.0)(np.ones((1, 1)))
+        >>> y = kr.ScalarBias(init=1.0)(np.ones((1, 1)))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[2.]]
 
@@ -175,17 +163,17 @@ class ScalarBias(ShapePreserving):
         del input_shape
         self.bias = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.init), name="bias")
 
-    def call(self, inputs: Any) -> Any:
-        """Shifts."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Adds the shift."""
         return inputs + self.bias
 
 
 @register
 class FixupScale(ShapePreserving):
-    """Fixup's end of a branch: `y = m * x + b`, a learnable factor that starts at 1 and a shift that starts at 0.
+    """Fixup's end of a branch: `y = m * x + b`, with a learnable factor (initially 1) and shift (initially 0).
 
     Args:
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape.
@@ -194,10 +182,7 @@ class FixupScale(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import FixupScale
-        >>> y = FixupScale()(np.full((1, 1), 3.0))
+        >>> y = kr.FixupScale()(np.full((1, 1), 3.0))
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[3.]]
 
@@ -212,19 +197,19 @@ class FixupScale(ShapePreserving):
         self.factor = self.add_weight(shape=(), initializer="ones", name="factor")
         self.bias = self.add_weight(shape=(), initializer="zeros", name="bias")
 
-    def call(self, inputs: Any) -> Any:
-        """Scales and shifts."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Multiplies by the factor and adds the shift."""
         return inputs * self.factor + self.bias
 
 
 @register
 class FixedScale(ShapePreserving):
-    """A factor that is a weight, and is not trained: `y = c * x`, with `c = 1` at first.
+    """A factor that is a weight but not trained: `y = c * x`, initially `c = 1`.
 
-    As a weight it can differ between the blocks of a stack, which `Scale` cannot.
+    Being a weight, it can differ between the blocks of a stack, unlike that of `Scale`.
 
     Args:
-        **kwargs: `name` and `dtype`, as every Keras layer takes them.
+        **kwargs: `name` and `dtype`, as for every Keras layer.
 
     Call arguments:
         inputs: Tensor of any shape.
@@ -233,9 +218,6 @@ class FixedScale(ShapePreserving):
         The shape of the input.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.scales import FixedScale
         >>> scale = FixedScale()
         >>> scale.build((1, 1))
         >>> scale.set_weights([np.array(0.5)])
@@ -251,8 +233,8 @@ class FixedScale(ShapePreserving):
         del input_shape
         self.factor = self.add_weight(shape=(), initializer="ones", trainable=False, name="factor")
 
-    def call(self, inputs: Any) -> Any:
-        """Scales."""
+    def call(self, inputs: Tensor) -> Tensor:
+        """Multiplies by the factor."""
         return inputs * self.factor
 
 

@@ -1,7 +1,7 @@
-"""Layers as plain data and back: what every configuration of this library is made of.
+"""Layers as plain data and back: what every configuration of this library consists of.
 
-It holds nothing but dictionaries, lists, strings, numbers, booleans and None, so that every way of saving takes it. A
-layer that occurs in it more than once is one layer again when it is read.
+Plain data are dictionaries, lists, strings, numbers, booleans and None, so that every way of saving accepts them. A
+layer that occurs more than once is one layer again when it is read.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ def register(cls: type) -> type:
 
 
 def plain(value: Any) -> Any:
-    """Returns `value` as plain data: objects, also in lists and dictionaries, as Keras's own dictionaries.
+    """Returns `value` as plain data: objects, also in lists and dictionaries, become Keras's own dictionaries.
 
-    Layers only within `writing`.
+    Layers must be written within `writing`.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -48,7 +48,7 @@ def plain(value: Any) -> Any:
         held = {part.name for part in sublayers(value) if isinstance(part, keras.Sequential) and "/" in str(part.path)}
         return _unbuilt(plain(keras.saving.serialize_keras_object(value)), held)
     is_function = callable(value) and not hasattr(value, "get_config")
-    # What Keras writes for a lambda as an activation it cannot read.
+    # Keras cannot read what it writes for a lambda as an activation.
     if is_function and getattr(value, "__name__", "") != "<lambda>":
         return plain(keras.activations.serialize(value))
     return plain(keras.saving.serialize_keras_object(value))
@@ -60,27 +60,27 @@ def config_of(layer: keras.Layer) -> dict[str, Any]:
 
 
 def deserialize(value: Any, argument: str) -> Any:
-    """Returns the objects, also in lists, that `plain` made dictionaries of; anything else as it is.
+    """Returns the objects, also in lists, that `plain` turned into dictionaries; anything else unchanged.
 
     Args:
         value: What `plain` returned.
         argument: What they are for, such as "Residual 'a': `branch`", for messages.
 
     Raises:
-        ValueError: For a class or a function that Keras does not know.
+        ValueError: For a class or a function that is not registered with Keras.
     """
     with reading():
         if isinstance(value, (list, tuple)):
             return [deserialize(item, argument) for item in value]
         if isinstance(value, dict) and "class_name" in value:
-            return _deserialized(value, argument)
+            return _deserialize(value, argument)
     if inspect.isfunction(value) and getattr(keras.layers, value.__name__, None) is value:
         # From a file of Keras's older format, which takes the string "add" for the function `keras.layers.add`.
         return value.__name__
     return value
 
 
-def _deserialized(config: dict[str, Any], argument: str) -> Any:
+def _deserialize(config: dict[str, Any], argument: str) -> Any:
     try:
         return keras.saving.deserialize_keras_object(config)
     except TypeError as error:
@@ -96,11 +96,11 @@ def _deserialized(config: dict[str, Any], argument: str) -> Any:
 
 
 def copied(layers: Any, argument: str) -> Any:
-    """Returns new layers, also in lists, from the configurations of others; what is one layer there is one here."""
-    with writing(anew=True):
+    """Returns copies of layers, also in lists, from their configurations; a shared layer stays shared."""
+    with writing(fresh=True):
         config = plain(layers)
     # In a scope of its own: while Keras loads a model, an id that it knows already stands for the object that has it.
-    with reading(anew=True):
+    with reading(fresh=True):
         return deserialize(config, argument)
 
 
@@ -108,28 +108,28 @@ def copied(layers: Any, argument: str) -> Any:
 
 
 @contextmanager
-def writing(*, anew: bool = False) -> Iterator[bool]:
-    """Opens a scope in which layers are written with ids, if none is open; tells whether it did."""
-    with _scope(WRITTEN, anew) as opened:
+def writing(*, fresh: bool = False) -> Iterator[bool]:
+    """Opens a scope in which layers are written with ids, unless one is open; yields whether it did."""
+    with _scope(WRITTEN, fresh) as opened:
         yield opened
 
 
 @contextmanager
-def reading(*, anew: bool = False) -> Iterator[bool]:
-    """Opens a scope in which layers of one id are one layer, if none is open; tells whether it did."""
-    with _scope(READ, anew) as opened:
+def reading(*, fresh: bool = False) -> Iterator[bool]:
+    """Opens a scope in which layers of one id are one layer, unless one is open; yields whether it did."""
+    with _scope(READ, fresh) as opened:
         yield opened
 
 
 @contextmanager
-def _scope(kind: str, anew: bool) -> Iterator[bool]:
+def _scope(kind: str, fresh: bool) -> Iterator[bool]:
     outer = get_global_attribute(kind)
-    if outer is not None and not anew:
+    if outer is not None and not fresh:
         yield False
         return
     legacy = get_global_attribute(LEGACY_FORMAT)
     set_global_attribute(kind, {})
-    # The older format knows no ids; what is nested in a layer is read by this module, whatever is around it.
+    # The older format has no ids; what is nested in a layer is read by this module, whatever surrounds it.
     set_global_attribute(LEGACY_FORMAT, False)
     try:
         yield True
@@ -139,9 +139,9 @@ def _scope(kind: str, anew: bool) -> Iterator[bool]:
 
 
 def _announce(layer: keras.Layer) -> None:
-    """Makes Keras write ids for a layer and for all in it.
+    """Makes Keras write ids for a layer and for all layers within.
 
-    By itself it does so when it meets a layer for the second time, and then finds the first place only if it is not in
+    By itself it does so only when it meets a layer for the second time, and then misses the first place if that is in
     another layer's configuration.
     """
     known = cast(dict[int, Any], get_global_attribute(WRITTEN))
@@ -150,9 +150,9 @@ def _announce(layer: keras.Layer) -> None:
 
 
 def with_own_ids(config: Any, name: str) -> Any:
-    """Returns a configuration in which only layers that occur again have ids, which begin with `name`.
+    """Returns a configuration in which only layers that occur more than once have ids, which begin with `name`.
 
-    Those of Keras are addresses in memory.
+    Keras's own ids are memory addresses.
     """
     known = cast(dict[int, Any], get_global_attribute(WRITTEN))
     layers = {key for key, written in known.items() if "class_name" not in written}
@@ -162,7 +162,7 @@ def with_own_ids(config: Any, name: str) -> Any:
 
 
 def without_ids(config: Any) -> Any:
-    """Returns a configuration to be compared with others."""
+    """Returns a configuration without ids, to be compared with others."""
     return _with_ids(config, {})
 
 
@@ -188,14 +188,14 @@ def _with_ids(config: Any, names: Mapping[Any, str]) -> Any:
 
 
 def _unbuilt(config: Any, held: set[str]) -> Any:
-    """Returns a configuration by which no layer builds itself when it is made.
+    """Returns a configuration from which no layer builds itself.
 
-    The layer that holds them builds them. Built by themselves, their weights would lose its name from their paths.
+    The layer that holds them builds them; otherwise the paths of their weights would lack its name.
 
     Args:
         config: The configuration.
-        held: Names of the `Sequential`s that their holder built: the input layer that this left in them would make
-            them build themselves.
+        held: Names of the `Sequential`s that their holder built. The input layer that building leaves in them would
+            make them build themselves.
     """
     if isinstance(config, list):
         return [_unbuilt(item, held) for item in config]

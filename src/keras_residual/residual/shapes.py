@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import keras
 
-Shape = tuple[int | None, ...]
+from keras_residual._types import Shape
 
 ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
-"""Layers called with a query and a value; in a branch both are its input."""
+"""Layers called with a query and a value; in a branch, both are its input."""
 
 LIST_ATTENTION = (keras.layers.Attention, keras.layers.AdditiveAttention)
 """The same, called with a list of the two."""
 
-# Sizes that tell a stride, which divides, from a crop, which takes the same from each, and rounding up from rounding
-# down: both even, odd, and with every remainder of the strides in use.
+# Sizes that tell a stride, which divides, from a crop, which subtracts, and rounding up from rounding down: even and
+# odd ones, with every remainder of the usual strides.
 _PROBES = (240, 241, 242, 243, 247, 480)
 
 
@@ -26,7 +26,7 @@ class Resampling:
 
     Args:
         stride: At least 1.
-        floor: Whether a last window that is not whole is dropped.
+        floor: Whether an incomplete last window is dropped.
         repeats: At least 1; more only where the stride is 1.
     """
 
@@ -45,32 +45,32 @@ class Resampling:
 
     @property
     def keeps_size(self) -> bool:
-        """Whether the size stays as it is."""
+        """Whether the size is unchanged."""
         return self.stride == self.repeats == 1
 
 
 def sublayers(layer: keras.Layer) -> Iterator[keras.Layer]:
-    """Yields the layer and every layer in it, however deep and by whatever attribute."""
-    # Keras has no public name for this; a walk over known attributes would miss those of users' own layers.
+    """Yields the layer and every layer within, at any depth and under any attribute."""
+    # Keras has no public API for this; walking known attributes would miss those of custom layers.
     yield from layer._flatten_layers(include_self=True, recursive=True)
 
 
 def keep_lora_alpha(source: keras.Layer, target: keras.Layer) -> None:
-    """Gives a copy the `lora_alpha` of the original, which Keras takes from the configuration and then resets."""
+    """Gives a copy the `lora_alpha` of the original, which Keras reads from the configuration and then resets."""
     if getattr(source, "lora_rank", None):
         setattr(target, "lora_alpha", getattr(source, "lora_alpha"))  # noqa: B009, B010 - of some layers only
 
 
 def stateful(layer: keras.Layer) -> list[keras.Layer]:
-    """Returns the layers in a layer that keep a state for each sample from one call to the next, as an RNN may."""
+    """Returns the layers within that keep a state for each sample between calls, as an RNN may."""
     return [part for part in sublayers(layer) if getattr(part, "stateful", False)]
 
 
 def channel_axis(layers: Iterable[keras.Layer], rank: int) -> int:
-    """Returns the axis of the channels, `1` or `-1`, of the maps that `layers` work on.
+    """Returns the channel axis, `1` or `-1`, of the maps that `layers` process.
 
-    The first layer with a `data_format` decides; where none has one, maps (rank 4 and 5) follow
-    `keras.config.image_data_format()`, vectors and sequences have their features last.
+    The first layer with a `data_format` decides. If none has one, maps (rank 4 and 5) follow
+    `keras.config.image_data_format()`; vectors and sequences have their features last.
     """
     formats = (getattr(inner, "data_format", None) for layer in layers for inner in sublayers(layer))
     data_format = next((found for found in formats if found), None)
@@ -95,7 +95,7 @@ def spatial_axes(rank: int, axis: int) -> range:
 
 
 def output_shape(layer: keras.Layer, shape: Shape) -> Shape:
-    """Returns the shape that `layer` makes of `shape`, also where the layer does not define `compute_output_shape`."""
+    """Returns the output shape of `layer` for `shape`, even if the layer does not define `compute_output_shape`."""
     if isinstance(layer, ATTENTION):
         return tuple(layer.compute_output_shape(shape, shape))
     if isinstance(layer, LIST_ATTENTION):
@@ -116,8 +116,8 @@ def chain_output_shape(layers: Iterable[keras.Layer], shape: Shape) -> Shape:
 def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int) -> list[list[tuple[int, int]]]:
     """Returns for each spatial axis pairs (size before, size after) of `layers`, which lead from `shape` to `target`.
 
-    The pair at hand, where it is known, and where it does not settle the matter what `layers` make of other sizes:
-    5 to 3 may be a stride of 2 or a crop, 240 to 238 can only be a crop. None where a layer does not say its sizes.
+    The actual pair where it is known and, where that is ambiguous, what `layers` make of other sizes: 5 to 3 may be a
+    stride of 2 or a crop, 240 to 238 can only be a crop. No pairs where a layer does not tell its sizes.
     """
     axes = spatial_axes(len(shape), axis)
     tried: list[tuple[Shape, Shape]] = []
@@ -125,7 +125,7 @@ def spatial_sizes(layers: list[keras.Layer], shape: Shape, target: Shape, axis: 
         try:
             tried = [(probe, chain_output_shape(layers, probe)) for probe in probes(shape, axes)]
         except Exception:
-            # A branch for one size only, by a Reshape for instance. Without that size there is nothing to go by.
+            # A branch for one size only, for instance with a Reshape. If that is unknown, nothing can be inferred.
             if any(shape[i] is None or target[i] is None for i in axes):
                 raise
     pairs = []
@@ -146,13 +146,13 @@ def keeps_axis(layers: list[keras.Layer], shape: Shape, target: Shape, axis: int
 
 
 def infer_resampling(pairs: list[tuple[int, int]]) -> Resampling | None:
-    """Returns the smallest change that takes each size to the other of its pair, or None where there is none.
+    """Returns the smallest change that maps the first size of every pair to the second, or None.
 
-    Without pairs the size is taken to stay: what is merged is compared again when it is there.
+    Without pairs, the size is assumed to be kept: shapes are compared again when the tensors are merged.
     """
     if not pairs:
         return Resampling()
-    # At least two positions of the largest size must be left: one is what global pooling leaves of any size.
+    # At least two positions of the largest size must remain: global pooling leaves one of any size.
     largest = max(size for size, _ in pairs)
     most = largest // 2 if len(pairs) > 1 else largest
     downwards = (Resampling(stride, floor) for stride in range(1, most + 1) for floor in (False, True))
@@ -162,13 +162,13 @@ def infer_resampling(pairs: list[tuple[int, int]]) -> Resampling | None:
 
 
 def probes(shape: Shape, axes: Iterable[int] | None = None) -> Iterator[Shape]:
-    """Yields a shape with some sizes, even and odd, on the axes, or on all whose size is not known."""
+    """Yields `shape` with trial sizes, even and odd, on `axes`, or on all axes of unknown size."""
     changed = [i for i, size in enumerate(shape) if i and size is None] if axes is None else list(axes)
     for size in _PROBES:
         yield tuple(size if i in changed else known for i, known in enumerate(shape))
 
 
 def agree(first: Shape, second: Shape) -> bool:
-    """Returns whether two shapes, without the batch, can be one: a size that is not known may be any."""
+    """Returns whether two shapes can be equal, apart from the batch: an unknown size may be any."""
     pairs = zip(first[1:], second[1:], strict=False)
     return len(first) == len(second) and all(a is None or b is None or a == b for a, b in pairs)

@@ -12,25 +12,27 @@ from keras import ops
 
 from keras_residual._arguments import owner_of
 from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual import chain
 from keras_residual.residual.configured import Configured, Untracked
 from keras_residual.residual.norms import NORMS, make_norm
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Resampling, Shape, data_format_of, spatial_axes
+from keras_residual.residual.shapes import Resampling, data_format_of, spatial_axes
 from keras_residual.residual.symmetric_conv import SymmetricConv2D
 
 
 class Shortcut(Configured):
-    """Base of the shortcuts that bring an input to the channels and the spatial size of a branch. Abstract.
+    """Maps an input to the channels and spatial size of a branch. Abstract.
 
-    `filters` and `strides` may stay open: `Residual` fills them in when it is built and has seen the branch. Of a
-    branch that drops the last, incomplete window (`padding="valid"`) the shortcut drops it too, and of one that
-    upsamples by a whole factor it repeats each position.
+    `filters` and `strides` may be left open: `Residual` infers them from the branch when it is built. If the branch
+    drops an incomplete last window (`padding="valid"`), so does the shortcut; if the branch upsamples by a whole
+    factor, the shortcut repeats each position.
 
     Args:
         filters: Number of output channels, at least 1, or None to be inferred.
-        strides: One positive whole number for all spatial axes or one an axis, or None to be inferred.
-        always: Whether the shortcut acts also where the input has the branch's shape already; else the identity does.
+        strides: A positive integer, or one per spatial axis; None to be inferred.
+        always: Whether the shortcut applies even if the input already has the branch's shape; otherwise the identity
+            does.
         data_format: `"channels_last"` or `"channels_first"`, or None to be inferred
             (without a `Residual`: `keras.config.image_data_format()`).
     """
@@ -60,11 +62,11 @@ class Shortcut(Configured):
         self._inferred = _Inferred(filters, (), data_format)
 
     def infer(self, *, filters: int | None, resampling: Sequence[Resampling | None], axis: int) -> None:
-        """Fills in what was left open.
+        """Infers what was left open.
 
         Args:
             filters: Number of output channels of the branch.
-            resampling: How the branch changes each spatial axis, None where no rule describes it.
+            resampling: How the branch changes each spatial axis; None where no rule describes that.
             axis: Axis of the channels, 1 or -1.
         """
         given = self._given_strides(len(resampling))
@@ -80,12 +82,12 @@ class Shortcut(Configured):
         if self.built and inferred != self._inferred:
             raise ValueError(
                 f"{owner_of(self)}: already serves another connection, with {self._inferred}, and cannot serve one "
-                f"with {inferred}. Make a second shortcut."
+                f"with {inferred}. Create a second shortcut."
             )
         self._inferred = inferred
 
     def build(self, input_shape: Shape) -> None:
-        """Checks that nothing is left open and makes the sub-layers."""
+        """Checks that nothing is left open and creates the sub-layers."""
         owner = owner_of(self)
         filters, _, data_format = self._inferred
         if filters is None:
@@ -102,13 +104,13 @@ class Shortcut(Configured):
 
     @abstractmethod
     def _make(self, input_shape: Shape) -> None:
-        """Makes the sub-layers; `filters`, `strides` and rank have been checked."""
+        """Creates the sub-layers; `filters`, `strides` and rank have been checked."""
 
     @abstractmethod
-    def shorten(self, inputs: Any, training: bool | None) -> Any:
+    def shorten(self, inputs: Tensor, training: bool | None) -> Tensor:
         """Returns the inputs with `filters` channels, and each spatial size `n` as `ceil(n / stride)`."""
 
-    def call(self, inputs: Any, training: bool | None = None) -> Any:
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         """Returns the inputs in the shape of the branch."""
         axes = spatial_axes(len(inputs.shape), self._axis(len(inputs.shape)))
         places = list(zip(axes, self._inferred.resampling, strict=True))
@@ -150,13 +152,13 @@ class Shortcut(Configured):
         shape[axis] = self._inferred.filters
         return tuple(shape)
 
-    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
-        """Passes the mask on where each step of the sequence stays."""
+    def compute_mask(self, inputs: Tensor, previous_mask: Any) -> Any:
+        """Returns the mask if every step of the sequence is kept, else None."""
         return previous_mask if all(change.keeps_size for change in self._resampling(len(inputs.shape))) else None
 
 
 class _Inferred(NamedTuple):
-    """What a shortcut does once it has seen the branch."""
+    """What was inferred from the branch."""
 
     filters: int | None
     resampling: tuple[Resampling, ...]
@@ -167,7 +169,7 @@ class _Inferred(NamedTuple):
 
 
 class _NormedProjection(Shortcut):
-    """Base of the shortcuts that end in a learned projection and, optionally, a norm."""
+    """A shortcut that ends in a learned projection and, optionally, a norm. Abstract."""
 
     def __init__(
         self,
@@ -203,7 +205,7 @@ class _NormedProjection(Shortcut):
             "name": "projection",
             "dtype": self.dtype_policy,
         }
-        # On vectors and sequences without strides Dense is the same map, and it passes masks on.
+        # On vectors and sequences without strides, Dense is the same map and passes masks on.
         if axis == -1 and (rank not in (4, 5)) and set(strides) <= {1}:
             projection = keras.layers.Dense(filters, **arguments)
         elif rank == 4 and len(set(strides)) == 1:
@@ -219,7 +221,7 @@ class _NormedProjection(Shortcut):
             self.projection_norm = self._made("projection_norm", norm)
             self.projection_norm.build(self.projection.compute_output_shape(input_shape))
 
-    def _project(self, inputs: Any, training: bool | None) -> Any:
+    def _project(self, inputs: Tensor, training: bool | None) -> Any:
         return chain.apply([self.projection, self.projection_norm], inputs, training)
 
 
@@ -227,17 +229,17 @@ class _NormedProjection(Shortcut):
 class ProjectionShortcut(_NormedProjection):
     """A learned linear map: `S(x) = N(W x)`, by a Dense layer or a 1×1 convolution with strides.
 
-    Dense on vectors and on sequences without strides, else a 1×1 convolution in 1, 2 or 3 dimensions. With a matrix
-    of ones on the diagonal it is the identity. This is option B of the paper where shapes change, option C everywhere.
+    Dense on vectors and on sequences without strides, else a 1×1 convolution in 1, 2 or 3 dimensions. With the
+    identity matrix it is the identity. Used where shapes change, it is option B of the paper; everywhere, option C.
 
     Args:
         filters: Number of output channels, at least 1, or None to be inferred by `Residual`.
-        strides: One positive whole number or one a spatial axis, or None to be inferred by `Residual` (alone: 1).
+        strides: A positive integer, or one per spatial axis, or None to be inferred by `Residual` (otherwise 1).
         norm: Norm after the projection: a name (`"batch_norm"` …) or a layer to copy; None for none.
-        use_bias: Whether the projection adds a bias; None for "where no norm follows".
+        use_bias: Whether the projection has a bias; None: only if no norm follows.
         kernel_initializer: Initializer of `W`.
-        always: Whether to project also where the input has the branch's shape already (option C of the paper); with
-            False `Residual` takes the identity there (option B).
+        always: Whether to project even if the input already has the branch's shape (option C of the paper); with False,
+            `Residual` uses the identity there (option B).
         data_format: `"channels_last"`, `"channels_first"`, or None to be inferred.
 
     Input shape:
@@ -250,7 +252,7 @@ class ProjectionShortcut(_NormedProjection):
         ValueError: For a filter count or a stride under 1, an unknown norm, or `filters` still open at build time.
 
     Example:
-        >>> ProjectionShortcut(32, strides=2)(np.zeros((1, 8, 8, 16))).shape
+        >>> kr.ProjectionShortcut(32, strides=2)(np.zeros((1, 8, 8, 16))).shape
         (1, 4, 4, 32)
 
     Reference:
@@ -260,7 +262,7 @@ class ProjectionShortcut(_NormedProjection):
     def _make(self, input_shape: Shape) -> None:
         self._make_projection(input_shape, self._strides)
 
-    def shorten(self, inputs: Any, training: bool | None) -> Any:
+    def shorten(self, inputs: Tensor, training: bool | None) -> Tensor:
         """Returns the projection of the inputs."""
         return self._project(inputs, training)
 
@@ -269,21 +271,21 @@ class ProjectionShortcut(_NormedProjection):
 class AvgPoolShortcut(_NormedProjection):
     """Average pooling, then a projection without strides: `S(x) = N(W AvgPool(x))`, the shortcut of ResNet-D.
 
-    A strided 1×1 convolution never sees three quarters of a map; with the pooling before it every input counts. Where
-    size does not divide, a window at the edge averages the inputs that are there.
+    A strided 1×1 convolution ignores three quarters of a map; with pooling before it, every input counts. Where the
+    size is not divisible, a window at the edge averages the inputs that it covers.
 
     Args:
         filters: Number of output channels, at least 1, or None to be inferred by `Residual`.
-        strides: Size and stride of the pooling, or None to be inferred by `Residual` (alone: 1, no pooling).
+        strides: Size and stride of the pooling, or None to be inferred by `Residual` (otherwise 1, no pooling).
         norm: Norm after the projection: a name (`"batch_norm"` …) or a layer to copy; None for none.
-        use_bias: Whether the projection adds a bias; None for "where no norm follows".
+        use_bias: Whether the projection has a bias; None: only if no norm follows.
         kernel_initializer: Initializer of `W`.
-        always: Whether to project also where the input has the branch's shape already (option C of the paper); with
-            False `Residual` takes the identity there (option B).
+        always: Whether to project even if the input already has the branch's shape (option C of the paper); with False,
+            `Residual` uses the identity there (option B).
         data_format: `"channels_last"`, `"channels_first"`, or None to be inferred.
 
     Input shape:
-        `(batch, …, channels)` of rank 3 to 5; of rank 2 it is a projection alone.
+        `(batch, …, channels)` of rank 3 to 5; at rank 2 it is just a projection.
 
     Output shape:
         `(batch, …, filters)`, each spatial size `n` as `ceil(n / stride)`.
@@ -292,7 +294,7 @@ class AvgPoolShortcut(_NormedProjection):
         ValueError: For a filter count or a stride under 1, an unknown norm, or `filters` still open at build time.
 
     Example:
-        >>> AvgPoolShortcut(32, strides=2)(np.zeros((1, 8, 8, 16))).shape
+        >>> kr.AvgPoolShortcut(32, strides=2)(np.zeros((1, 8, 8, 16))).shape
         (1, 4, 4, 32)
 
     Reference:
@@ -322,23 +324,23 @@ class AvgPoolShortcut(_NormedProjection):
             input_shape = self.pool.compute_output_shape(input_shape)
         self._make_projection(input_shape, (1,) * len(strides))
 
-    def shorten(self, inputs: Any, training: bool | None) -> Any:
+    def shorten(self, inputs: Tensor, training: bool | None) -> Tensor:
         """Returns the projection of the pooled inputs."""
         return self._project(inputs if self.pool is None else self.pool(inputs), training)
 
 
 @register
 class ZeroPadShortcut(Shortcut):
-    """Takes every stride-th position and fills the new channels with zeros: option A, without parameters.
+    """Takes every stride-th position and pads the channels with zeros: option A of the paper, without parameters.
 
-    The added channels of `Residual`'s output are the branch's own.
+    In the added channels, the output of `Residual` is that of the branch.
 
     Args:
         filters: Number of output channels, at least the input's, or None to be inferred by `Residual`.
-        strides: One positive whole number or one a spatial axis, or None to be inferred by `Residual` (alone: 1).
-        pad: Where the zeros go: `"end"` (after the channels, as the Torch implementations of the paper have it) or
+        strides: A positive integer, or one per spatial axis, or None to be inferred by `Residual` (otherwise 1).
+        pad: Where to pad: `"end"` (after the channels, as the Torch implementations of the paper have it) or
             `"both"` (half before and half after, as the common PyTorch CIFAR checkpoints need).
-        always: As for the other shortcuts; where shapes agree there is nothing to pad either way.
+        always: As in the other shortcuts; where shapes agree, nothing is padded either way.
         data_format: `"channels_last"`, `"channels_first"`, or None to be inferred.
 
     Input shape:
@@ -351,7 +353,7 @@ class ZeroPadShortcut(Shortcut):
         ValueError: If `filters` is smaller than the number of input channels.
 
     Example:
-        >>> ZeroPadShortcut(3)(np.ones((1, 2))).shape
+        >>> kr.ZeroPadShortcut(3)(np.ones((1, 2))).shape
         (1, 3)
 
     Reference:
@@ -381,11 +383,11 @@ class ZeroPadShortcut(Shortcut):
                 "filters",
                 f"at least the number of input channels, {channels}",
                 self._inferred.filters,
-                "Zeros can only be added; use a projection to have fewer channels.",
+                "Zeros can only be added: use a projection for fewer channels.",
             )
 
-    def shorten(self, inputs: Any, training: bool | None) -> Any:
-        """Returns every stride-th position of the inputs, with channels of zeros."""
+    def shorten(self, inputs: Tensor, training: bool | None) -> Tensor:
+        """Returns every stride-th position of the inputs, padded with channels of zeros."""
         rank = len(inputs.shape)
         axis = self._axis(rank) % rank
         windows = [slice(None)] * rank

@@ -1,4 +1,4 @@
-"""A 2-D convolution whose zeros lie alike on both sides, also with strides, and with strides and dilation together."""
+"""A 2-D convolution with the same zero padding on both sides, also with strides and dilation together."""
 
 from __future__ import annotations
 
@@ -9,40 +9,39 @@ import keras
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._backend import convolve
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, channel_axis_of, spatial_axes
+from keras_residual.residual.shapes import channel_axis_of, spatial_axes
 
 
 @register
 class SymmetricConv2D(Configured, keras.layers.Conv2D):
-    """A 2-D convolution that pads each side with `dilation_rate * (kernel_size // 2)` zeros, as PyTorch's nets do.
+    """A 2-D convolution that pads each side with `dilation_rate * (kernel_size // 2)` zeros, as PyTorch's networks do.
 
         y[i] = sum over t of w[t] x[strides * i + dilation_rate * (t - kernel_size // 2)]
 
-    Keras's `padding="same"` puts more zeros at the end where a stride meets an even size, and Keras has no convolution
-    with both strides and dilation.
+    With strides and an even size, Keras's `padding="same"` pads more at the end, and Keras has no convolution with both
+    strides and dilation.
 
     Args:
         filters: Number of output channels, at least 1.
-        kernel_size: Width of the window on both axes, an odd number.
+        kernel_size: Kernel size on both axes, an odd number.
         strides: Stride on both axes, at least 1.
-        dilation_rate: Distance of neighbouring taps, at least 1.
-        **kwargs: What else `keras.layers.Conv2D` takes, but for `padding`.
+        dilation_rate: Dilation on both axes, at least 1.
+        **kwargs: Other arguments of `keras.layers.Conv2D`, except `padding`.
 
     Call arguments:
         inputs: Tensor of shape `(batch, height, width, channels)`, or channels first by `data_format`.
 
     Output shape:
-        `filters` channels, and each spatial size `n` as `ceil(n / strides)`.
+        `filters` channels; each spatial size `n` becomes `ceil(n / strides)`.
 
     Raises:
-        ValueError: If `kernel_size` is even, or a number under 1.
+        ValueError: If `kernel_size` is even, or a number is less than 1.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_residual.residual.symmetric_conv import SymmetricConv2D
-        >>> SymmetricConv2D(8, 3, strides=2, dilation_rate=2)(np.ones((1, 6, 5, 4))).shape
+        >>> kr.layers.SymmetricConv2D(8, 3, strides=2, dilation_rate=2)(np.ones((1, 6, 5, 4))).shape
         (1, 3, 3, 8)
 
     Reference:
@@ -52,15 +51,15 @@ class SymmetricConv2D(Configured, keras.layers.Conv2D):
     def __init__(
         self, filters: int, kernel_size: int, *, strides: int = 1, dilation_rate: int = 1, **kwargs: Any
     ) -> None:
-        # The strides come afterwards: Keras refuses them beside a dilation.
+        # Set afterwards: Keras rejects strides together with dilation.
         super().__init__(filters, kernel_size, dilation_rate=dilation_rate, **kwargs)
         owner = owner_of(self)
         odd_width(owner, "kernel_size", kernel_size)
         whole_number(owner, "dilation_rate", dilation_rate)
         self.strides = (whole_number(owner, "strides", strides),) * 2
 
-    def convolution_op(self, inputs: Any, kernel: Any) -> Any:
-        """Convolves what is padded on both sides alike."""
+    def convolution_op(self, inputs: Tensor, kernel: Tensor) -> Tensor:
+        """Returns the convolution of the padded inputs."""
         return convolve(
             inputs,
             kernel,
@@ -70,7 +69,7 @@ class SymmetricConv2D(Configured, keras.layers.Conv2D):
         )
 
     def compute_output_shape(self, input_shape: Shape) -> Any:
-        """Returns the input's shape with `filters` channels and each spatial size `n` as `ceil(n / strides)`."""
+        """Returns the shape with `filters` channels and spatial sizes `ceil(n / strides)`."""
         return strided_shape(input_shape, self.strides[0], self.filters, channel_axis_of(self.data_format))
 
     def get_config(self) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class SymmetricConv2D(Configured, keras.layers.Conv2D):
 
 
 def strided_shape(shape: Shape, strides: int, channels: int, axis: int) -> Shape:
-    """Returns a shape with other channels, on axis 1 or -1, and each spatial size `n` as `ceil(n / strides)`."""
+    """Returns a shape with `channels` on `axis` and spatial sizes `ceil(n / strides)`."""
     sizes = list(shape)
     for spatial in spatial_axes(len(sizes), axis):
         size = sizes[spatial]
@@ -92,7 +91,7 @@ def strided_shape(shape: Shape, strides: int, channels: int, axis: int) -> Shape
 
 
 def odd_width(owner: str, argument: str, value: Any, least: int = 1) -> int:
-    """Returns the width of a window; raises where it is not an odd number of at least `least`."""
+    """Returns a kernel size; raises a `ValueError` unless it is odd and at least `least`."""
     if whole_number(owner, argument, value, least) % 2 == 0:
         raise bad_argument(owner, argument, "an odd number", value)
     return value

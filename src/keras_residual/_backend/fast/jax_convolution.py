@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import jax
 from jax import numpy as jnp
 
+from keras_residual._types import Tensor
+
 # The CPU kernel is no slower with this many channels than with fewer, and there is one call of it for each block.
 BLOCK_CHANNELS = 16
 MOST_BLOCKS = 32  # each is an operation of its own, to be compiled
@@ -140,7 +142,7 @@ def _is_ours(lhs: Any, rhs: Any) -> bool:
     return lhs.dtype == rhs.dtype and jnp.issubdtype(lhs.dtype, jnp.floating) and bool(lhs.size and rhs.size)
 
 
-def _grouped(x: Any, kernel: Any, window: _Window, groups: int) -> Any:
+def _grouped(x: Tensor, kernel: Tensor, window: _Window, groups: int) -> Any:
     """Convolves (N, ..., groups * I) with (..., I, O): ordinary convolutions of blocks of several groups each.
 
     Zeros in the kernel keep the groups of a block apart. The kernel for groups that XLA has takes several times as
@@ -170,7 +172,7 @@ def _blocks(groups: int, inputs: int) -> int:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolution(x: Any, kernel: Any, window: _Window) -> Any:
+def _convolution(x: Tensor, kernel: Tensor, window: _Window) -> Any:
     """Convolves (N, ..., I) with (..., I, O)."""
     rank = x.ndim - 2
     data = (0, rank + 1, *range(1, rank + 1))
@@ -178,11 +180,11 @@ def _convolution(x: Any, kernel: Any, window: _Window) -> Any:
     return _stock["conv_general_dilated"](x, kernel, *window, layout)
 
 
-def _forward(x: Any, kernel: Any, window: _Window) -> tuple[Any, tuple[Any, Any]]:
+def _forward(x: Tensor, kernel: Tensor, window: _Window) -> tuple[Any, tuple[Any, Any]]:
     return _convolution(x, kernel, window), (x, kernel)
 
 
-def _backward(window: _Window, kept: tuple[Any, Any], upstream: Any) -> tuple[Any, Any]:
+def _backward(window: _Window, kept: tuple[Any, Any], upstream: Tensor) -> tuple[Any, Any]:
     x, kernel = kept
     if 0 in upstream.shape:  # no window fits, which XLA refuses
         return jnp.zeros_like(x), jnp.zeros_like(kernel)
@@ -192,7 +194,7 @@ def _backward(window: _Window, kept: tuple[Any, Any], upstream: Any) -> tuple[An
 _convolution.defvjp(_forward, _backward)
 
 
-def _data_gradient(x: Any, kernel: Any, upstream: Any, window: _Window) -> Any:
+def _data_gradient(x: Tensor, kernel: Tensor, upstream: Tensor, window: _Window) -> Any:
     """Convolves the upstream gradient with the kernel turned around."""
     rank = x.ndim - 2
     padding = []
@@ -205,7 +207,7 @@ def _data_gradient(x: Any, kernel: Any, upstream: Any, window: _Window) -> Any:
     return _convolution(upstream, turned, _Window(window.spread, tuple(padding), window.strides, window.dilation))
 
 
-def _kernel_gradient(x: Any, kernel: Any, upstream: Any, window: _Window) -> Any:
+def _kernel_gradient(x: Tensor, kernel: Tensor, upstream: Tensor, window: _Window) -> Any:
     """Convolves the data with the upstream gradient, the batch being the channels of both."""
     rank = x.ndim - 2
     ones = (1,) * rank

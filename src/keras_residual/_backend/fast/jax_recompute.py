@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from keras_residual._types import Tree
+
 ARITHMETIC = {"abs", "add", "clamp", "div", "integer_pow", "max", "min", "mul", "neg", "rem", "sign", "square", "sub"}
 FUNCTIONS = {
     *("cbrt", "cos", "erf", "erfc", "exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "rsqrt", "sin", "sqrt"),
@@ -44,7 +46,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
     """
     from jax.extend.core import jaxpr_as_fun  # which `import jax` does not load
 
-    def call(carry: Any, weights: Any, others: Any) -> Any:
+    def call(carry: Tree, weights: Tree, others: Tree) -> Any:
         program, shape = jax.make_jaxpr(function, return_shape=True)(carry, weights, others)
         structure = jax.tree.structure(shape)
 
@@ -68,10 +70,10 @@ def is_costly(primitive: Any, *_: Any, **parameters: Any) -> bool:
     return primitive.name not in CHEAP
 
 
-def _kept(function: Callable[..., Any], carry: Any, weights: Any, others: Any) -> int:
+def _kept(function: Callable[..., Any], carry: Tree, weights: Tree, others: Tree) -> int:
     """Returns the bytes that the gradient keeps of one run, beside its arguments."""
 
-    def pullback(carry: Any, weights: Any) -> Any:
+    def pullback(carry: Tree, weights: Tree) -> Any:
         return jax.tree.leaves(jax.vjp(lambda *given: function(*given, others), carry, weights)[1])
 
     program = jax.make_jaxpr(pullback)(carry, weights).jaxpr

@@ -14,12 +14,14 @@ import keras
 import torch
 from torch.nn import functional
 
+from keras_residual._types import Tensor
+
 HAS_BATCH_NORM = True
 
 _TO_FIRST, _TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: str) -> Any:
+def convolve(x: Tensor, kernel: Tensor, *, strides: int, dilation: int, data_format: str) -> Tensor:
     """Returns the convolution with zeros on each side."""
     last = data_format == "channels_last"
     memory: Any = torch.channels_last if last else torch.contiguous_format
@@ -34,7 +36,7 @@ def convolve(x: Any, kernel: Any, *, strides: int, dilation: int, data_format: s
     return y.permute(_TO_LAST) if last else y
 
 
-def _lay_out(kernel: Any, memory: Any) -> None:
+def _lay_out(kernel: Tensor, memory: Any) -> None:
     """Brings a kernel's memory into the order in which a convolution reads it, or back while it is trained.
 
     An optimizer's tensors lie as Keras makes them: each of its operations on a kernel in another order is slow.
@@ -58,21 +60,23 @@ def _lay_out(kernel: Any, memory: Any) -> None:
         kernel.data = ordered if trained else ordered.permute(2, 3, 1, 0)
 
 
-def max_pool(x: Any, *, width: int, strides: int, data_format: str) -> Any:
+def max_pool(x: Tensor, *, width: int, strides: int, data_format: str) -> Tensor:
     """Returns the maxima over windows."""
     if data_format != "channels_last":
         return functional.max_pool2d(x, width, strides, width // 2)
     return functional.max_pool2d(x.permute(_TO_FIRST), width, strides, width // 2).permute(_TO_LAST)
 
 
-def normalize(x: Any, mean: Any, variance: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> Any:
+def normalize(
+    x: Tensor, mean: Tensor, variance: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int
+) -> Tensor:
     """Returns the maps normalised by what is given."""
     mean, variance, gamma, beta = _in_precision(x, mean, variance, gamma, beta)
     maps, back = _channels_second(x, axis)
     return back(functional.batch_norm(maps, mean, variance, gamma, beta, False, 0.0, epsilon))
 
 
-def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
+def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
     """Returns the maps normalised by their mean and variance, and these."""
     gamma, beta = _in_precision(x, gamma, beta)
     maps, back = _channels_second(x, axis)
@@ -82,7 +86,7 @@ def normalize_by_batch(x: Any, *, gamma: Any, beta: Any, epsilon: float, axis: i
     return back(y), mean, torch.clamp_min(inverse**-2 - epsilon, 0.0)
 
 
-def is_eager(x: Any) -> bool:
+def is_eager(x: Tensor) -> bool:
     """Returns whether `x` is a tensor and nothing in its place, such as one of a trace."""
     return type(x) is torch.Tensor and not x.is_meta
 
@@ -93,18 +97,18 @@ def has_hooks(layer: Any) -> bool:
     return bool(own or torch.nn.modules.module._has_any_global_hook())
 
 
-def relu_in_place(x: Any) -> Any:
+def relu_in_place(x: Tensor) -> Tensor:
     """Returns `max(x, 0)`, in the memory of `x` where no gradient can be asked for."""
     return torch.relu(x) if torch.is_grad_enabled() else x.relu_()
 
 
-def _in_precision(x: Any, *variables: Any) -> list[Any]:
+def _in_precision(x: Tensor, *variables: Any) -> list[Any]:
     """Returns the values of variables in float32, or in float64 where `x` is."""
     dtype = torch.float64 if x.dtype is torch.float64 else torch.float32
     return [None if variable is None else variable.value.to(dtype) for variable in variables]
 
 
-def _channels_second(x: Any, axis: int) -> tuple[Any, Any]:
+def _channels_second(x: Tensor, axis: int) -> tuple[Any, Any]:
     """Returns maps with the channels in axis 1, and the function that brings them back to where they were."""
     if axis == 1 or x.ndim == 2:
         return x, lambda y: y

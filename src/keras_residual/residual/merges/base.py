@@ -1,4 +1,4 @@
-"""What every merge shares: two inputs `[skip, branch]`, their shapes, the channel axis, masks."""
+"""The base class of the merges: two inputs `[skip, branch]`, their shapes, the channel axis, and masks."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from keras import ops
 from keras_residual._arguments import axis_in_rank, axis_index, owner_of
 from keras_residual._backend import with_shape_of
 from keras_residual._errors import bad_argument, shape_mismatch
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.configured import Configured
-from keras_residual.residual.shapes import Shape, agree
+from keras_residual.residual.shapes import agree
 
 
 class Merge(Configured):
-    """Puts skip and branch together. Abstract: a leaf gives `merge`, and `build_weights` where it has weights.
+    """Merges skip and branch. Abstract: a subclass defines `merge`, and `build_weights` if it has weights.
 
     Args:
         axis: The channel axis: -1, or 1 for `channels_first`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: The list `[skip, branch]` of two tensors of one shape `(batch, ..., channels)`.
@@ -30,7 +31,7 @@ class Merge(Configured):
         The shape of the inputs.
 
     Raises:
-        ValueError: If the two shapes differ. Nothing is broadcast: `(None, 1)` against `(None, 64)` is an error.
+        ValueError: If the two shapes differ. Nothing is broadcast: `(None, 1)` and `(None, 64)` do not match.
     """
 
     needs_equal_shapes: ClassVar[bool] = True
@@ -42,12 +43,12 @@ class Merge(Configured):
         self.supports_masking = True
 
     @abstractmethod
-    def merge(self, skip: Any, branch: Any) -> Any:
-        """Returns the merged tensor; channels are last where `acts_on_channels`."""
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Returns the merged tensor; where `acts_on_channels`, the channels come last."""
         raise NotImplementedError(f"{type(self).__name__} must define `merge(skip, branch)`.")
 
     def build_weights(self, shape: Shape) -> None:
-        """Adds the weights; `shape` has its channels last. A hook: by default there are none."""
+        """Adds the weights; `shape` has its channels last. By default there are none."""
 
     def build(self, input_shape: Sequence[Sequence[int | None]]) -> None:
         """Checks the two shapes and adds the weights."""
@@ -59,8 +60,8 @@ class Merge(Configured):
                 raise bad_argument(owner_of(self), "inputs", "tensors with a known number of channels", input_shape)
         self.build_weights(shape)
 
-    def call(self, inputs: Sequence[Any]) -> Any:
-        """Merges; every move of the channel axis happens here."""
+    def call(self, inputs: Sequence[Any]) -> Tensor:
+        """Returns the merged tensor, computed with the channels last where the merge needs that."""
         skip, branch = inputs
         self._common_shape(tuple(skip.shape), tuple(branch.shape))
         if self.needs_equal_shapes:
@@ -82,8 +83,8 @@ class Merge(Configured):
         total = None if first is None or second is None else first + second
         return (*common[:axis], total, *common[axis + 1 :])
 
-    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
-        """Returns the mask that both inputs allow, the only one given, or none."""
+    def compute_mask(self, inputs: Tensor, previous_mask: Any = None) -> Any:
+        """Returns the conjunction of both masks, the only one given, or None."""
         del inputs
         masks = previous_mask if isinstance(previous_mask, (list, tuple)) else [previous_mask]
         given = [mask for mask in masks if mask is not None]
@@ -100,7 +101,7 @@ class Merge(Configured):
         return tuple(skip), tuple(branch)
 
     def _common_shape(self, skip: Shape, branch: Shape) -> Shape:
-        """Returns the shape both agree on; a dimension that one of them knows is known."""
+        """Returns the common shape; a size that one of the two knows is known."""
         free = None if self.needs_equal_shapes or not skip else axis_in_rank(owner_of(self), self.axis, len(skip))
         agree = len(skip) == len(branch) and all(
             index == free or a is None or b is None or a == b
@@ -116,11 +117,11 @@ class Merge(Configured):
         return tuple(a if a is not None else b for a, b in zip(skip, branch, strict=True))
 
 
-def not_broadcast(owner: str, skip: Any, branch: Any) -> Any:
-    """Returns the branch; raises where it has another shape than the skip, also as a program runs.
+def not_broadcast(owner: str, skip: Tensor, branch: Tensor) -> Any:
+    """Returns the branch; raises if its shape differs from that of the skip, also while a compiled program runs.
 
-    Shapes may be new at each eager call, and a graph of TensorFlow may not know sizes: both would broadcast 1 against 2
-    in silence.
+    Shapes may change between eager calls, and a TensorFlow graph may not know sizes: either would silently broadcast 1
+    against 2.
     """
     shapes = tuple(skip.shape), tuple(branch.shape)
     if not agree(*shapes):
@@ -130,22 +131,22 @@ def not_broadcast(owner: str, skip: Any, branch: Any) -> Any:
 
 
 def needs_equal_shapes(merge: keras.Layer) -> bool:
-    """Returns whether a merge layer, of this library or not, takes two tensors of one shape only."""
+    """Returns whether a merge layer, of this library or not, requires both inputs to have one shape."""
     return getattr(merge, "needs_equal_shapes", not isinstance(merge, keras.layers.Concatenate))
 
 
-def checked_pair(owner: str, merge: keras.Layer, skip: Any, branch: Any) -> list[Any]:
-    """Returns `[skip, branch]` for a merge layer; raises where one that is not of this library would broadcast."""
-    if needs_equal_shapes(merge) and not isinstance(merge, Merge):  # which looks at them itself
+def checked_pair(owner: str, merge: keras.Layer, skip: Tensor, branch: Tensor) -> list[Any]:
+    """Returns `[skip, branch]` for a merge layer; raises if one from outside this library would broadcast them."""
+    if needs_equal_shapes(merge) and not isinstance(merge, Merge):  # ours checks them itself
         branch = not_broadcast(owner, skip, branch)
     return [skip, branch]
 
 
 def channels_of(shape: Shape) -> int:
-    """Returns the last dimension of a shape that `Merge.build` has checked."""
+    """Returns the last size of a shape that `Merge.build` has checked."""
     return cast(int, shape[-1])
 
 
-def widen(x: Any) -> Any:
-    """Returns `x` in float32 where it is float16 or bfloat16: inner products and norms lose too much in those."""
+def widen(x: Tensor) -> Any:
+    """Returns `x` in float32 if it is float16 or bfloat16, in which inner products and norms are too imprecise."""
     return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))

@@ -8,18 +8,18 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import flag, number, owner_of, positive
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.merges.base import Merge, channels_of
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 class KernelMerge(Merge):
     """A merge with dense layers over the channels. Abstract.
 
     Args:
-        kernel_initializer: Initializer of each kernel. Where it has an integer seed, each further kernel takes the
-            next one, so that no two are alike.
-        **kwargs: `axis`, and what every Keras layer takes.
+        kernel_initializer: Initializer of each kernel. With an integer seed, each further kernel uses the next one, so
+            that no two are alike.
+        **kwargs: `axis`, and those of every Keras layer.
     """
 
     acts_on_channels = True
@@ -30,7 +30,7 @@ class KernelMerge(Merge):
         self._dense_layers = 0
 
     def dense(self, name: str, units: int, shape: Shape, *, bias: float | None = None) -> keras.layers.Dense:
-        """Returns a built dense layer; `bias` is where its bias starts, `None` for no bias."""
+        """Returns a built dense layer; `bias` is the initial value of its bias, or None for no bias."""
         bias_initializer: Any = keras.initializers.Constant(bias or 0.0)
         layer = keras.layers.Dense(
             units,
@@ -47,11 +47,11 @@ class KernelMerge(Merge):
 
 
 class BiasedGateMerge(KernelMerge):
-    """A merge whose gate has a bias per channel. Abstract.
+    """A merge whose gate has one bias per channel. Abstract.
 
     Args:
-        gate_bias: Where the bias starts; a leaf says which way it opens the gate.
-        **kwargs: `kernel_initializer`, `axis`, and what every Keras layer takes.
+        gate_bias: Initial value of the bias; the subclass says which way it opens the gate.
+        **kwargs: `kernel_initializer`, `axis`, and those of every Keras layer.
     """
 
     def __init__(self, *, gate_bias: float, **kwargs: Any) -> None:
@@ -59,13 +59,13 @@ class BiasedGateMerge(KernelMerge):
         self.gate_bias = number(owner_of(self), "gate_bias", gate_bias, "a finite number")
 
     def subtracted_bias(self, shape: Shape) -> Any:
-        """Returns a new bias per channel, for the papers that subtract it within the gate."""
+        """Returns a new bias per channel, for gates that subtract it."""
         initializer = keras.initializers.Constant(self.gate_bias)
         return self.add_weight(shape=(channels_of(shape),), initializer=initializer, name="gate_bias")
 
 
 def _distinct(initializer: Any, index: int) -> Any:
-    """Returns a copy of `initializer` for the kernel number `index`: one instance gives equal values at each call."""
+    """Returns a copy of `initializer` for kernel number `index`: one instance would give equal values each time."""
     if not isinstance(initializer, keras.initializers.Initializer):
         return initializer
     config = initializer.get_config()
@@ -81,8 +81,8 @@ class HighwayMerge(BiasedGateMerge):
     Each output lies between the skip and the branch. As `b_T` falls, `y` tends to the skip.
 
     Args:
-        gate_bias: Start of `b_T`. At -2 `T` is about 0.12: most of the skip is carried.
-        **kwargs: `kernel_initializer` (of `W_T`, `(channels, channels)`), `axis`, and what every Keras layer takes.
+        gate_bias: Initial value of `b_T`. At -2, `T` is about 0.12: most of the skip is carried.
+        **kwargs: `kernel_initializer` (of `W_T`, `(channels, channels)`), `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -91,10 +91,7 @@ class HighwayMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import HighwayMerge
-        >>> y = HighwayMerge()([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> y = kr.HighwayMerge()([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.119]]
 
@@ -109,7 +106,7 @@ class HighwayMerge(BiasedGateMerge):
         """Adds `W_T` and `b_T`."""
         self.transform_gate = self.dense("transform_gate", channels_of(shape), shape, bias=self.gate_bias)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the gated sum."""
         gate: Any = ops.sigmoid(self.transform_gate(skip))
         return gate * branch + (1 - gate) * skip
@@ -122,10 +119,10 @@ class LerpMerge(BiasedGateMerge):
     Each output lies between the skip and the branch. As `b` grows, `y` tends to the skip.
 
     Args:
-        per_channel: Whether there is an `m` for each channel; by default there is one for each position.
-        gate_bias: Start of `b`. At 0 skip and branch count alike on average.
-        **kwargs: `kernel_initializer` (of `W`, `(2 channels, 1)` or `(2 channels, channels)`), `axis`, and what every
-            Keras layer takes.
+        per_channel: Whether `m` has one value per channel; by default it has one per position.
+        gate_bias: Initial value of `b`. At 0, skip and branch have equal weight on average.
+        **kwargs: `kernel_initializer` (of `W`, `(2 channels, 1)` or `(2 channels, channels)`), `axis`, and those of
+            every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -134,10 +131,7 @@ class LerpMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import LerpMerge
-        >>> y = LerpMerge(kernel_initializer="zeros")([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> y = kr.LerpMerge(kernel_initializer="zeros")([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
 
@@ -156,7 +150,7 @@ class LerpMerge(BiasedGateMerge):
         units = channels if self.per_channel else 1
         self.mix = self.dense("mix", units, (*shape[:-1], 2 * channels), bias=self.gate_bias)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the interpolation."""
         mix: Any = ops.sigmoid(self.mix(ops.concatenate([skip, branch], axis=-1)))
         return (1 - mix) * branch + mix * skip
@@ -169,10 +163,10 @@ class GRNMerge(BiasedGateMerge):
     `GLU(u) = sigmoid(W_4 u + b_4) * (W_5 u + b_5)`. As `b_4` falls, `y` tends to `LayerNorm(skip)`.
 
     Args:
-        gate_bias: Start of `b_4`. At 0 the gate is half open.
+        gate_bias: Initial value of `b_4`. At 0 the gate is half open.
         epsilon: Added to the variance in the norm; above 0.
-        **kwargs: `kernel_initializer` (of `W_4` and `W_5`, `(channels, channels)`), `axis`, and what every Keras layer
-            takes.
+        **kwargs: `kernel_initializer` (of `W_4` and `W_5`, `(channels, channels)`), `axis`, and those of every
+            Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -181,9 +175,7 @@ class GRNMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import GRNMerge
-        >>> tuple(GRNMerge()([np.zeros((2, 4)), np.ones((2, 4))]).shape)
+        >>> tuple(kr.GRNMerge()([np.zeros((2, 4)), np.ones((2, 4))]).shape)
         (2, 4)
 
     Reference:
@@ -203,8 +195,8 @@ class GRNMerge(BiasedGateMerge):
         self.norm = self._made("norm", norm)
         self.norm.build(shape)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
-        """Returns the normalised gated sum."""
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Returns the normalized gated sum."""
         return self.norm(skip + ops.sigmoid(self.gate(branch)) * self.value(branch))
 
 
@@ -213,7 +205,7 @@ class InputGateMerge(KernelMerge):
     """GTrXL's input gate `y = sigmoid(W skip) * skip + branch`.
 
     Args:
-        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and what every Keras layer takes.
+        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -222,10 +214,7 @@ class InputGateMerge(KernelMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import InputGateMerge
-        >>> y = InputGateMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
+        >>> y = kr.InputGateMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.5]]
 
@@ -237,7 +226,7 @@ class InputGateMerge(KernelMerge):
         """Adds `W`."""
         self.input_gate = self.dense("input_gate", channels_of(shape), shape)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the gated sum."""
         return ops.sigmoid(self.input_gate(skip)) * skip + branch
 
@@ -247,8 +236,8 @@ class OutputGateMerge(BiasedGateMerge):
     """GTrXL's output gate `y = skip + sigmoid(W skip - b) * branch`. As `b` grows, `y` tends to the skip.
 
     Args:
-        gate_bias: Start of `b`. At 2 the gate is about 0.12.
-        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and what every Keras layer takes.
+        gate_bias: Initial value of `b`. At 2 the gate is about 0.12.
+        **kwargs: `kernel_initializer` (of `W`, `(channels, channels)`), `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -257,10 +246,7 @@ class OutputGateMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import OutputGateMerge
-        >>> y = OutputGateMerge(kernel_initializer="zeros", gate_bias=0)([np.ones((1, 1)), np.ones((1, 1))])
+        >>> y = kr.OutputGateMerge(kernel_initializer="zeros", gate_bias=0)([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.5]]
 
@@ -276,7 +262,7 @@ class OutputGateMerge(BiasedGateMerge):
         self.output_gate = self.dense("output_gate", channels_of(shape), shape)
         self.bias = self.subtracted_bias(shape)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the gated sum."""
         return skip + ops.sigmoid(self.output_gate(skip) - self.bias) * branch
 
@@ -288,9 +274,9 @@ class SigmoidTanhMerge(BiasedGateMerge):
     Each output lies within 1 of the skip. As `b` grows, `y` tends to the skip.
 
     Args:
-        gate_bias: Start of `b`. At 2 the gate is about 0.12.
-        **kwargs: `kernel_initializer` (of `W` and `U`, `(channels, channels)`), `axis`, and what every Keras layer
-            takes.
+        gate_bias: Initial value of `b`. At 2 the gate is about 0.12.
+        **kwargs: `kernel_initializer` (of `W` and `U`, `(channels, channels)`), `axis`, and those of every
+            Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -299,10 +285,7 @@ class SigmoidTanhMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import SigmoidTanhMerge
-        >>> y = SigmoidTanhMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
+        >>> y = kr.SigmoidTanhMerge(kernel_initializer="zeros")([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.]]
 
@@ -319,7 +302,7 @@ class SigmoidTanhMerge(BiasedGateMerge):
         self.candidate = self.dense("candidate", channels_of(shape), shape)
         self.bias = self.subtracted_bias(shape)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the gated sum."""
         return skip + ops.sigmoid(self.gate(branch) - self.bias) * ops.tanh(self.candidate(branch))
 
@@ -332,7 +315,7 @@ class GRUMerge(BiasedGateMerge):
     `y = (1 - z) * x + z * h`. As `b_g` grows, `y` tends to the skip.
 
     Args:
-        gate_bias: Start of `b_g`. At 2 `z` is about 0.12.
+        gate_bias: Initial value of `b_g`. At 2, `z` is about 0.12.
         **kwargs: `kernel_initializer` (of the six kernels, each `(channels, channels)`), `axis`, and what every Keras
             layer takes.
 
@@ -343,10 +326,7 @@ class GRUMerge(BiasedGateMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import GRUMerge
-        >>> y = GRUMerge(gate_bias=100)([np.full((1, 1), 3.0), np.ones((1, 1))])
+        >>> y = kr.GRUMerge(gate_bias=100)([np.full((1, 1), 3.0), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[3.]]
 
@@ -368,7 +348,7 @@ class GRUMerge(BiasedGateMerge):
         self.candidate_skip = self.dense("candidate_skip", channels, shape)
         self.bias = self.subtracted_bias(shape)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the new state of the unit."""
         reset: Any = ops.sigmoid(self.reset_branch(branch) + self.reset_skip(skip))
         update: Any = ops.sigmoid(self.update_branch(branch) + self.update_skip(skip) - self.bias)

@@ -1,4 +1,4 @@
-"""Merges that treat skip and branch as vectors over the channels: projections, reflections, steps on the sphere."""
+"""Merges of skip and branch as vectors over the channels: projections, reflections, steps on the sphere."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import number, owner_of, positive
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.merges.base import Merge, channels_of, widen
 from keras_residual.residual.merges.gates import KernelMerge
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
 class OrthogonalMerge(Merge):
     """Adds only what is new: `y = x + f - <f, x> / (<x, x> + epsilon) * x`, with `x` the skip and `f` the branch.
 
-    The inner products run over the channels, in float32 at least. `y - x` is orthogonal to `x`, so
+    The inner products are over the channels, in float32 at least. `y - x` is orthogonal to `x`, so
     `||y||^2 = ||x||^2 + ||y - x||^2`. No weights.
 
     Args:
         epsilon: Keeps the quotient finite where the skip is 0; above 0.
-        **kwargs: `axis`, and what every Keras layer takes.
+        **kwargs: `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -33,10 +33,7 @@ class OrthogonalMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import OrthogonalMerge
-        >>> y = OrthogonalMerge()([np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])])
+        >>> y = kr.OrthogonalMerge()([np.array([[2.0, 0.0]]), np.array([[1.0, 1.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[2. 1.]]
 
@@ -51,7 +48,7 @@ class OrthogonalMerge(Merge):
         super().__init__(**kwargs)
         self.epsilon = positive(owner_of(self), "epsilon", epsilon)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the skip plus the part of the branch orthogonal to it."""
         x, f = widen(skip), widen(branch)
         along = _dot(f, x) / (_dot(x, x) + self.epsilon)
@@ -67,9 +64,9 @@ class DeltaMerge(KernelMerge):
     `k` at 1, the reflection at 2. Norms and inner products are computed in float32 at least.
 
     Args:
-        beta: Where `beta` starts at a skip of 0, in `(0, 2)`.
-        epsilon: Added to `||branch||^2`, so that a branch of 0 leaves the skip as it is; above 0.
-        **kwargs: `kernel_initializer` (of `w_b` and `w_v`, `(channels, 1)`), `axis`, and what every Keras layer takes.
+        beta: Initial `beta` at a skip of 0, in `(0, 2)`.
+        epsilon: Added to `||branch||^2`, so that a branch of 0 leaves the skip unchanged; above 0.
+        **kwargs: `kernel_initializer` (of `w_b` and `w_v`, `(channels, 1)`), `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -78,10 +75,7 @@ class DeltaMerge(KernelMerge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import DeltaMerge
-        >>> projection = DeltaMerge(beta=1.0, kernel_initializer="zeros")
+        >>> projection = kr.DeltaMerge(beta=1.0, kernel_initializer="zeros")
         >>> y = projection([np.array([[3.0, 4.0]]), np.array([[0.0, 2.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3) + 0.0)
         [[3. 0.]]
@@ -100,7 +94,7 @@ class DeltaMerge(KernelMerge):
         self.beta_head = self.dense("beta", 1, shape, bias=math.log(self.beta / (2 - self.beta)))
         self.value_head = self.dense("value", 1, shape, bias=0.0)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the skip, erased and rewritten along the direction of the branch."""
         x, f = widen(skip), widen(branch)
         k = f * ops.rsqrt(_dot(f, f) + self.epsilon)
@@ -112,13 +106,13 @@ class DeltaMerge(KernelMerge):
 class NormalizedLerpMerge(Merge):
     """A step on the sphere: `y = Norm(x + a * (Norm(f) - x))`, with `x` the skip and `f` the branch.
 
-    `Norm` divides by the length over the channels, in float32 at least, so `||y|| = 1`. `a` is learnable, one a
-    channel. With a skip of length 1, `a = 0` hands it on as it is.
+    `Norm` divides by the length over the channels, in float32 at least, so `||y|| = 1`. `a` is learnable,
+    with one value per channel. With a skip of length 1, `a = 0` is the identity.
 
     Args:
-        step: Start of `a`, a finite number; the paper takes the order of one over the depth.
+        step: Initial value of `a`, a finite number; in the paper it is of the order of one over the depth.
         epsilon: Added to the squared lengths; above 0.
-        **kwargs: `axis`, and what every Keras layer takes.
+        **kwargs: `axis`, and those of every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape `(batch, ..., channels)`.
@@ -127,10 +121,7 @@ class NormalizedLerpMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import NormalizedLerpMerge
-        >>> y = NormalizedLerpMerge(step=1.0)([np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])])
+        >>> y = kr.NormalizedLerpMerge(step=1.0)([np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.6 0.8]]
 
@@ -151,13 +142,13 @@ class NormalizedLerpMerge(Merge):
         initializer = keras.initializers.Constant(self.step)
         self.step_size = self.add_weight(shape=(channels_of(shape),), initializer=initializer, name="step_size")
 
-    def merge(self, skip: Any, branch: Any) -> Any:
-        """Returns the normalised step from the skip towards the direction of the branch."""
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Returns the normalized step from the skip towards the direction of the branch."""
         x, f = widen(skip), widen(branch)
         a = widen(ops.convert_to_tensor(self.step_size))
         return ops.cast(self._norm(x + a * (self._norm(f) - x)), skip.dtype)
 
-    def _norm(self, x: Any) -> Any:
+    def _norm(self, x: Tensor) -> Any:
         return x * ops.rsqrt(_dot(x, x) + self.epsilon)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from keras import ops
 
 from keras_residual._arguments import axis_in_rank, flag, number, owner_of
+from keras_residual._types import Shape, Tensor
 from keras_residual.residual.merges.base import Merge
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 
 @register
@@ -18,7 +18,7 @@ class AddMerge(Merge):
 
     Args:
         axis: The channel axis; the sum does not depend on it.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape.
@@ -27,10 +27,7 @@ class AddMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import AddMerge
-        >>> y = AddMerge()([np.ones((1, 1)), np.ones((1, 1))])
+        >>> y = kr.AddMerge()([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[2.]]
 
@@ -38,29 +35,27 @@ class AddMerge(Merge):
         He et al., Deep Residual Learning for Image Recognition, 2015. https://arxiv.org/abs/1512.03385, eq. 1
     """
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the sum."""
         return ops.add(skip, branch)
 
 
 @register
 class ConcatMerge(Merge):
-    """The concatenation `y = [skip, branch]` along the channels: the skip is handed on bit for bit. No weights.
+    """The concatenation `y = [skip, branch]` along the channels: the skip is passed on bit for bit. No weights.
 
     Args:
         axis: The channel axis: -1, or 1 for `channels_first`.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
-        inputs: `[skip, branch]`, tensors `(batch, ..., c)` and `(batch, ..., k)`, equal but for the channels.
+        inputs: `[skip, branch]`, tensors `(batch, ..., c)` and `(batch, ..., k)`, equal except for the channels.
 
     Output shape:
         `(batch, ..., c + k)`.
 
     Example:
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import ConcatMerge
-        >>> tuple(ConcatMerge()([np.zeros((2, 3)), np.ones((2, 4))]).shape)
+        >>> tuple(kr.ConcatMerge()([np.zeros((2, 3)), np.ones((2, 4))]).shape)
         (2, 7)
 
     Reference:
@@ -69,18 +64,18 @@ class ConcatMerge(Merge):
 
     needs_equal_shapes = False
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the concatenation."""
         return ops.concatenate([skip, branch], axis=axis_in_rank(owner_of(self), self.axis, len(skip.shape)))
 
 
 @register
 class MeanMerge(Merge):
-    """The mean `y = (skip + branch) / 2`: equal inputs come out as they are. No weights.
+    """The mean `y = (skip + branch) / 2`: equal inputs are returned unchanged. No weights.
 
     Args:
         axis: The channel axis; the mean does not depend on it.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape.
@@ -89,10 +84,7 @@ class MeanMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import MeanMerge
-        >>> y = MeanMerge()([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> y = kr.MeanMerge()([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
 
@@ -100,7 +92,7 @@ class MeanMerge(Merge):
         Larsson et al., FractalNet, 2016. https://arxiv.org/abs/1605.07648, the join layer
     """
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the mean; each is halved first, so that the sum cannot overflow in float16."""
         return ops.add(0.5 * skip, 0.5 * branch)
 
@@ -110,10 +102,10 @@ class WeightedMerge(Merge):
     """The weighted sum `y = a * skip + b * branch` with two learnable scalars.
 
     Args:
-        softmax: If `False`, `a` and `b` are the weights, both 1 at the start: the plain sum. If `True`, `(a, b)` is
-            the softmax of two logits that start at 0, so that `a + b = 1` always: LAuReL-RW.
+        softmax: If False, `a` and `b` are the weights, both initially 1: the plain sum. If True, `(a, b)` is the
+            softmax of two logits, initially 0, so that always `a + b = 1`: LAuReL-RW.
         axis: The channel axis; the sum does not depend on it.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape.
@@ -122,10 +114,7 @@ class WeightedMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import WeightedMerge
-        >>> y = WeightedMerge(softmax=True)([np.zeros((1, 1)), np.ones((1, 1))])
+        >>> y = kr.WeightedMerge(softmax=True)([np.zeros((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[0.5]]
 
@@ -143,7 +132,7 @@ class WeightedMerge(Merge):
         initializer = "zeros" if self.softmax else "ones"
         self.weighting = self.add_weight(shape=(2,), initializer=initializer, name="weighting")
 
-    def merge(self, skip: Any, branch: Any) -> Any:
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
         """Returns the weighted sum."""
         weights: Any = ops.softmax(self.weighting) if self.softmax else ops.convert_to_tensor(self.weighting)
         return weights[0] * skip + weights[1] * branch
@@ -156,9 +145,9 @@ class MagnitudePreservingMerge(Merge):
     Uncorrelated inputs of variance 1 give an output of variance 1.
 
     Args:
-        t: Share of the branch, in `[0, 1]`; 0 hands the skip on, 1 the branch.
+        t: Share of the branch, in `[0, 1]`; 0 returns the skip, 1 the branch.
         axis: The channel axis; the sum does not depend on it.
-        **kwargs: `name`, `dtype` and `trainable`, as every Keras layer takes them.
+        **kwargs: `name`, `dtype` and `trainable`, as for every Keras layer.
 
     Call arguments:
         inputs: `[skip, branch]`, two tensors of one shape.
@@ -167,10 +156,7 @@ class MagnitudePreservingMerge(Merge):
         The shape of the inputs.
 
     Example:
-        >>> import keras
-        >>> import numpy as np
-        >>> from keras_residual.residual.merges import MagnitudePreservingMerge
-        >>> y = MagnitudePreservingMerge(t=0.5)([np.ones((1, 1)), np.ones((1, 1))])
+        >>> y = kr.MagnitudePreservingMerge(t=0.5)([np.ones((1, 1)), np.ones((1, 1))])
         >>> print(keras.ops.convert_to_numpy(y).round(3))
         [[1.414]]
 
@@ -183,7 +169,7 @@ class MagnitudePreservingMerge(Merge):
         super().__init__(axis=axis, **kwargs)
         self.t = number(owner_of(self), "t", t, "a number in [0, 1]", lambda v: 0 <= v <= 1)
 
-    def merge(self, skip: Any, branch: Any) -> Any:
-        """Returns the sum, with both factors worked out in double precision beforehand."""
+    def merge(self, skip: Tensor, branch: Tensor) -> Tensor:
+        """Returns the sum; both factors are computed in double precision."""
         norm = ((1 - self.t) ** 2 + self.t**2) ** 0.5
         return (1 - self.t) / norm * skip + self.t / norm * branch
