@@ -147,7 +147,8 @@ def test_what_was_inferred_is_no_argument() -> None:
     assert (config["filters"], config["strides"], config["data_format"]) == (None, None, None)
     message = (
         f"ProjectionShortcut {shortcut.name!r}: already serves another connection, with 6 filters, channels_last, "
-        "sizes (n/2 rounded up), and cannot serve one with 5 filters, channels_last, sizes (n). Create a second shortcut."
+        "sizes (n/2 rounded up), and cannot serve one with 5 filters, channels_last, sizes (n). "
+        "Create a second shortcut."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         Residual(layers.Conv1D(5, 3, padding="same"), shortcut=shortcut).build((None, 8, 4))

@@ -187,7 +187,7 @@ class ResidualStack(Configured):
 
     def _made_layers(self, name: str, layers: Sequence[keras.Layer], settings: Sequence[Any]) -> list[keras.Layer]:
         # In a scope of its own: what its layers share, those of other blocks do not.
-        with reading(anew=True):
+        with reading(fresh=True):
             made = {
                 id(layer): self._made(f"{name}.{position}", layer, settings[position])
                 for position, layer in enumerate(layers)
