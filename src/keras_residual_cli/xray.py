@@ -41,7 +41,7 @@ def xray(
             from keras_residual.training.saved import load_saved
             from keras_residual.training.saved_loss import loss_for
             from keras_residual.xray import xray as look
-            from keras_residual.xray.measuring.requested import check_quantities
+            from keras_residual.xray.measure.on_request import check_quantities
             from keras_residual.xray.report import finite
 
             if html is not None:

@@ -21,8 +21,8 @@ from keras import layers
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack, XrayCallback, xray
 from keras_residual.xray import callback as callback_module
-from keras_residual.xray.following.event_files import EventFiles
-from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.log_files import EventFiles
+from keras_residual.xray.measure.program import Collection
 from keras_residual.xray.report import XrayReport
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ import numpy as np
 from keras_residual import _backend
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.xray.measuring.collection import Collection, collection_of
+from keras_residual.xray.measure.program import Collection, collection_of
 from keras_residual.xray.report import XrayReport
 
 EXAMPLES = 64

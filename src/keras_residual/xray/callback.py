@@ -17,13 +17,12 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, printable
 from keras_residual._keras import print_msg
+from keras_residual.xray.cadence import Clock, cadence_of
 from keras_residual.xray.collect import batch_of, make_weights
-from keras_residual.xray.finding.one_at_a_time import LOCK
-from keras_residual.xray.following.cadence import Clock, cadence_of
-from keras_residual.xray.following.event_files import EventFiles
-from keras_residual.xray.following.json_lines import JsonLines
-from keras_residual.xray.measuring.collection import Collection, collection_of
-from keras_residual.xray.measuring.loss import loss_of
+from keras_residual.xray.find.replaced import LOCK
+from keras_residual.xray.log_files import EventFiles, JsonLines
+from keras_residual.xray.measure.loss import loss_of
+from keras_residual.xray.measure.program import Collection, collection_of
 from keras_residual.xray.report import XrayReport
 
 ENTRIES = 256

@@ -13,10 +13,10 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import print_msg
-from keras_residual.xray.finding.one_at_a_time import LOCK
-from keras_residual.xray.measuring.costs import costs_in_words
-from keras_residual.xray.measuring.kept import collection_for, keep
-from keras_residual.xray.measuring.requested import MeasuringRequest, check_quantities
+from keras_residual.xray.find.replaced import LOCK
+from keras_residual.xray.measure.costs import costs_in_words
+from keras_residual.xray.measure.kept import collection_for, keep
+from keras_residual.xray.measure.on_request import MeasuringRequest, check_quantities
 from keras_residual.xray.report import XrayReport
 
 

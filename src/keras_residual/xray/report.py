@@ -134,7 +134,7 @@ class XrayReport:
 
     def _repr_html_(self) -> str:
         """Returns a table and the advice for a notebook."""
-        from keras_residual.xray.page.notebook import fragment
+        from keras_residual.xray.page.table import fragment
 
         return fragment(self)
 

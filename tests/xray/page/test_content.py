@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import keras_residual as kr
-from keras_residual.xray.measuring.requested import REQUESTED
+from keras_residual.xray.measure.on_request import REQUESTED
 from keras_residual.xray.page.content import Content
 from keras_residual.xray.page.whole import WHOLE
 from keras_residual.xray.quantities.table import CHAPTERS, QUANTITIES
