@@ -15,33 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from keras_residual._json import finite
 from keras_residual._optional import require
-from keras_residual.xray.report import XrayReport, finite
+from keras_residual.xray.health import Findings
+from keras_residual.xray.quantities import QUANTITIES
 
 EXTRA = "tensorboard"
-
-OF_MODEL = (
-    "loss",
-    "learning_rate",
-    "gradient_ratio",
-    "gradient_slope",
-    "weight_gradient_ratio",
-    "signal_ratio",
-    "signal_slope",
-)
-"""Quantities of the whole that become a chart each, in the section `model`."""
-
-OF_BLOCK = (
-    "gradient_norm",
-    "weight_gradient_norm",
-    "update_ratio",
-    "variance",
-    "branch_ratio",
-    "branch_cosine",
-    "dead_units",
-    "saturated_units",
-)
-"""Quantities of the blocks that become a section each, with a chart a block, and a histogram over depth."""
 
 MOST_BLOCKS = 32
 """Blocks that have charts of their own; of more, as many at equal distances, the first and the last among them."""
@@ -68,7 +47,7 @@ class EventFiles:
         self._path = path
         self._writer: Any = None
 
-    def add(self, report: XrayReport, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
+    def add(self, report: Findings, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
         """Writes one report.
 
         Args:
@@ -86,10 +65,10 @@ class EventFiles:
             self.close()
             raise
 
-    def _add(self, report: XrayReport, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
-        values = [self._scalar(f"model/{key}", report.model.get(key)) for key in OF_MODEL]
-        measured = [key for key in OF_BLOCK if key != "update_ratio" or report.model.get("update_steps")]
-        for key in measured:
+    def _add(self, report: Findings, entries: Sequence[tuple[np.ndarray, np.ndarray]], step: int) -> None:
+        charts = [q for q in QUANTITIES if q.tensorboard and (not q.watched or report.model.get("update_steps"))]
+        values = [self._scalar(f"model/{q.key}", report.model.get(q.key)) for q in charts if q.of_whole]
+        for key in (quantity.key for quantity in charts if not quantity.of_whole):
             column = [block.get(key) for block in report.blocks]
             values += [self._scalar(f"{key}/{tag}", column[index]) for index, tag in _tags(report)]
             if any(value is not None for value in column):
@@ -144,7 +123,7 @@ class EventFiles:
         return self._summaries.Summary.Value(tag=tag, histo=histogram)
 
 
-def _tags(report: XrayReport) -> list[tuple[int, str]]:
+def _tags(report: Findings) -> list[tuple[int, str]]:
     """Returns the blocks that have charts, each with a name that sorts by depth."""
     count = len(report.blocks)
     shown = np.unique(np.linspace(0, count - 1, min(count, MOST_BLOCKS)).round().astype(int)) if count else []

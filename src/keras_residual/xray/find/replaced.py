@@ -1,4 +1,4 @@
-"""What is replaced in a model and in Keras for a while: for one thread, which alone sees it, and put back in any case."""
+"""What is replaced in a model and in Keras for a while: one thread alone sees it, and it is put back in any case."""
 
 from __future__ import annotations
 

@@ -14,10 +14,9 @@ from keras_residual.stacks.stack import ResidualStack
 from keras_residual.stacks.variables import rank_in_block
 from keras_residual.xray.find.discover import ReportedBlock, Weight
 from keras_residual.xray.measure.recorder import Recorder
-from keras_residual.xray.quantities.branch import shares
-from keras_residual.xray.quantities.stream_gradient import ratio_of_ends, slope
-from keras_residual.xray.quantities.table import LEAST_SAMPLES, samples_of
-from keras_residual.xray.quantities.update_ratio import measured_update_ratio, update_ratio
+from keras_residual.xray.quantities import QUANTITIES, measured_of
+from keras_residual.xray.quantities.quantity import samples_of
+from keras_residual.xray.quantities.weights import WeightSums
 
 Numbers = dict[str, Any]
 
@@ -44,9 +43,12 @@ def assemble(
     """
     gradients = _gradients(recorder, found["streams"])
     over_time = _over_time(recorder, found["streams"])
+    nothing_over_time = {quantity.key: None for quantity in measured_of("recurrent gradient")}
     by_variable = _by_variable(weights, trained, found)
     optimizer = _optimizer(model)
-    blocks, inputs, few = [], [], samples_of(facts) < LEAST_SAMPLES
+    blocks, inputs = [], []
+    # What holds for each of a few samples may hold by chance.
+    unknown = [quantity.key for quantity in QUANTITIES if samples_of(facts) < quantity.samples]
     calls: dict[int, int] = {}
     for entry, (places, numbers) in enumerate(zip(recorder.order, found["seen"], strict=True)):
         for position, place in enumerate(places):
@@ -56,18 +58,17 @@ def assemble(
             gradient = _gradient_at(gradients["blocks"].get(entry), depth, last=position == len(places) - 1)
             calls[id(place)] = calls.get(id(place), 0) + 1
             block = _block(place, own, gradient)
-            if few:
-                block["dead_units"] = None
             if not place.is_connection and id(place.operations[-1]) in normed:
                 block["norm"] = ["post"]
             block["name"] += f":{calls[id(place)]}" if calls[id(place)] > 1 else ""
             block["shape"] = list(recorder.shapes[entry][1:])
-            block["gradient_over_time"] = over_time.get(entry)
+            block |= over_time.get(entry, nothing_over_time)
             block |= _weights_of(place.weights, by_variable, optimizer, facts.get("update_steps"))
+            block |= dict.fromkeys(unknown)
             fingerprint = _fingerprint(place.weights, by_variable)
             block |= {"_fingerprint": fingerprint, "_owner": tuple((id(v), index) for v, index in place.weights)}
             blocks.append(block)
-    _add_shares(recorder, found["seen"], blocks)
+    _add_across(recorder, found["seen"], blocks)
     _mark_duplicates(blocks)
     whole = _whole(model, blocks, inputs, gradients, found, facts, optimizer)
     held = {id(v) for place in recorder.places for v, _ in place.weights}
@@ -101,28 +102,25 @@ def _block(place: ReportedBlock, own: dict[str, Numbers], gradient: Numbers | No
     def of_branch(name: str) -> float | None:
         return _number(branch.get(name)) if connection else None
 
+    block: Numbers = {"name": place.name, "kind": place.kind}
+    for quantity in QUANTITIES:
+        key = quantity.key
+        match quantity.of:
+            case "gradient":
+                block[key] = None if gradient is None else _number(gradient[key])
+            case "stream" | "streams":
+                block[key] = _number(behind.get(key))
+            case "values":
+                block[key] = max(_number(behind.get(key)) or 0.0, of_branch(f"branch_{key}") or 0.0)
+            case "branch":
+                known = not (quantity.sums_only and place.kind == "concatenate")
+                block[key] = of_branch(f"branch_{key}") if known else None
+            case "transport" | "transports":
+                block[key] = of_branch(key)
+            case "units":
+                block[key] = _part(branch[key], branch[f"{key}_of"])
     return {
-        "name": place.name,
-        "kind": place.kind,
-        "gradient_norm": None if gradient is None else _number(gradient["norm"]),
-        "gradient_spread": None if gradient is None else _number(gradient["spread"]),
-        "squared_mean": _number(behind.get("squared_mean")),
-        "variance": _number(behind.get("variance")),
-        "power": _number(behind.get("power")),
-        "sample_cosine": _number(behind.get("sample_cosine")),
-        "stream_collapse": _number(behind.get("stream_collapse")),
-        "transport_gain": of_branch("transport_gain"),
-        "double_stochasticity": of_branch("double_stochasticity"),
-        "branch_variance": of_branch("branch_variance"),
-        "branch_ratio": of_branch("branch_ratio"),
-        "branch_cosine": None if place.kind == "concatenate" else of_branch("branch_cosine"),
-        "dead_units": _part(branch["dead"], branch["units"]),
-        "saturated_units": _part(branch["saturated"], branch["bounded"]),
-        "nan": max(_number(behind.get("nan")) or 0.0, of_branch("branch_nan") or 0.0),
-        "inf": max(_number(behind.get("inf")) or 0.0, of_branch("branch_inf") or 0.0),
-        "underflow": of_branch("branch_underflow"),
-        "gradient_nan": None if gradient is None else _number(gradient["nan"]),
-        "gradient_underflow": None if gradient is None else _number(gradient["underflow"]),
+        **block,
         "norm": list(place.norm),
         "maps": place.structure.maps,
         "activations": place.structure.nonlinear,
@@ -156,7 +154,7 @@ def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
         if kind == "input":
             first = numbers
         elif kind == "output":
-            at_outputs.append(float(numbers["norm"]))
+            at_outputs.append(float(numbers["gradient_norm"]))
         elif kind == "unused":
             continue
         elif entry not in blocks:
@@ -164,25 +162,25 @@ def _gradients(recorder: Recorder, streams: list[Numbers]) -> dict[str, Any]:
         else:  # one more row of a stack of several
             before = blocks[entry]
             blocks[entry] = {
-                **{name: np.maximum(before[name], numbers[name]) for name in ("spread", "nan", "underflow")},
-                "norm": np.hypot(before["norm"], numbers["norm"]),
+                quantity.key: quantity.rows(before[quantity.key], numbers[quantity.key])
+                for quantity in measured_of("gradient")
             }
     return {"input": first, "blocks": blocks, "output": math.hypot(*at_outputs) if at_outputs else None}
 
 
-def _over_time(recorder: Recorder, streams: list[Numbers]) -> dict[int, float]:
-    """Returns, for each entry that is a recurrent layer, how much of the gradient comes to the end of its sequences."""
-    pairs = zip(recorder.probes, streams, strict=True)
-    return {
-        entry + (kind == "stream"): float(numbers["over_time"])
-        for (kind, entry), numbers in pairs
-        if "over_time" in numbers
-    }
+def _over_time(recorder: Recorder, streams: list[Numbers]) -> dict[int, Numbers]:
+    """Returns, for each entry that is a recurrent layer, what becomes of the gradient along its sequences."""
+    found = {}
+    for (kind, entry), numbers in zip(recorder.probes, streams, strict=True):
+        own = {q.key: float(numbers[q.key]) for q in measured_of("recurrent gradient") if q.key in numbers}
+        if own:
+            found[entry + (kind == "stream")] = own
+    return found
 
 
 def _gradient_at(numbers: Numbers | None, index: int | None, *, last: bool) -> Numbers | None:
     """Returns the numbers of one block; None where only the gradient behind the last of a stack is known."""
-    if numbers is not None and index is not None and not np.ndim(numbers["norm"]):
+    if numbers is not None and index is not None and not np.ndim(numbers["gradient_norm"]):
         return numbers if last else None
     return _at(numbers, index)
 
@@ -255,19 +253,17 @@ def _weights_of(
             moved_squares += float(own.get("by", 0.0)) ** 2
             before_squares += float(own.get("from", 0.0)) ** 2
             size += _entries(variable, index)
-    norm, gradient = math.sqrt(squares), math.sqrt(gradient_squares)
-    step = None
-    if steps:
-        step = measured_update_ratio(math.sqrt(moved_squares), math.sqrt(before_squares), steps) if trained else None
-    elif trained and optimizer is not None:
-        step = update_ratio(gradient_norm=gradient, weight_norm=norm, size=int(size), **optimizer)
-    return {
-        "weight_norm": norm if trained else None,
-        "weight_gradient_norm": gradient if trained else None,
-        "weight_gradient_ratio": gradient / norm if trained and norm else None,
-        "update_ratio": step,
-        "update_size": None if step is None else step * norm / math.sqrt(size),
-    }
+    sums = WeightSums(
+        trained=trained,
+        norm=math.sqrt(squares),
+        gradient=math.sqrt(gradient_squares),
+        size=int(size),
+        moved=math.sqrt(moved_squares),
+        before=math.sqrt(before_squares),
+        steps=steps or 0,
+        optimizer=optimizer,
+    )
+    return {quantity.key: quantity.measure(sums) for quantity in measured_of("weights")}
 
 
 def _optimizer(model: Any) -> Numbers | None:
@@ -306,14 +302,16 @@ def _mark_duplicates(blocks: list[Numbers]) -> None:
 # --- The whole -------------------------------------------------------------------------------------------------------
 
 
-def _add_shares(recorder: Recorder, seen: list[Numbers], blocks: list[Numbers]) -> None:
-    powers = []
-    for places, shape, numbers in zip(recorder.order, recorder.shapes, seen, strict=True):
-        power = numbers.get("branch_power", np.zeros(len(places)))
-        powers += [float(value) * math.prod(shape) for value in np.atleast_1d(power)]
-    connections = [block["kind"] != "layer" for block in blocks]
-    for block, share, connection in zip(blocks, shares(powers), connections, strict=True):
-        block["share"] = share if connection else None
+def _add_across(recorder: Recorder, seen: list[Numbers], blocks: list[Numbers]) -> None:
+    """Adds what a block has only in comparison with all others."""
+    for quantity in (quantity for quantity in measured_of("branch") if quantity.across is not None):
+        values, sizes = [], []
+        for places, shape, numbers in zip(recorder.order, recorder.shapes, seen, strict=True):
+            own = np.atleast_1d(numbers.get(f"branch_{quantity.key}", np.zeros(len(places))))
+            values += [float(value) for value in own]
+            sizes += [math.prod(shape)] * len(own)
+        for block, value in zip(blocks, quantity.across(values, sizes) if quantity.across else (), strict=True):
+            block[quantity.key] = value if block["kind"] != "layer" else None
 
 
 def _whole(
@@ -325,33 +323,23 @@ def _whole(
     facts: Numbers,
     optimizer: Numbers | None,
 ) -> Numbers:
-    norms = [block["gradient_norm"] for block in blocks]
-    norms = [norm for norm in norms if norm is not None]
     first = gradients["input"]
-    at_input = None if first is None else float(first["norm"])
-    profile = norms if at_input is None else [at_input, *norms]
-    powers = [block["power"] for block in blocks]
     before = inputs[0].get("power") if inputs else None
-    signal = [float(before), *powers] if before is not None else powers
     alike = inputs[0].get("sample_cosine") if inputs else None
-    weights = [block["weight_gradient_norm"] for block in blocks if block["weight_gradient_norm"] is not None]
-    return {
+    whole = {
         "name": model.name,
         "connections": sum(block["kind"] != "layer" for block in blocks),
         "parameters": int(model.count_params()),
         "loss": float(found["loss"]),
-        "gradient_norm_input": at_input,
+        "gradient_norm_input": None if first is None else float(first["gradient_norm"]),
         "gradient_norm_output": gradients["output"],
         "sample_cosine_input": _number(alike),
         "power_input": _number(before),
-        "gradient_ratio": ratio_of_ends(profile),
-        "gradient_slope": slope(profile),
-        "weight_gradient_ratio": ratio_of_ends(weights),
-        "weight_gradient_slope": slope(weights),
-        "signal_ratio": ratio_of_ends(signal[::-1]),
-        "signal_slope": slope(signal),
         "learning_rate": None if optimizer is None else optimizer["learning_rate"],
         "learning_rate_scheduled": _is_scheduled(model),
         "optimizer": None if optimizer is None else optimizer["optimizer"],
         **facts,
     }
+    for quantity in measured_of("model"):
+        whole[quantity.key] = quantity.measure(blocks, whole)
+    return whole

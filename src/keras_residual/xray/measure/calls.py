@@ -17,7 +17,7 @@ from keras_residual.xray.find.replaced import instead_of
 from keras_residual.xray.find.structure import activation_of, is_functional, is_map, is_norm
 from keras_residual.xray.measure.loss import loss_takes, squares_or_sizes
 from keras_residual.xray.measure.recorder import Recorder
-from keras_residual.xray.quantities.scaled_norm import scaled_norm
+from keras_residual.xray.quantities.numerics import scaled_norm
 
 
 class Called:

@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_residual._errors import bad_argument, listed
 from keras_residual._keras import CompileLoss
-from keras_residual.xray.quantities.draws import own_draws
+from keras_residual.xray.quantities.directions import random_component
 
 FIRST_LOSS_SCALE = 2.0**15
 """What Keras's `LossScaleOptimizer` begins with."""
@@ -79,7 +79,7 @@ class FollowedLoss:
     def __call__(self, outputs: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Returns the loss."""
         if self._total is None:
-            return random_direction(outputs)
+            return random_component(outputs)
         y, sample_weight = self._by_output("y", y, outputs), self._by_output("sample_weight", sample_weight, outputs)
         return ops.mean(ops.cast(self._total(y, outputs, sample_weight), "float32"))
 
@@ -287,25 +287,6 @@ def loss_of(model: Any, loss: Any) -> tuple[Any, Any]:
 def is_any_crossentropy(loss: Any) -> bool:
     """Returns whether a loss is a name for the cross-entropy that suits targets and outputs."""
     return isinstance(loss, str) and loss.lower() in ("crossentropy", "ce")
-
-
-def random_direction(outputs: Any) -> Any:
-    """Returns the mean over the samples of `<r, output> / sqrt(size)`, with `r` drawn once from a normal distribution.
-
-    Args:
-        outputs: Structure of tensors, the batch first.
-    """
-    rng = own_draws()
-    total: Any = ops.zeros((), "float32")
-    for output in keras.tree.flatten(outputs):
-        if output is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
-            continue
-        direction = rng.normal(size=tuple(output.shape)).astype("float32")
-        size = max(direction.size // max(direction.shape[0], 1), 1)
-        weighted: Any = ops.cast(output, "float32")
-        weighted = weighted * ops.convert_to_tensor(direction)
-        total = total + ops.sum(weighted) / (direction.shape[0] * size**0.5)
-    return total
 
 
 def loss_scale(model: Any, float16: bool) -> float:

@@ -1,4 +1,4 @@
-"""The quantities that are measured on request, each at a cost of its own."""
+"""What quantities on request are given: the model, its blocks as functions, and what passes between them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import unknown_name
 from keras_residual._keras import Function
 from keras_residual.residual.residual import Residual
 from keras_residual.stacks.stack import ResidualStack
@@ -19,25 +19,49 @@ from keras_residual.stacks.topologies.single import Single
 from keras_residual.xray.find.discover import ReportedBlock, Target
 from keras_residual.xray.find.inside import Run
 from keras_residual.xray.find.structure import distinct
-from keras_residual.xray.measure.loss import FollowedLoss, random_direction
+from keras_residual.xray.measure.loss import FollowedLoss
 from keras_residual.xray.measure.recorder import Recorder
-from keras_residual.xray.measure.slices import losses_around, random_direction_of, sharpness_of
-from keras_residual.xray.quantities.chi import chi
-from keras_residual.xray.quantities.cka import gram
-from keras_residual.xray.quantities.early_exit import probe_accuracy
-from keras_residual.xray.quantities.lesion import lesion_effects
-from keras_residual.xray.quantities.loss_slice import curvature, slice_points, surface_points
-from keras_residual.xray.quantities.path_lengths import effective_depth, path_lengths
-from keras_residual.xray.quantities.shattering import curve, gradient_autocorrelation
-from keras_residual.xray.quantities.singular_value import largest_singular_value
-from keras_residual.xray.report import XrayReport
-
-MOST_CLASSES = 10_000
-"""Whole numbers above this are taken for no labels."""
+from keras_residual.xray.quantities import by_request
 
 
-class MeasuringRequest:
-    """Measures what was asked for, and adds it to a report.
+def check_quantities(names: Sequence[str], y: Any) -> None:
+    """Raises where a quantity is unknown, or needs targets that there are not.
+
+    Args:
+        names: Names of quantities.
+        y: The targets as a tensor, a structure of tensors, or None.
+    """
+    known = by_request()
+    for name in names:
+        if name not in known:
+            raise unknown_name("xray", "quantities", name, known)
+    for name, quantity in known.items():
+        if name in names and quantity.check is not None:
+            quantity.check(name, y)
+
+
+def costs_in_words(names: Sequence[str], blocks: int) -> str:
+    """Returns what quantities cost for a model of so many blocks, a line for each.
+
+    Args:
+        names: Names of quantities on request.
+        blocks: Number of blocks of the report.
+
+    Example:
+        >>> print(costs_in_words(["lesion", "loss_slice"], blocks=16))
+        Passes of the model, beside one forward and one back for the X-ray itself:
+          lesion: 17 forward
+          loss_slice: 51 forward; the weights are kept once more
+    """
+    known, lines = by_request(), ["Passes of the model, beside one forward and one back for the X-ray itself:"]
+    for name in dict.fromkeys(names):
+        cost = known[name].cost
+        lines += [] if cost is None else [f"  {name}: {cost.in_words(blocks)}"]
+    return "\n".join(lines)
+
+
+class RequestedLook:
+    """A further look at a model that a program has measured, for the quantities that were asked for.
 
     Args:
         model: The model.
@@ -51,146 +75,88 @@ class MeasuringRequest:
         self, model: Any, recorder: Recorder, given: tuple[Any, ...], loss: FollowedLoss, training: bool
     ) -> None:
         self.model = model
-        self.recorder = recorder
         self.given = given
-        self.loss = loss
         self.training = training
-        self.places: list[ReportedBlock] = [place for places in recorder.order for place in places]
+        self.places: list[ReportedBlock] = recorder.places
+        """The places of the model, each once."""
+        self.places_of_blocks: list[ReportedBlock] = [place for places in recorder.order for place in places]
+        """The place of each block of the report."""
+        self._recorder = recorder
+        self._loss = loss
         self._features: list[np.ndarray | None] | None = None
         self._received: list[Any] = []
         self._runs: Mapping[int, Run] = {}
 
-    def add(self, names: Sequence[str], report: XrayReport) -> None:
-        """Adds the quantities to the blocks and to the whole of a report."""
+    def add(self, names: Sequence[str], blocks: Any, model: Any) -> None:
+        """Measures quantities, and adds them to the entries of the blocks and to those of the whole.
+
+        Args:
+            names: Their names.
+            blocks: The entries of the blocks.
+            model: The quantities of the whole.
+        """
+        known = by_request()
         for name in dict.fromkeys(names):
-            REQUESTED[name](self, report.blocks, report.model)
+            known[name].measure(self, blocks, model)
 
-    # --- Block by block -----------------------------------------------------------------------------------------------
+    def call(self, x: Any, *, training: bool) -> Any:
+        """Returns what the model makes of inputs."""
+        return self.model(x, **({"training": training} if self.model._call_has_training_arg else {}))
 
-    def chi(self, blocks: Any, model: Any) -> None:
-        """Adds `chi` and `branch_gain` to each block."""
-        if blocks and "chi" in blocks[0]:
-            return
-        for block, place, function, x in self._each(blocks):
-            block["chi"] = block["branch_gain"] = None
-            if function is not None and x is not None:
-                straight = place.is_connection and place.additive and not place.shape_changes
-                skip = (1.0 if place.skip_scale is None else place.skip_scale) if straight else None
-                with keras.StatelessScope():
-                    block["chi"], block["branch_gain"] = chi(function, x, skip=skip)
+    def loss_at_inference(self, given: Any) -> Any:
+        """Returns the loss of a batch, with the weights of the moment."""
+        return self._loss(self.call(given[0], training=False), *given[1:])
 
-    def singular_value(self, blocks: Any, model: Any) -> None:
-        """Adds `singular_value` to each block."""
-        for block, _, function, x in self._each(blocks):
-            block["singular_value"] = None
-            if function is not None and x is not None:
-                with keras.StatelessScope():
-                    block["singular_value"] = largest_singular_value(function, x)
-
-    def path_lengths(self, blocks: Any, model: Any) -> None:
-        """Adds `path_lengths` and `effective_depth`, over the blocks whose branches have a known gain."""
-        self.chi(blocks, model)
-        gains = [block["branch_gain"] for block in blocks if block["branch_gain"] is not None]
-        model["path_lengths"] = path_lengths(gains) if gains else None
-        model["effective_depth"] = effective_depth(gains) if gains else None
-
-    def lesion(self, blocks: Any, model: Any) -> None:
-        """Adds `lesion` to each block, and `lesion_loss`, the loss of the whole at inference, to the model."""
-        count = len(self.recorder.places)
-        masks = np.concatenate([np.ones((1, count)), 1 - np.eye(count)]).astype("float32")
-        losses = np.asarray(
-            _backend.run_compiled(self._losses_with, distinct(self.model.variables), (self.given, masks))
-        )
-        effects = lesion_effects([float(loss) for loss in losses[1:]], float(losses[0]))
-        by_place = dict(zip(map(id, self.recorder.places), effects, strict=True))
-        model["lesion_loss"] = float(losses[0])
-        for block, place in zip(blocks, self.places, strict=True):
-            block["lesion"] = by_place[id(place)]
+    def losses_with(self, masks: np.ndarray) -> np.ndarray:
+        """Returns the loss at inference for each row of numbers, by which the branches of the places are multiplied."""
+        return np.asarray(_backend.run_compiled(self._losses_with, distinct(self.model.variables), (self.given, masks)))
 
     def _losses_with(self, arguments: Any) -> Any:
         given, masks = arguments
 
         def body(carry: Any, masks: Any, _: Any) -> Any:
-            self.recorder.reset(lambda shape, dtype: ops.zeros(shape, dtype))
-            (self.recorder.mask,) = masks
+            self._recorder.reset(lambda shape, dtype: ops.zeros(shape, dtype))
+            (self._recorder.mask,) = masks
             try:
-                with self.recorder.watching():
-                    outputs = self._call(given[0], training=False)
+                with self._recorder.watching():
+                    loss = self.loss_at_inference(given)
             finally:
-                self.recorder.mask = None
-            return carry, (self.loss(outputs, *given[1:]),)
+                self._recorder.mask = None
+            return carry, (loss,)
 
         _, (losses,) = _backend.scan(body, ops.zeros(()), (ops.convert_to_tensor(masks),))
         return losses
 
-    # --- The whole ----------------------------------------------------------------------------------------------------
+    def features(self) -> list[np.ndarray | None]:
+        """Returns what each block hands on, as arrays."""
+        self._keep()
+        return self._features or []
 
-    def shattering(self, blocks: Any, model: Any) -> None:
-        """Adds `gradient_autocorrelation`, by lag, for a model of one input of floats."""
-        x = self.given[0]
-        single = hasattr(x, "shape") and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
-        model["gradient_autocorrelation"] = None
-        if not single or x.shape[0] < 2:
-            return
-        inputs = curve(ops.convert_to_numpy(x))
-        gradients = _backend.input_gradient(
-            lambda x: random_direction(ops.mean(self._call(x, training=self.training), axis=0, keepdims=True)), inputs
-        )
-        found = gradient_autocorrelation(ops.convert_to_numpy(gradients))
-        model["gradient_autocorrelation"] = {str(lag): value for lag, value in found.items()}
+    def each_block(self, blocks: Any) -> list[tuple[Any, ReportedBlock, BlockFunction | None, Any]]:
+        """Returns for each block its entry, its place, the block as a function, and what it receives.
 
-    def cka(self, blocks: Any, model: Any) -> None:
-        """Adds `cka`, a row for each block."""
-        grams = [None if one is None else gram(one) for one in self._behind()]
-        model["cka"] = [[None if a is None or b is None else float((a * b).sum()) for b in grams] for a in grams]
-
-    def early_exit(self, blocks: Any, model: Any) -> None:
-        """Adds `early_exit`, the accuracy of a linear classifier behind it, to each block."""
-        labels = np.asarray(ops.convert_to_numpy(self.given[1]))
-        for block, features in zip(blocks, self._behind(), strict=True):
-            block["early_exit"] = None if features is None else probe_accuracy(_pooled(features), labels)
-
-    def loss_slice(self, blocks: Any, model: Any) -> None:
-        """Adds `loss_slice`, the loss at inference along one random direction of the weights."""
-        points = slice_points()
-        losses = self._losses_around(points, 1)
-        at = [float(point) for point in points[:, 0]]
-        model["loss_slice"] = {"at": at, "loss": losses.tolist(), "curvature": curvature(at, losses.tolist())}
-
-    def loss_surface(self, blocks: Any, model: Any) -> None:
-        """Adds `loss_surface`, the same over the plane of two: a row for each distance along the first."""
-        points = surface_points()
-        side = round(len(points) ** 0.5)
-        losses = self._losses_around(points, 2).reshape(side, side)
-        model["loss_surface"] = {"at": [float(point) for point in points[:side, 1]], "loss": losses.tolist()}
-
-    def sharpness(self, blocks: Any, model: Any) -> None:
-        """Adds `sharpness`, the largest eigenvalue of the Hessian of the loss at inference."""
-        model["sharpness"] = sharpness_of(self.model, self._loss_at_inference, self.given)
-
-    # --- What they need -----------------------------------------------------------------------------------------------
-
-    def _loss_at_inference(self, given: Any) -> Any:
-        return self.loss(self._call(given[0], training=False), *given[1:])
-
-    def _losses_around(self, points: np.ndarray, count: int) -> np.ndarray:
-        # The first direction of the plane is that of the line.
-        directions = [random_direction_of(self.model, seed) for seed in range(count)]
-        return losses_around(self.model, self._loss_at_inference, directions, points, self.given)
-
-    def _call(self, x: Any, training: bool) -> Any:
-        return self.model(x, **({"training": training} if self.model._call_has_training_arg else {}))
+        Args:
+            blocks: The entries of the blocks.
+        """
+        self._keep()
+        functions = {}
+        for target in self._recorder.targets:
+            made = block_functions(target, self.training, self._runs)
+            functions |= dict(zip(map(id, target.places), made, strict=True))
+        each = zip(blocks, self.places_of_blocks, self._received, strict=True)
+        # No gradient goes to tokens and other whole numbers.
+        return [(block, place, functions[id(place)] if _is_float(x) else None, x) for block, place, x in each]
 
     def _keep(self) -> None:
         """Calls the model once, and keeps what each block receives and hands on."""
         if self._features is not None:
             return
-        recorder = self.recorder
+        recorder = self._recorder
         recorder.reset(lambda shape, dtype: ops.zeros(shape, dtype))
         recorder.keep = True
         try:
             with keras.StatelessScope(), recorder.watching():
-                self._call(self.given[0], self.training)
+                self.call(self.given[0], training=self.training)
             seen = recorder.finished()
         finally:
             recorder.keep = False
@@ -204,74 +170,12 @@ class MeasuringRequest:
             behind = [*received[1:], numbers["kept_last"]]
             self._features += [np.asarray(ops.convert_to_numpy(ops.cast(x, "float32"))) for x in behind]
 
-    def _behind(self) -> list[np.ndarray | None]:
-        self._keep()
-        return self._features or []
-
-    def _each(self, blocks: Any) -> list[tuple[Any, ReportedBlock, BlockFunction | None, Any]]:
-        self._keep()
-        functions = {}
-        for target in self.recorder.targets:
-            made = block_functions(target, self.training, self._runs)
-            functions |= dict(zip(map(id, target.places), made, strict=True))
-        each = zip(blocks, self.places, self._received, strict=True)
-        # No gradient goes to tokens and other whole numbers.
-        return [(block, place, functions[id(place)] if _is_float(x) else None, x) for block, place, x in each]
-
 
 def _is_float(x: Any) -> bool:
     return x is not None and keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype))
 
 
-def _pooled(features: np.ndarray) -> np.ndarray:
-    if features.ndim < 3:
-        return features
-    first = keras.config.image_data_format() == "channels_first" and features.ndim > 3
-    return features.mean(axis=tuple(range(2, features.ndim) if first else range(1, features.ndim - 1)))
-
-
-REQUESTED: dict[str, Callable[[MeasuringRequest, Any, Any], None]] = {
-    "chi": MeasuringRequest.chi,
-    "singular_value": MeasuringRequest.singular_value,
-    "path_lengths": MeasuringRequest.path_lengths,
-    "lesion": MeasuringRequest.lesion,
-    "shattering": MeasuringRequest.shattering,
-    "cka": MeasuringRequest.cka,
-    "early_exit": MeasuringRequest.early_exit,
-    "loss_slice": MeasuringRequest.loss_slice,
-    "loss_surface": MeasuringRequest.loss_surface,
-    "sharpness": MeasuringRequest.sharpness,
-}
-"""What adds each quantity to a report, by name."""
-
-
-def check_quantities(names: Sequence[str], y: Any) -> None:
-    """Raises where a quantity is unknown, or needs targets that there are not.
-
-    Args:
-        names: Names of quantities.
-        y: The targets as a tensor, a structure of tensors, or None.
-    """
-    for name in names:
-        if name not in REQUESTED:
-            raise unknown_name("xray", "quantities", name, REQUESTED)
-    for name in ("lesion", "loss_slice", "loss_surface", "sharpness"):
-        if name in names and y is None:
-            raise bad_argument("xray", "y", f"the targets of the loss, for {name!r}", y)
-    if "early_exit" not in names:
-        return
-    dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else None
-    if dtype is None or not dtype.startswith(("int", "uint")) or tuple(y.shape[1:]) not in ((), (1,)):
-        received = dtype and f"{dtype} of shape {tuple(y.shape)}"
-        raise bad_argument("xray", "y", "labels, whole numbers of shape (batch,), for 'early_exit'", received)
-    labels = np.asarray(ops.convert_to_numpy(y))
-    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
-        rule, received = (
-            f"labels from 0 to {MOST_CLASSES - 1}, for 'early_exit'",
-            (int(labels.min()), int(labels.max())),
-        )
-        raise bad_argument("xray", "y", rule, received, "The numbers are the smallest and the largest label.")
-
+# --- Each block as a function ----------------------------------------------------------------------------------------
 
 BlockFunction = Callable[[Any], Any]
 

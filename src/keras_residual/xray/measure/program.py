@@ -12,29 +12,26 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual._errors import bad_argument
 from keras_residual.stacks.variables import is_float, rank_in_block
-from keras_residual.xray.find.discover import Target, discover
+from keras_residual.xray.find.discover import discover
 from keras_residual.xray.find.replaced import one_at_a_time
 from keras_residual.xray.find.structure import distinct
-from keras_residual.xray.measure.batch import arrays_of
+from keras_residual.xray.measure.batch import arrays_of, given_of
 from keras_residual.xray.measure.blocks import assemble
 from keras_residual.xray.measure.broken import broken_facts
 from keras_residual.xray.measure.calls import Called, ending_facts, ending_numbers
 from keras_residual.xray.measure.loss import FollowedLoss, loss_of, loss_scale
 from keras_residual.xray.measure.recorder import Recorder
-from keras_residual.xray.quantities.numerics import nan_share, underflow_share
-from keras_residual.xray.quantities.scaled_norm import scaled_norm
-from keras_residual.xray.quantities.stream_gradient import gradient_norm, gradient_over_time, gradient_spread
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray.quantities import measured_of
+from keras_residual.xray.quantities.numerics import scaled_norm
 
 Numbers = dict[str, Any]
 
 
-class Collection:
+class MeasuringProgram:
     """The X-ray of a model as a program, which is compiled once: run again, it measures what the weights are by then.
 
     Args:
         model: A built model or layer.
-        targets: What is watched.
         x: The batch.
         y: Its targets, or None.
         loss: As of `xray`.
@@ -49,7 +46,6 @@ class Collection:
     def __init__(
         self,
         model: Any,
-        targets: Sequence[Target],
         x: Any,
         y: Any,
         loss: Any,
@@ -58,6 +54,7 @@ class Collection:
         sample_weight: Any = None,
         entries: int = 0,
     ) -> None:
+        targets = discover(model, x, training=training)
         if not targets:
             raise bad_argument("xray", "model", "a model with a residual connection or a layer with weights", model)
         self.model = model
@@ -76,7 +73,7 @@ class Collection:
         self._entries = entries
         self.numbers: Any = None
         """What came out of the last run."""
-        self._arrays: tuple[tuple[Any, ...], Numbers] = ((), {})
+        self._arrays: Numbers | None = None
         self._labels: list[Numbers] = []
         asked = {id(variable) for variable in self.trained}
         others = [variable for variable in distinct(model.variables) if id(variable) not in asked]
@@ -87,8 +84,8 @@ class Collection:
         return [ops.copy(ops.stop_gradient(variable.value)) for variable in self.trained]
 
     @one_at_a_time
-    def report(self, before: Sequence[Any] = (), **facts: Any) -> XrayReport:
-        """Runs the program, and returns its report.
+    def run(self, before: Sequence[Any] = (), **facts: Any) -> tuple[list[Numbers], Numbers]:
+        """Runs the program, and returns the entries of the blocks and the quantities of the whole.
 
         Args:
             before: A snapshot, from which it is measured how far the weights have moved since. A program that was given
@@ -117,21 +114,20 @@ class Collection:
         normed = self._called.normed
         blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts, normed)
         whole |= broken_facts(self, blocks, whole)
-        return XrayReport(blocks, whole)
+        self.recorder.forget()
+        return blocks, whole
 
     def _known_arrays(self) -> Numbers:
-        """Returns what is known of the arrays of the batch, for a batch that stays the same once for all."""
-        of, found = self._arrays
-        if of is not self.given:
+        """Returns what is known of the arrays of the batch, which stays the same."""
+        if self._arrays is None:
             x, y, sample_weight = (*self.given, None, None)[:3]
             words = {
                 "inputs": (x, "input"),
                 "targets": (y, "targets"),
                 "sample_weights": (sample_weight, "sample_weight"),
             }
-            found = {key: arrays_of(structure, word) for key, (structure, word) in words.items()}
-            self._arrays = self.given, found
-        return found
+            self._arrays = {key: arrays_of(structure, word) for key, (structure, word) in words.items()}
+        return self._arrays
 
     def entries(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Returns for each block some entries of its trained weights, and of their gradients, in the last run."""
@@ -145,13 +141,6 @@ class Collection:
             weights, gradients = (np.concatenate([np.ravel(part) for part in [[], *column]]) for column in columns)
             found.append((weights, gradients))
         return found
-
-    def forget(self) -> None:
-        """Drops the batch and what was seen of it; the program stays."""
-        self.given = ()
-        self._arrays = (), {}
-        self.numbers = None
-        self.recorder.forget()
 
     def _forward(self, probe: Any, given: Any) -> tuple[Any, Any]:
         data, scale, before = given
@@ -190,29 +179,15 @@ class Collection:
         return some_entries(ops.stop_gradient(value), _stacked_axes(variable), self._entries)
 
 
-def collection_of(model: Any, x: Any, y: Any, loss: Any, training: bool, **more: Any) -> Collection:
-    """Returns the collection of all that is found in a model; arguments as of `Collection`."""
-    return Collection(model, discover(model, x, training=training), x, y, loss, training, **more)
-
-
-def given_of(x: Any, y: Any, sample_weight: Any) -> tuple[Any, ...]:
-    """Returns a batch as programs take it: inputs, and as far as there are any, targets and weights of the samples."""
-    return (x,) if y is None else (x, y) if sample_weight is None else (x, y, sample_weight)
-
-
 def _plain(numbers: Numbers) -> Numbers:
     return {name: float(value) for name, value in numbers.items()}
 
 
-def _stream_numbers(gradient: Any, batch_axis: int, scale: Any, *, over_time: bool) -> dict[str, Any]:
-    more = {"over_time": gradient_over_time(gradient)} if over_time else {}
-    return {
-        **more,
-        "norm": gradient_norm(gradient, batch_axis) / scale,
-        "spread": gradient_spread(gradient, batch_axis),
-        "nan": nan_share(gradient, batch_axis),
-        "underflow": underflow_share(gradient, batch_axis),
-    }
+def _stream_numbers(gradient: Any, batch_axis: int, scale: Any, *, over_time: bool) -> Numbers:
+    found = {quantity.key: quantity.measure(gradient, batch_axis, scale) for quantity in measured_of("gradient")}
+    if over_time:
+        found |= {quantity.key: quantity.measure(gradient) for quantity in measured_of("recurrent gradient")}
+    return found
 
 
 def _weight_numbers(variable: keras.Variable) -> dict[str, Any]:

@@ -19,8 +19,6 @@ from keras_residual.xray.find.graph import MergeNode
 from keras_residual.xray.find.inside import Run, replay
 from keras_residual.xray.find.replaced import instead_of, without_recomputation
 from keras_residual.xray.find.structure import (
-    BOUNDED,
-    RELU_LIKE,
     activation_of,
     called_once,
     channel_axis_of,
@@ -28,13 +26,19 @@ from keras_residual.xray.find.structure import (
     leaves,
 )
 from keras_residual.xray.find.trace import traced
-from keras_residual.xray.measure.measures import Numbers, of_activation, of_connection, of_signal, total
+from keras_residual.xray.measure.numbers import (
+    Numbers,
+    of_activation,
+    of_connection,
+    of_signal,
+    total,
+    watched_activations,
+)
 from keras_residual.xray.measure.streams import probing_rows, watching_streams
 
 Probe = Callable[[Any, Any], Any]
 
 _GATED = (keras.layers.LSTMCell, keras.layers.GRUCell, keras.layers.StackedRNNCells)
-_ACTIVATIONS = (*RELU_LIKE, *BOUNDED)
 
 
 class Recorder:
@@ -355,7 +359,8 @@ class Recorder:
             for place in _running(target)
             for operation in called_once(place.operations)
         ]
-        return [operation for operation in distinct(operations) if activation_of(operation) in _ACTIVATIONS]
+        watched = watched_activations()
+        return [operation for operation in distinct(operations) if activation_of(operation) in watched]
 
     def _activation(self, operation: Any) -> Callable[[Any], Any]:
         def wrapped(call: Any) -> Any:
@@ -370,7 +375,7 @@ class Recorder:
 
     def _counted(self, operation: Any, out: Any) -> None:
         """Counts in what an operation gave that is no layer: layers are watched one by one."""
-        if not isinstance(operation, keras.Layer) and activation_of(operation) in _ACTIVATIONS:
+        if not isinstance(operation, keras.Layer) and activation_of(operation) in watched_activations():
             self._activations.setdefault(id(operation), []).append(of_activation(operation, out))
 
     def _drained(self, keys: list[int]) -> Numbers:
@@ -381,7 +386,7 @@ class Recorder:
         """Returns what was measured in each entry, once the model has been called."""
         entries = []
         for places, numbers in zip(self.order, self.seen, strict=True):
-            if "dead" not in numbers:
+            if not total([]).keys() <= numbers.keys():
                 keys = [id(operation) for operation in leaves(places[0].operations)]
                 numbers = {**numbers, **total([part for key in keys for part in self._activations.get(key, [])])}
             entries.append(numbers)

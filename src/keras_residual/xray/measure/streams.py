@@ -11,10 +11,8 @@ from keras import ops
 
 from keras_residual.stacks.topologies.streams import MultiStream, MultiStreamLink
 from keras_residual.xray.find.replaced import instead_of
-from keras_residual.xray.measure.measures import Numbers
-from keras_residual.xray.quantities.double_stochasticity import double_stochasticity
-from keras_residual.xray.quantities.stream_collapse import stream_collapse
-from keras_residual.xray.quantities.transport_gain import transport_gain
+from keras_residual.xray.measure.numbers import Numbers
+from keras_residual.xray.quantities import measured_of
 
 
 class StreamNumbers:
@@ -52,11 +50,11 @@ class StreamNumbers:
         seen = {**seen, **self._out}
         transports = seen.pop("transport", None)
         if transports is None:
-            gain: Any = ops.ones((self._connections,), "float32")
-        else:
-            # A loop of TensorFlow's does not say how often it ran.
-            gain = transport_gain(ops.reshape(transports, (self._connections, *transports.shape[1:])))
-        return {**seen, "transport_gain": gain}
+            transports = ops.ones((1, 1), "float32")
+            transports = ops.broadcast_to(transports, (self._connections, 1, 1))
+        # A loop of TensorFlow's does not say how often it ran.
+        transports = ops.reshape(transports, (self._connections, *transports.shape[1:]))
+        return {**seen, **{quantity.key: quantity.measure(transports) for quantity in measured_of("transports")}}
 
     def weighing(self, link: MultiStreamLink) -> Callable[[Any], Any]:
         """Returns what wraps the method of a link that weighs the streams."""
@@ -77,7 +75,7 @@ class StreamNumbers:
         def watched(rows: Any) -> Any:
             if len(rows) > 1:
                 last = ops.stop_gradient(ops.stack(rows, axis=-2))
-                self._out = {"out_stream_collapse": stream_collapse(last)}
+                self._out = {f"out_{quantity.key}": quantity.measure(last) for quantity in measured_of("streams")}
             return end(rows)
 
         return watched
@@ -89,11 +87,12 @@ def _of_link(link: MultiStreamLink, x: Any, transport: Any) -> Numbers:
         shape: Any = ops.shape(x)
         # The parts of a stream, of which each is weighed by itself, side by side again.
         whole = ops.reshape(x, (*shape[:-2], link.streams, link.fractions * x.shape[-1]))
-        found["in_stream_collapse"] = stream_collapse(whole)
-    if transport is None:
-        return {**found, "double_stochasticity": ops.zeros((), "float32")}
-    transport = ops.stop_gradient(ops.cast(transport, "float32"))
-    return {**found, "transport": transport, "double_stochasticity": double_stochasticity(transport)}
+        found |= {f"in_{quantity.key}": quantity.measure(whole) for quantity in measured_of("streams")}
+    known = transport is not None
+    # What is not mixed is carried by the identity.
+    transport = ops.stop_gradient(ops.cast(transport, "float32")) if known else ops.ones((1, 1), "float32")
+    found |= {quantity.key: quantity.measure(transport) for quantity in measured_of("transport")}
+    return {**found, "transport": transport} if known else found
 
 
 @contextmanager

@@ -12,13 +12,11 @@ from typing import Any
 from keras_residual import _atomic
 from keras_residual._optional import require
 from keras_residual._places import cache_folder
-from keras_residual.xray.health import SIGNS
-from keras_residual.xray.page.content import Content
-from keras_residual.xray.quantities.table import CHAPTERS
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray.health import SIGNS, Findings
+from keras_residual.xray.page.content import CHAPTERS, Content
 
 
-def page(report: XrayReport, earlier: XrayReport | None = None) -> str:
+def page(report: Findings, earlier: Findings | None = None) -> str:
     """Returns an HTML file that needs no other file and no network.
 
     Args:
@@ -41,7 +39,7 @@ def head() -> Any:
 
 
 def section(
-    report: XrayReport, earlier: XrayReport | None = None, earlier_name: str = "earlier", *, folded: bool = False
+    report: Findings, earlier: Findings | None = None, earlier_name: str = "earlier", *, folded: bool = False
 ) -> Any:
     """Returns the part of a page that shows an X-ray, with a heading of the second level.
 

@@ -1,15 +1,20 @@
-"""One thing that is wrong with a net, and the rule that finds it."""
+"""A rule of advice: what it finds, from which threshold on, what to change and why, and which blocks it reaches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import dataclasses
+from bisect import insort
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from keras_residual._errors import printable
+from keras_residual.xray.stages import Block
 
-Block = Mapping[str, Any]
-"""The entry of a block in a report, or its quantities of the whole."""
+MOST_BLOCKS = 4
+"""Blocks that one rule names one by one; where it finds more, one entry speaks of all."""
+
+LAST = 1000
+"""The turn of a rule that is not given one."""
 
 _MESSAGE = 2000
 
@@ -58,7 +63,10 @@ class Rule:
         threshold: The number that it compares with.
         in_words: What it has found, for a reader without prior knowledge.
         because: Why this is wrong, with the paper.
-        unless: Rules of which this one's finding is a consequence: it is silent where one of them has spoken.
+        turn: When the rule is asked, from 0 on: what makes the numbers of others meaningless comes first. Rules of one
+            turn are asked in the order of their file.
+        unless: Rules of which this one's finding is a consequence: it is silent where one of them has spoken. Their
+            turns are before its own.
         final: Whether the numbers of the later rules mean nothing where this one applies.
         reaches: The blocks that the fault reaches beside those that the rule names; by default none.
     """
@@ -68,6 +76,7 @@ class Rule:
     threshold: float
     in_words: str
     because: str
+    turn: int = LAST
     unless: tuple[str, ...] = ()
     final: bool = False
     reaches: Reach | None = None
@@ -83,22 +92,64 @@ def rule(
     in_words: str,
     because: str,
     threshold: float = 0.0,
+    turn: int = LAST,
     unless: tuple[str, ...] = (),
     final: bool = False,
     reaches: Reach | None = None,
 ) -> Callable[[Find], Rule]:
-    """Returns what makes a rule of a function, whose name becomes the rule's; arguments as of `Rule`."""
+    """Returns what makes a rule of a function, under its name, and adds it to `RULES`; arguments as of `Rule`."""
 
     def made(find: Find) -> Rule:
-        return Rule(
+        new = Rule(
             name=find.__name__,
             find=find,
             threshold=threshold,
             in_words=in_words,
             because=because,
+            turn=turn,
             unless=unless,
             final=final,
             reaches=reaches,
         )
+        insort(RULES, new, key=lambda rule: rule.turn)
+        return new
 
     return made
+
+
+RULES: list[Rule] = []
+"""The rules by their turns."""
+
+
+def advise(blocks: Sequence[Block], model: Block) -> list[Advice]:
+    """Returns the advice that follows from a report's numbers; empty where nothing is wrong.
+
+    Args:
+        blocks: The entries of the blocks.
+        model: The quantities of the whole.
+    """
+    found: list[Advice] = []
+    for rule in RULES:
+        if not blocks or {entry.rule for entry in found} & set(rule.unless):
+            continue
+        here = rule(blocks, model)
+        if len(here) > MOST_BLOCKS:
+            finding = f"{here[0].finding}; the same holds for {len(here) - 1} more blocks"
+            here = [dataclasses.replace(here[0], finding=finding)]
+        found += here
+        if here and rule.final:
+            break
+    return found
+
+
+# --- What a fault reaches --------------------------------------------------------------------------------------------
+
+
+def every_block(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
+    """Returns all blocks."""
+    return range(len(blocks))
+
+
+def all_behind(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
+    """Returns the blocks behind the first one that a rule names."""
+    return [] if first is None else range(first + 1, len(blocks))

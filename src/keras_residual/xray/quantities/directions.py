@@ -1,17 +1,49 @@
-"""The largest eigenvalue of a symmetric map of which only its products with vectors are known."""
+"""Random directions, and the largest eigenvalue of a map that is known by its products with vectors alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-from keras_residual.xray.quantities.draws import own_draws
+SEED = 0x5872_6179
 
 Vector = list[Any]
 """Float32 tensors of any shapes, taken for one long vector."""
+
+
+def own_draws(seed: int = 0) -> np.random.Generator:
+    """Returns a generator whose numbers are none of the batch's.
+
+    A batch is often drawn with a small seed: a direction drawn with the same one is the first sample, and tells nothing
+    of the others. A norm for instance takes out the direction of its own input.
+
+    Args:
+        seed: Which of its sequences of numbers, from 0.
+    """
+    return np.random.default_rng((SEED, seed))
+
+
+def random_component(outputs: Any) -> Any:
+    """Returns the mean over the samples of `<r, output> / sqrt(size)`, with `r` drawn once from a normal distribution.
+
+    Args:
+        outputs: Structure of tensors, the batch first.
+    """
+    rng = own_draws()
+    total: Any = ops.zeros((), "float32")
+    for output in keras.tree.flatten(outputs):
+        if output is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(output.dtype)):
+            continue
+        direction = rng.normal(size=tuple(output.shape)).astype("float32")
+        size = max(direction.size // max(direction.shape[0], 1), 1)
+        weighted: Any = ops.cast(output, "float32")
+        weighted = weighted * ops.convert_to_tensor(direction)
+        total = total + ops.sum(weighted) / (direction.shape[0] * size**0.5)
+    return total
 
 
 def first_vectors(shapes: Sequence[Sequence[int]], seed: int = 0) -> tuple[Vector, Vector]:
