@@ -11,9 +11,9 @@ import pytest
 
 import keras_residual as kr
 from keras_residual.xray import rules as rules_package
-from keras_residual.xray.advice import Advice
-from keras_residual.xray.report import XrayReport, title_of
-from keras_residual.xray.rules import RULES, advise
+from keras_residual.xray.page.table import title_of
+from keras_residual.xray.report import XrayReport
+from keras_residual.xray.rules import RULES, Advice, advise
 
 pytestmark = pytest.mark.any_backend
 

@@ -12,7 +12,8 @@ from keras import layers, ops
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack
 from keras_residual.xray import xray
-from keras_residual.xray.measure.on_request import REQUESTED, check_quantities
+from keras_residual.xray.measure.on_request import check_quantities
+from keras_residual.xray.quantities import by_request
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(32, 6)).astype("float32")
@@ -40,7 +41,7 @@ def cross_entropy(probabilities: Any) -> float:
 def seen() -> Any:
     keras.utils.set_random_seed(0)
     model = mixed()
-    return model, xray(model, X, Y, "sparse_categorical_crossentropy", quantities=list(REQUESTED))
+    return model, xray(model, X, Y, "sparse_categorical_crossentropy", quantities=list(by_request()))
 
 
 def test_each_block_has_a_jacobian(seen: Any) -> None:

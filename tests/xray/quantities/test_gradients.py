@@ -7,8 +7,8 @@ import pytest
 from keras import ops
 
 from contract import assert_close
-from keras_residual.xray.quantities.scaled_norm import scaled_norm
-from keras_residual.xray.quantities.stream_gradient import gradient_norm, gradient_spread, ratio_of_ends, slope
+from keras_residual.xray.quantities.gradients import gradient_norm, gradient_spread, ratio_of_ends, slope
+from keras_residual.xray.quantities.numerics import scaled_norm
 
 G = np.random.default_rng(0).normal(size=(3, 4, 2, 5)).astype("float32")
 

@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_residual.xray.quantities.chi import chi
 from keras_residual.xray.quantities.cka import gram
 from keras_residual.xray.quantities.early_exit import probe_accuracy
+from keras_residual.xray.quantities.jacobian import chi, effective_depth, largest_singular_value, path_lengths
 from keras_residual.xray.quantities.lesion import lesion_effects
-from keras_residual.xray.quantities.path_lengths import effective_depth, path_lengths
 from keras_residual.xray.quantities.shattering import curve, gradient_autocorrelation
-from keras_residual.xray.quantities.singular_value import largest_singular_value
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(5, 5)).astype("float32")

@@ -13,7 +13,7 @@ from contract import to_numpy
 from keras_residual import Residual, ResidualStack
 from keras_residual.xray import xray
 from keras_residual.xray.find.structure import trained_weights
-from keras_residual.xray.measure.slices import random_direction_of
+from keras_residual.xray.quantities.loss_slice import random_direction_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(8, 6, 6, 2)).astype("float32")
