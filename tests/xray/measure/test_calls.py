@@ -11,7 +11,8 @@ from keras import layers
 
 from keras_residual.xray import xray
 from keras_residual.xray.measure.loss import loss_takes
-from keras_residual.xray.rules.setup import dead_layer, no_step, softmax_missing, softmax_twice
+from keras_residual.xray.rules.setup import no_step, softmax_missing, softmax_twice
+from keras_residual.xray.rules.units import dead_layer
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 
