@@ -36,9 +36,13 @@ class XrayReport:
     blocks: Sequence[Mapping[str, Any]]
     model: Mapping[str, Any]
 
-    @cached_property
+    @property
     def advice(self) -> list[Advice]:
         """What is wrong, where, and what to change; empty where nothing is."""
+        return self._advice
+
+    @cached_property
+    def _advice(self) -> list[Advice]:
         return advise(self.blocks, self.model)
 
     def to_dict(self) -> dict[str, Any]:

@@ -48,10 +48,10 @@ class StreamNumbers:
         if not self._equal:
             return seen
         seen = {**seen, **self._out}
-        transports = seen.pop("transport", None)
+        # What mixes nothing carries its streams by the identity.
+        transports: Any = seen.pop("transport", None)
         if transports is None:
-            transports = ops.ones((1, 1), "float32")
-            transports = ops.broadcast_to(transports, (self._connections, 1, 1))
+            transports = ops.ones((self._connections, 1, 1), "float32")
         # A loop of TensorFlow's does not say how often it ran.
         transports = ops.reshape(transports, (self._connections, *transports.shape[1:]))
         return {**seen, **{quantity.key: quantity.measure(transports) for quantity in measured_of("transports")}}

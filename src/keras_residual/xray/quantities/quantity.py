@@ -17,8 +17,19 @@ LEAST_SAMPLES = 16
 """Of fewer samples than this, what holds for each may hold by chance: a unit that is 0 for all of them may be rare."""
 
 Of = Literal[
-    *("stream", "branch", "values", "units", "gradient", "recurrent gradient", "weights"),
-    *("streams", "transport", "transports", "model", "request", "another"),
+    "stream",
+    "branch",
+    "values",
+    "units",
+    "gradient",
+    "recurrent gradient",
+    "weights",
+    "streams",
+    "transport",
+    "transports",
+    "model",
+    "request",
+    "another",
 ]
 
 
