@@ -144,6 +144,26 @@ def test_a_model_keeps_nothing_of_it() -> None:
         assert set(vars(part)) - before[id(part)] <= {"_jax_state_synced"}, part.name
 
 
+def test_a_report_that_fails_can_be_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Xray(net(), X, Y)
+    expected = look.report().to_dict()
+
+    def fail(given: Any) -> Any:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(look._program, "_program", fail)
+        with pytest.raises(MemoryError):
+            look.report()
+    assert look.report().to_dict() == expected
+
+
+def test_steps_that_nobody_watched_are_none() -> None:
+    report = Xray(net(), X, Y).report(update_steps=5)
+    assert report.model["update_steps"] == 0
+    assert report.blocks[0]["update_ratio"] == pytest.approx(xray(net(), X, Y).blocks[0]["update_ratio"], rel=2)
+
+
 @pytest.mark.any_backend
 def test_arguments_are_refused_when_it_is_made() -> None:
     with pytest.raises(TypeError, match=r"xray: `model` must be a model or a layer of Keras"):

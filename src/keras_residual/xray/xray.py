@@ -98,8 +98,10 @@ class Xray:
             program = self._made()
             if names and verbose:
                 print_msg(costs_in_words(names, len(program.recorder.places)))
-            if self._watches and self._before is None:
-                self._before, facts["update_steps"] = program.snapshot(), 0
+            if self._before is None and (self._watches or "update_steps" in facts):
+                facts["update_steps"] = 0
+            if self._before is None and self._watches:
+                self._before = program.snapshot()  # by the same program as those reports that were watched
             blocks, whole = program.run(self._before or (), **facts)
             if names:
                 recorder = copy.copy(program.recorder)
@@ -129,7 +131,8 @@ class Xray:
     def _made(self) -> MeasuringProgram:
         """Returns the program for the model as it is."""
         x, y, sample_weight = self._batch
-        _make_weights(self.model, x)
+        if self._program is None:
+            _make_weights(self.model, x)
         state = self._state_now()
         if self._program is None or state != self._state:
             more = {"sample_weight": sample_weight, "entries": self._entries}

@@ -25,15 +25,15 @@ from keras_residual.xray.measure.loss import loss_scale
 Numbers = dict[str, Any]
 
 
-def broken_facts(collection: Any, blocks: Sequence[Numbers], whole: Numbers) -> Numbers:
+def broken_facts(program: Any, blocks: Sequence[Numbers], whole: Numbers) -> Numbers:
     """Returns where broken numbers come from, as far as there are any: `broken_weights`, `broken_arrays`, and so on.
 
     Args:
-        collection: The collection that has run.
+        program: The program that has run.
         blocks: The entries of the blocks.
         whole: The quantities of the whole.
     """
-    weights = list(_broken_weights(collection))
+    weights = list(_broken_weights(program))
     if not weights and not _is_broken(blocks, whole):
         return {}
     given = [array for key in ("inputs", "targets", "sample_weights") for array in whole[key] if array["missing"]]
@@ -47,16 +47,16 @@ def broken_facts(collection: Any, blocks: Sequence[Numbers], whole: Numbers) -> 
         for array in given
         if _is_broken(blocks, whole)
     ]
-    places = collection.recorder.places
+    places = program.recorder.places
     found: Numbers = {"broken_weights": weights, "broken_arrays": arrays, "broken_layer": None, "broken_gradient": None}
     if weights or arrays:
         return found
-    model, given, training = collection.model, collection.given, collection.training
+    model, given, training = program.model, program.given, program.training
     # Code of others is run in ways that it may not have been written for: without a layer there is still the block.
     with suppress(Exception):
         if math.isfinite(whole["loss"]):
-            scale = loss_scale(model, collection.dtype == "float16")
-            found["broken_gradient"] = broken_gradient(model, given, collection.loss, scale, training, places)
+            scale = loss_scale(model, program.dtype == "float16")
+            found["broken_gradient"] = broken_gradient(model, given, program.loss, scale, training, places)
         else:
             found["broken_layer"] = broken_layer(model, given[0], training, places)
     return found
@@ -70,10 +70,10 @@ def _is_broken(blocks: Sequence[Numbers], whole: Numbers) -> bool:
     return not all(number is None or math.isfinite(number) for number in numbers) or any(shares)
 
 
-def _broken_weights(collection: Any) -> Any:
+def _broken_weights(program: Any) -> Any:
     """Yields each variable that is not finite, with the block that holds it."""
-    owners = {id(v): place.name for place in collection.recorder.places for v, _ in place.weights}
-    for variable, numbers in zip(collection.weights, collection.numbers["weights"], strict=True):
+    owners = {id(v): place.name for place in program.recorder.places for v, _ in place.weights}
+    for variable, numbers in zip(program.weights, program.numbers["weights"], strict=True):
         if np.isfinite(numbers["norm"]).all():
             continue
         value = np.asarray(ops.convert_to_numpy(ops.cast(variable.value, "float32")))

@@ -93,7 +93,10 @@ class MeasuringProgram:
             facts: What else is known of the moment, for the quantities of the whole.
         """
         scale = ops.convert_to_tensor(loss_scale(self.model, self.dtype == "float16"), "float32")
-        found = self._program((self.given, scale, list(before)))
+        try:
+            found = self._program((self.given, scale, list(before)))
+        finally:
+            self.recorder.forget()
         numbers: Any = keras.tree.map_structure(lambda t: np.asarray(ops.convert_to_numpy(t)), found)
         self.numbers = numbers
         arrays = self._known_arrays()
@@ -114,7 +117,6 @@ class MeasuringProgram:
         normed = self._called.normed
         blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts, normed)
         whole |= broken_facts(self, blocks, whole)
-        self.recorder.forget()
         return blocks, whole
 
     def _known_arrays(self) -> Numbers:
