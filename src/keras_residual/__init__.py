@@ -60,7 +60,7 @@ from keras_residual.surgery.suggest import suggest_groups
 from keras_residual.training import optimizers, recipes
 from keras_residual.weights.load import load_weights
 from keras_residual.weights.save import save_weights
-from keras_residual.xray import XrayCallback, XrayReport, drop_blocks, xray
+from keras_residual.xray import Xray, XrayCallback, XrayReport, drop_blocks, xray
 
 if TYPE_CHECKING:
     from keras_residual.deploy.export import export
@@ -111,6 +111,7 @@ __all__ = [
     "TrainResult",
     "ValueResidualAttention",
     "WeightedMerge",
+    "Xray",
     "XrayCallback",
     "XrayReport",
     "ZeroPadShortcut",

@@ -1,8 +1,9 @@
-"""JSON of others: a value, or one line that says what is wrong with it."""
+"""JSON: of others, a value or one line that says what is wrong with it; of ours, without what JSON lacks."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from keras_residual._errors import shown
@@ -41,3 +42,12 @@ def _number(digits: str) -> int:
     if len(digits) > _MOST_DIGITS:
         raise ValueError(f"it has a number of {len(digits)} digits")
     return int(digits)
+
+
+def finite(value: Any) -> Any:
+    """Returns a structure with None in the place of numbers that are not finite, which JSON lacks."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

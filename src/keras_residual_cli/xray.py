@@ -35,14 +35,14 @@ def xray(
             if html is not None:
                 check_free(html, "Choose another: --html FILE")
             start_keras()
+            from keras_residual._json import finite
             from keras_residual._optional import require
             from keras_residual.surgery.suggest import suggest_groups
             from keras_residual.training.evaluate import load_test_data
             from keras_residual.training.saved import load_saved
             from keras_residual.training.saved_loss import loss_for
             from keras_residual.xray import xray as look
-            from keras_residual.xray.measuring.requested import check_quantities
-            from keras_residual.xray.report import finite
+            from keras_residual.xray.measure.on_request import check_quantities
 
             if html is not None:
                 require("vl_convert", extra="plot")  # before the model is looked at, not after

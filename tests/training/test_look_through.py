@@ -97,7 +97,7 @@ def test_a_network_that_cannot_be_looked_through_is_no_reason_to_stop(
     def broken(*_: Any) -> None:
         raise RuntimeError("no such place")
 
-    monkeypatch.setattr(look_through, "collection_of", broken)
+    monkeypatch.setattr(look_through, "Xray", broken)
     assert looking(RunDirectory(tmp_path)).now() is None
     assert "The report has no X-ray: RuntimeError: no such place" in (tmp_path / "log.txt").read_text()
 

@@ -21,8 +21,8 @@ from keras import layers
 from contract import to_numpy
 from keras_residual import Residual, ResidualStack, XrayCallback, xray
 from keras_residual.xray import callback as callback_module
-from keras_residual.xray.following.event_files import EventFiles
-from keras_residual.xray.measuring.collection import Collection
+from keras_residual.xray.log_files import EventFiles
+from keras_residual.xray.measure.program import MeasuringProgram
 from keras_residual.xray.report import XrayReport
 
 RNG = np.random.default_rng(0)
@@ -214,7 +214,7 @@ def test_files_hold_what_is_in_memory_and_a_later_run_adds(tmp_path) -> None:
         told = report.to_dict()
         assert (line["epoch"], line["blocks"], line["model"], line["advice"]) == (0, *told.values())
 
-    entries = callback._collection.entries()  # pyright: ignore
+    entries = callback._xray.entries()  # pyright: ignore
     own = [to_numpy(v.value) for v in model.get_layer("one").trainable_variables]
     assert set(entries[0][0].tolist()) == {float(value) for weight in own for value in weight.flat}
     assert np.linalg.norm(entries[1][1]) == pytest.approx(callback.reports[-1].blocks[1]["weight_gradient_norm"])
@@ -321,7 +321,7 @@ def test_a_place_where_nothing_can_be_written_ends_no_training(tmp_path) -> None
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize("where", [(Collection, "report"), (XrayReport, "to_dict"), (EventFiles, "add")])
+@pytest.mark.parametrize("where", [(MeasuringProgram, "run"), (XrayReport, "to_dict"), (EventFiles, "add")])
 def test_what_fails_in_an_xray_ends_no_training(where: tuple[Any, str], tmp_path, monkeypatch) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("\x1b[31mof its own")
@@ -355,7 +355,7 @@ def test_where_warnings_are_errors_it_is_printed(monkeypatch, capsys) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("no such place")
 
-    monkeypatch.setattr(Collection, "report", fail)
+    monkeypatch.setattr(MeasuringProgram, "run", fail)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         small().fit(X, Y, epochs=1, callbacks=[XrayCallback(X[:8], Y[:8])], **FIT)
@@ -366,7 +366,7 @@ def test_the_user_can_still_interrupt(monkeypatch) -> None:
     def interrupt(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Collection, "report", interrupt)
+    monkeypatch.setattr(MeasuringProgram, "run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         small().fit(X, Y, epochs=1, callbacks=[XrayCallback(X[:8], Y[:8])], **FIT)
 
@@ -374,7 +374,7 @@ def test_the_user_can_still_interrupt(monkeypatch) -> None:
 def test_the_next_training_is_tried_again(monkeypatch) -> None:
     callback, model = XrayCallback(X[:8], Y[:8], every=2, verbose=0), small()
     with monkeypatch.context() as patched:
-        patched.setattr(Collection, "report", lambda *_, **__: 1 / 0)
+        patched.setattr(MeasuringProgram, "run", lambda *_, **__: 1 / 0)
         with pytest.warns(UserWarning, match="XrayCallback"):
             model.fit(X, Y, epochs=1, callbacks=[callback], **FIT)
     assert callback.reports == []

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from keras_residual.xray.health import HEALTHY, UNUSUAL, healths, verdict
 from keras_residual.xray.page.render import section
-from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, QUANTITIES
-from keras_residual.xray.report import COLUMNS, HEADLINE, XrayReport
+from keras_residual.xray.quantities import QUANTITIES, by_request
+from keras_residual.xray.quantities.jacobian import BRANCH_GAIN
+from keras_residual.xray.quantities.quantity import LEAST_SAMPLES
+from keras_residual.xray.report import XrayReport
 from keras_residual.xray.rules import RULES
 from xray.page.reports import in_stages, report, vanishing
 
@@ -157,26 +159,44 @@ def test_what_a_rule_names_is_outside_the_range_of_its_quantity(rule: Any) -> No
     assert spoken, "the rule has been tried"
 
 
-def test_the_documentation_has_each_name_that_is_shown() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "xray.md").read_text(encoding="utf-8")
-    rows = [re.split(r" ?\| ?", line)[1:-1] for line in page.splitlines() if line.startswith("| ")]
-    cells = {row[0].strip("`"): row for row in rows}
-    in_the_table = [
-        (key, row[1]) for key, row in cells.items() if len(row) == 5 and row[1] not in ("–", "in the table")
-    ]
-    assert sorted(in_the_table) == sorted(COLUMNS)
+PAGE = (Path(__file__).parents[2] / "docs" / "xray.md").read_text(encoding="utf-8")
+ROWS = [re.split(r" ?\| ?", line)[1:-1] for line in PAGE.splitlines() if line.startswith("| ")]
+BLOCK_ROWS, REQUEST_ROWS = ({row[0].strip("`"): row[1:] for row in ROWS if len(row) == length} for length in (5, 4))
+BY_BLOCK = [quantity for quantity in QUANTITIES if quantity.of not in ("model", "request", "another")]
+
+
+def test_the_documentation_has_each_quantity_as_it_is() -> None:
+    """A row: key, column of the table, label of the page, definition, usual range."""
+    for quantity in BY_BLOCK:
+        beside = {q.chart.beside[0]: q.chart.beside[1] for q in QUANTITIES if q.chart and q.chart.beside}
+        label = quantity.label or beside.get(quantity.key, "")
+        assert BLOCK_ROWS[quantity.key] == [
+            quantity.column or "–",
+            label or "–",
+            quantity.definition,
+            quantity.usual or "–",
+        ]
+    assert BLOCK_ROWS.keys() - {"key", "---"} == {quantity.key for quantity in BY_BLOCK}
+
+
+def test_the_documentation_has_each_quantity_on_request_as_it_is() -> None:
+    """A row: name, title or label of its picture, definition, cost."""
+    for name, quantity in by_request().items():
+        assert quantity.cost is not None
+        assert REQUEST_ROWS[name][1:] == [quantity.definition, quantity.cost.in_words()]
+        if quantity.label:
+            assert REQUEST_ROWS[name][0] == quantity.label
+    assert f'`branch_gain`, on the page "{BRANCH_GAIN.label}": {BRANCH_GAIN.definition}' in " ".join(PAGE.split())
+
+
+def test_the_documentation_has_the_line_above_the_table() -> None:
     for quantity in QUANTITIES:
-        if quantity.key == "branch_gain":  # comes with chi
-            assert f'`branch_gain`, on the page "{quantity.label}"' in page
-        else:
-            assert quantity.label in cells[quantity.key]
-        if quantity.beside is not None:
-            assert quantity.beside[1] in cells[quantity.beside[0]]
-    assert {title for _, title, _ in HEADLINE} <= cells.keys()
+        if quantity.headline is not None:
+            title, definition = quantity.headline
+            assert f"| {title} | {definition} |" in PAGE
 
 
-def test_the_ranges_are_those_of_the_documentation() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "xray.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (.+?) \|$", page, re.MULTILINE))
-    told = {quantity.key: quantity.usual for quantity in QUANTITIES if quantity.key in BANDS}
-    assert {key: rows.get(key) for key in told} == told
+def test_the_documentation_defines_each_quantity_of_the_whole() -> None:
+    for quantity in QUANTITIES:
+        if quantity.of == "model":
+            assert f"| `{quantity.key}` | {quantity.definition} |" in PAGE

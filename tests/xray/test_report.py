@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import operator
 import re
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -11,9 +13,9 @@ import pytest
 
 import keras_residual as kr
 from keras_residual.xray import rules as rules_package
-from keras_residual.xray.advice import Advice
-from keras_residual.xray.report import XrayReport, title_of
-from keras_residual.xray.rules import RULES, advise
+from keras_residual.xray.page.table import title_of
+from keras_residual.xray.report import XrayReport
+from keras_residual.xray.rules import RULES, Advice, advise
 
 pytestmark = pytest.mark.any_backend
 
@@ -90,6 +92,22 @@ def test_what_the_advice_names_is_there() -> None:
     assert "residualize" in str(names)
     for name in names:
         operator.attrgetter(name.removeprefix("."))(kr)
+
+
+def test_advice_is_computed_once_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def find(*_: object) -> Iterator[tuple[str, str, str]]:
+        asked.append(1)
+        yield from ()
+
+    monkeypatch.setattr(rules_package.rule, "RULES", [dataclasses.replace(RULES[0], find=find)])
+    report = XrayReport(blocks(), MODEL)
+    for _ in range(2):
+        assert report.advice == []
+        assert str(report)
+        assert report.to_dict()["advice"] == []
+    assert len(asked) == 1
 
 
 def test_nan_ends_the_advice_and_inf_comes_before_it() -> None:

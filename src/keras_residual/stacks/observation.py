@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ class Observation(Mapping[str, Any]):
         self.measure = measure
         self.probe = probe
         self.block_mask = block_mask
+        self.thread = threading.get_ident()
+        """The thread that observes; calls in other threads are not observed."""
 
     def __getitem__(self, name: str) -> Any:
         """Returns the measurement of this name."""
@@ -44,11 +47,21 @@ def keep_all(received: Any, added: Any) -> dict[str, Any]:
     return {"received": received, "added": added}
 
 
+def observation_of(stack: Any) -> Observation | None:
+    """Returns the observation of a stack in this thread, or None.
+
+    Args:
+        stack: A `ResidualStack`.
+    """
+    observation = stack.observation
+    return None if observation is None or observation.thread != threading.get_ident() else observation
+
+
 @contextmanager
 def observe(
     stack: Any, measure: Measure = keep_all, *, probe: Any = None, block_mask: Any = None
 ) -> Iterator[Observation]:
-    """Observes one stack in the calls within the scope. A stack that is not observed pays nothing for it.
+    """Observes one stack in the calls of this thread within the scope. An unobserved stack pays nothing for it.
 
     Each call replaces the measurements. Within a compiled function they are tensors of the same program, so they must
     be used or returned there.

@@ -20,7 +20,7 @@ from keras_residual.residual.shapes import Shape, sublayers
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import BLOCKS, choose_execution
 from keras_residual.stacks.cell import Cell, Contexts, ramp
-from keras_residual.stacks.observation import Observation
+from keras_residual.stacks.observation import Observation, observation_of
 from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
     Pattern,
@@ -234,7 +234,7 @@ class ResidualStack(Configured):
         self, inputs: Any, training: bool | None = None, mask: Any = None, block_mask: Any = None, **arguments: Any
     ) -> Any:
         """Applies the blocks."""
-        observation = self.observation
+        observation = observation_of(self)
         if observation is not None and observation.block_mask is not None:
             block_mask = observation.block_mask
         if mask is None and (block_mask is not None or arguments):

@@ -9,8 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_residual._backend import input_gradient
+from keras_residual.xray.quantities.gradients import gradient_norm
 from keras_residual.xray.quantities.signal import power
-from keras_residual.xray.quantities.stream_gradient import gradient_norm
 
 
 def by_depth(net: keras.Model, x: Any, y: Any, loss: keras.losses.Loss, when: str) -> dict[str, list[float]]:

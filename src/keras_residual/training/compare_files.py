@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_residual import _atomic
+from keras_residual._json import finite
 from keras_residual.training.compare_picture import draw
-from keras_residual.xray.report import finite
 
 Row = dict[str, Any]
 

@@ -8,11 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual import _backend
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.run_directory import RunDirectory
-from keras_residual.xray.measuring.collection import Collection, collection_of
-from keras_residual.xray.report import XrayReport
+from keras_residual.xray import Xray, XrayReport
 
 EXAMPLES = 64
 """Examples of the batch: enough to tell dead units from rare ones, few enough to cost no more than a step or two."""
@@ -39,7 +37,7 @@ class LookThrough:
         x, y = assembled.inputs(x[:EXAMPLES]), assembled.targets(y[:EXAMPLES])
         self._x, self._y = x.astype("float32"), y if classes else y[:, None].astype("float32")
         self._classes = classes
-        self._collection: Collection | None = None
+        self._xray: Xray | None = None
 
     def now(self, weights: Sequence[np.ndarray] | None = None) -> XrayReport | None:
         """Returns an X-ray of the network; None where there can be none.
@@ -50,16 +48,13 @@ class LookThrough:
         if weights is not None:
             self._assembled.network.set_weights(weights)
         try:
-            with _backend.keeping_random_state():
-                self._collection = self._collection or self._new_collection()
-                return self._collection.report(name=self._name)
+            self._xray = self._xray or self._new_xray()
+            return self._xray.report(name=self._name)
         except Exception as error:
             self._run.log(f"The report has no X-ray: {type(error).__name__}: {error}")
             return None
 
-    def _new_collection(self) -> Collection:
-        # The network, since a table's numbers and targets are standardised before they come to it.
-        model = self._assembled.network
-        x, y = (keras.ops.convert_to_tensor(array) for array in (self._x, self._y))
+    def _new_xray(self) -> Xray:
+        # Of the network, since a table's numbers and targets are standardised before they come to it.
         loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else "mse"
-        return collection_of(model, x, y, loss, True)
+        return Xray(self._assembled.network, self._x, self._y, loss)

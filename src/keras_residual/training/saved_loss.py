@@ -13,7 +13,7 @@ from keras import ops
 
 from keras_residual.models.outputs import ending
 from keras_residual.training.saved import Saved
-from keras_residual.xray.measuring.loss import loss_takes
+from keras_residual.xray.measure.loss import loss_takes
 
 
 def loss_for(saved: Saved, x: np.ndarray, *, classes: bool) -> Any:

@@ -14,26 +14,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_residual import _backend
 from keras_residual._errors import bad_argument, printable
 from keras_residual._keras import print_msg
-from keras_residual.xray.collect import batch_of, make_weights
-from keras_residual.xray.finding.one_at_a_time import LOCK
-from keras_residual.xray.following.cadence import Clock, cadence_of
-from keras_residual.xray.following.event_files import EventFiles
-from keras_residual.xray.following.json_lines import JsonLines
-from keras_residual.xray.measuring.collection import Collection, collection_of
-from keras_residual.xray.measuring.loss import loss_of
+from keras_residual.xray.cadence import Clock, cadence_of
+from keras_residual.xray.log_files import EventFiles, JsonLines
+from keras_residual.xray.measure.batch import batch_of
+from keras_residual.xray.quantities import QUANTITIES
 from keras_residual.xray.report import XrayReport
+from keras_residual.xray.xray import Xray
 
 ENTRIES = 256
 """Entries of each weight, and of its gradient, that TensorBoard's histograms are made of."""
 
 MOST_REPORTS = 128
 """Reports kept in memory: where there are more, each second one is dropped, and the first and the last stay."""
-
-HISTORY = ("loss", "gradient_ratio", "signal_ratio")
-HISTORY_BY_BLOCK = ("gradient_norm", "weight_gradient_norm", "update_ratio", "variance", "branch_ratio", "dead_units")
 
 
 def _harmless(hook: Callable[..., None]) -> Callable[..., None]:
@@ -126,13 +120,13 @@ class XrayCallback(keras.callbacks.Callback):
         self.training = training
         self.verbose = verbose
         self.reports: list[XrayReport] = []
-        self.history: dict[str, list[Any]] = {key: [] for key in ("step", "epoch", *HISTORY, *HISTORY_BY_BLOCK)}
+        kept = (quantity.key for quantity in QUANTITIES if quantity.history)
+        self.history: dict[str, list[Any]] = {key: [] for key in ("step", "epoch", *kept)}
         self._cadence = cadence_of(every, most_cost)
         self._clock = Clock()
         self._lines = None if log_dir is None else JsonLines(Path(log_dir) / "xray.jsonl")
         self._events = None if log_dir is None or not tensorboard else EventFiles(Path(log_dir) / "xray")
-        self._collection: Collection | None = None
-        self._state: Any = None
+        self._xray: Xray | None = None
         self._trained: Any = None
         self._watched: _Watched | None = None
         self._spoken: set[str] = set()
@@ -220,50 +214,45 @@ class XrayCallback(keras.callbacks.Callback):
     def _watch(self, step: int) -> None:
         """Keeps the weights as they are, so that the X-ray behind the step can tell how far they have moved."""
         started = self._clock.now()
-        weights = self._collected().snapshot()
-        self._watched = _Watched(step, weights, self._clock.now() - started)
+        self._look().watch()
+        self._watched = _Watched(step, self._clock.now() - started)
         self._clock.spent += self._watched.seconds
 
     def _take(self, step: int) -> None:
         watched, self._watched = self._watched, None
         _iterations(self.model)  # the steps that are on their way are none of the X-ray's time
-        started, known = self._clock.now(), self._collection
-        collection = self._collected()
-        with LOCK, _backend.keeping_random_state():
-            before = watched.weights if watched else collection.snapshot()
-            moved = step - watched.step if watched else 0
-            report = collection.report(before, step=step, epoch=self._epoch, update_steps=moved)
-        self._keep(report, collection, step)
+        started, look = self._clock.now(), self._look()
+        known = look.compiled
+        if watched is None:
+            look.watch()  # by the same program
+        moved = step - watched.step if watched else 0
+        report = look.report(step=step, epoch=self._epoch, update_steps=moved)
+        self._keep(report, look, step)
         seconds = self._clock.now() - started
         self._clock.spent += seconds
         # The first one compiles; what the later ones take is not known from it.
-        self._clock.usual = 0.0 if collection is not known else seconds + (watched.seconds if watched else 0.0)
+        self._clock.usual = seconds + (watched.seconds if watched else 0.0) if known else 0.0
 
-    def _collected(self) -> Collection:
-        """Returns the program for the model as it is, which another model or loss, or what was frozen, makes anew."""
+    def _look(self) -> Xray:
+        """Returns what looks at the model; another model is looked at anew."""
         model: Any = self.model
-        state = (model, loss_of(model, self.loss), [(id(variable), variable.trainable) for variable in model.variables])
-        if self._collection is None or state != self._state:
-            with LOCK, _backend.keeping_random_state():
-                make_weights(model, self.x)
-                entries = ENTRIES if self._events else 0
-                given = (self.x, self.y, self.loss, self.training)
-                more = {"sample_weight": self.sample_weight, "entries": entries}
-                self._collection = collection_of(model, *given, **more)
-            self._state = state
-        return self._collection
+        if self._xray is None or self._xray.model is not model:
+            arguments = {"sample_weight": self.sample_weight, "training": self.training}
+            entries = ENTRIES if self._events else 0
+            self._xray = Xray(model, self.x, self.y, self.loss, **arguments, entries=entries)
+        return self._xray
 
-    def _keep(self, report: XrayReport, collection: Collection, step: int) -> None:
+    def _keep(self, report: XrayReport, look: Xray, step: int) -> None:
         self.reports.append(report)
-        for key in ("step", "epoch", *HISTORY):
-            self.history[key].append(report.model[key])
-        for key in HISTORY_BY_BLOCK:
-            self.history[key].append([block[key] for block in report.blocks])
+        of_whole = {quantity.key for quantity in QUANTITIES if quantity.history and quantity.of_whole}
+        for key, column in self.history.items():
+            known = key in ("step", "epoch") or key in of_whole
+            column.append(report.model.get(key) if known else [block.get(key) for block in report.blocks])
         if len(self.reports) > MOST_REPORTS:
             for kept in (self.reports, *self.history.values()):
                 kept[:] = [*kept[:-1:2], kept[-1]]
         self._tell("the X-rays are not written to xray.jsonl", self._write_line, report, step)
-        self._tell("TensorBoard's event files are not written", self._write_events, report, collection, step)
+        self._tell("TensorBoard's event files are not written", self._write_events, report, look, step)
         self._tell("advice is not printed", self._speak, report, step)
 
     def _tell(self, what: str, tell: Callable[..., None], *args: Any) -> None:
@@ -287,9 +276,9 @@ class XrayCallback(keras.callbacks.Callback):
         if self._lines is not None:
             self._lines.add({"step": step, "epoch": self._epoch, "time": round(time.time(), 3), **report.to_dict()})
 
-    def _write_events(self, report: XrayReport, collection: Collection, step: int) -> None:
+    def _write_events(self, report: XrayReport, look: Xray, step: int) -> None:
         if self._events is not None:
-            self._events.add(report, collection.entries(), step)
+            self._events.add(report, look.entries(), step)
 
     def _speak(self, report: XrayReport, step: int) -> None:
         if not self.verbose:
@@ -323,10 +312,9 @@ class XrayCallback(keras.callbacks.Callback):
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """The weights before a step, and what it took to keep them."""
+    """The step whose weights are kept, and what it took to keep them."""
 
     step: int
-    weights: list[Any]
     seconds: float
 
 

@@ -16,13 +16,12 @@ from keras_residual._errors import bad_argument, listed, unknown_name, wrong_typ
 from keras_residual._keras import get_keras_mask, print_msg
 from keras_residual.surgery.models import check_model, compile_like
 from keras_residual.surgery.without_blocks import Block, blocks_of, without_blocks
-from keras_residual.xray.collect import batch_of
-from keras_residual.xray.finding.discover import discover
-from keras_residual.xray.finding.one_at_a_time import LOCK
-from keras_residual.xray.finding.structure import distinct
-from keras_residual.xray.measuring.collection import given_of
-from keras_residual.xray.measuring.loss import FollowedLoss, loss_of, loss_takes, setting_of
-from keras_residual.xray.measuring.recorder import Recorder
+from keras_residual.xray.find.discover import discover
+from keras_residual.xray.find.replaced import LOCK
+from keras_residual.xray.find.structure import distinct
+from keras_residual.xray.measure.batch import batch_of, given_of
+from keras_residual.xray.measure.loss import FollowedLoss, loss_of, loss_takes, setting_of
+from keras_residual.xray.measure.recorder import Recorder
 from keras_residual.xray.rules.batch import out_of_range
 
 _OWNER = "drop_blocks"

@@ -4,14 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from keras_residual.xray.advice import Advice, Block
-from keras_residual.xray.quantities.table import QUANTITIES, Quantity
-from keras_residual.xray.rules import RULES
+from keras_residual.xray.quantities import QUANTITIES
+from keras_residual.xray.quantities.quantity import Quantity
+from keras_residual.xray.rules import RULES, Advice
+from keras_residual.xray.stages import Block
 
 HEALTHY, UNUSUAL, AFFECTED, ILL = "healthy", "unusual", "affected", "ill"
 SIGNS = {HEALTHY: "✓", UNUSUAL: "~", AFFECTED: "!", ILL: "✕"}
 """What stands beside each colour, for those who do not see it; from the best to the worst."""
+
+
+class Findings(Protocol):
+    """What a page or a table needs of a report."""
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """The entries of the blocks."""
+        ...
+
+    @property
+    def model(self) -> Block:
+        """The quantities of the whole."""
+        ...
+
+    @property
+    def advice(self) -> Sequence[Advice]:
+        """What the rules said of them."""
+        ...
 
 
 @dataclass(slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from keras_residual.xray.advice import Block
+Block = Mapping[str, Any]
+"""The entry of a block in a report, or its quantities of the whole."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ import pytest
 from keras import layers
 
 from keras_residual import Residual, ResidualStack
+from keras_residual._json import finite
 from keras_residual.xray import xray
 from keras_residual.xray.health import healths, verdict
-from keras_residual.xray.quantities.table import QUANTITIES
-from keras_residual.xray.report import finite
+from keras_residual.xray.quantities import QUANTITIES
 
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "gelu", "selu", "softplus", "linear")
 NORMS = ("layer_norm", "batch_norm", "rms_norm", None)

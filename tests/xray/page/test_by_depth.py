@@ -8,21 +8,36 @@ from typing import Any
 import pytest
 
 from keras_residual.xray.page.by_depth import LEAST_ZOOMED, by_depth
-from keras_residual.xray.quantities.table import Band, Quantity
+from keras_residual.xray.quantities.chart import DepthChart
+from keras_residual.xray.quantities.quantity import Band, Quantity
 from keras_residual.xray.stages import stages
 
 pytestmark = pytest.mark.any_backend
 
-LOG = Quantity(key="k", label="k", title="?", axis="k", log=True)
+
+def quantity(band: Band | None = None, **chart: Any) -> Quantity:
+    """Returns a quantity that is drawn so."""
+    return Quantity(
+        key="k",
+        definition="any number",
+        of="stream",
+        label="k",
+        band=band,
+        chart=DepthChart(title="?", words="A line.", axis="k", **chart),
+    )
 
 
-def drawn(quantity: Quantity, values: list[Any], more: list[Any], shapes: list[str] | None = None) -> dict[str, Any]:
+LOG = quantity(log=True)
+
+
+def drawn(shown: Quantity, values: list[Any], more: list[Any], shapes: list[str] | None = None) -> dict[str, Any]:
     """Returns the picture of a quantity of blocks of these shapes."""
     shapes = shapes or ["16"] * len(values)
     each: Any = zip(values, shapes, strict=True)
     blocks = [{"kind": "residual", "projected": False, "shape": [shape], "k": value} for value, shape in each]
-    usual = [None] * len(values) if quantity.band is None else quantity.band.limits("k", blocks, {})
-    return by_depth(quantity, values, more, stages(blocks), usual)
+    usual = [None] * len(values) if shown.band is None else shown.band.limits("k", blocks, {})
+    assert shown.chart is not None
+    return by_depth(shown, shown.chart, values, more, stages(blocks), usual)
 
 
 def y_domain(spec: dict[str, Any]) -> list[float]:
@@ -57,21 +72,21 @@ def test_a_large_difference_fits_in() -> None:
 
 @pytest.mark.parametrize("values", [[None] * 4, [0.0] * 4, [math.nan] * 4, [math.inf, -1.0, 0.0, None], []])
 def test_nothing_that_can_be_drawn_is_a_picture_still(values: list[float | None]) -> None:
-    for quantity in (LOG, Quantity(key="k", label="k", title="?", band=Band(low=0.1, high=10.0, of="stage"))):
-        low, high = y_domain(drawn(quantity, values, []))
+    for shown in (LOG, quantity(Band(low=0.1, high=10.0, of="stage"))):
+        low, high = y_domain(drawn(shown, values, []))
         assert math.isfinite(low)
         assert low < high
 
 
 def test_linear_axes_have_their_zero() -> None:
-    bars = Quantity(key="k", label="k", title="?", bars=True)
+    bars = quantity(bars=True)
     assert y_domain(drawn(bars, [0.5, 0.6, 0.7, 0.8], [])) == [0, 0.8]
     assert y_domain(drawn(bars, [-0.5, 0.6, 0.7, 0.8], [])) == [-0.5, 0.8]
 
 
 def test_the_band_is_a_multiple_of_the_value_at_the_end_of_each_stage() -> None:
-    quantity = Quantity(key="k", label="k", title="?", log=True, band=Band(low=0.1, high=10.0, of="stage"))
-    spec = drawn(quantity, [1e-4, 1.0, 1e4, 100.0], [], ["8", "8", "4", "4"])
+    banded = quantity(Band(low=0.1, high=10.0, of="stage"), log=True)
+    spec = drawn(banded, [1e-4, 1.0, 1e4, 100.0], [], ["8", "8", "4", "4"])
     first, second = values_of(spec, "rect")
     assert first == {"left": 0.5, "right": 2.5, "low": pytest.approx(0.1), "high": pytest.approx(10)}
     assert second == {"left": 2.5, "right": 4.5, "low": pytest.approx(10), "high": pytest.approx(1000)}
@@ -79,8 +94,8 @@ def test_the_band_is_a_multiple_of_the_value_at_the_end_of_each_stage() -> None:
 
 
 def test_the_band_ends_where_the_picture_does() -> None:
-    quantity = Quantity(key="k", label="k", title="?", domain=(0.0, 1.0), band=Band(low=-5.0, high=0.2))
-    (band,) = values_of(drawn(quantity, [0.5] * 4, []), "rect")
+    banded = quantity(Band(low=-5.0, high=0.2), domain=(0.0, 1.0))
+    (band,) = values_of(drawn(banded, [0.5] * 4, []), "rect")
     assert (band["low"], band["high"]) == (0, 0.2)
 
 

@@ -10,32 +10,32 @@ import numpy as np
 import pytest
 
 import keras_residual as kr
-from keras_residual.xray.measuring.requested import REQUESTED
-from keras_residual.xray.page.content import Content
-from keras_residual.xray.page.whole import WHOLE
-from keras_residual.xray.quantities.table import CHAPTERS, QUANTITIES
+from keras_residual.xray.page.content import CHAPTERS, Content
+from keras_residual.xray.quantities import QUANTITIES, measured_of
 from keras_residual.xray.report import XrayReport
 from keras_residual.xray.rules.gradients import gradient_vanishes
 from xray.page.reports import BLOCK, in_stages, of_everything, report, vanishing
 
 pytestmark = pytest.mark.any_backend
 
-# Where a quantity that is asked for by one name comes to a report by another.
-KEYS = {"shattering": "gradient_autocorrelation"}
+WHOLE = [quantity.key for quantity in QUANTITIES if quantity.draw is not None]
 WITH_ANOTHER = {"sharpness"}
 
 
 def test_every_quantity_that_can_be_asked_for_has_a_picture() -> None:
-    drawn = {quantity.key for quantity in QUANTITIES if quantity.title} | set(WHOLE) | WITH_ANOTHER
-    assert {KEYS.get(name, name) for name in REQUESTED} - drawn == set()
+    drawn = {quantity.key for quantity in QUANTITIES if quantity.chart or quantity.draw} | WITH_ANOTHER
+    assert {quantity.key for quantity in measured_of("request")} - drawn == set()
 
 
 def test_the_table_of_words_is_whole() -> None:
-    keys = [quantity.key for quantity in QUANTITIES]
-    assert len(keys) == len(set(keys))
+    for whole in (True, False):
+        keys = [quantity.key for quantity in QUANTITIES if quantity.of_whole == whole]
+        assert len(keys) == len(set(keys))
     for quantity in QUANTITIES:
-        assert quantity.chapter in CHAPTERS
-        assert bool(quantity.title) == bool(quantity.words) == bool(quantity.axis)
+        assert quantity.definition
+        if quantity.chart is not None:
+            assert quantity.label
+            assert quantity.chart.chapter in CHAPTERS
 
 
 def test_only_what_was_measured_has_a_picture() -> None:
@@ -134,7 +134,8 @@ def test_no_number_of_a_real_report_is_forgotten() -> None:
         for key, value in block.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }
-    in_words = {quantity.key for quantity in QUANTITIES} | {q.beside[0] for q in QUANTITIES if q.beside}
+    in_words = {quantity.key for quantity in QUANTITIES if quantity.label}
+    in_words |= {q.chart.beside[0] for q in QUANTITIES if q.chart and q.chart.beside}
     assert numbers - in_words - LEFT_OUT == set()
     assert {"stream_collapse", "transport_gain", "double_stochasticity"} <= in_words  # of stacks with streams
     assert {"gradient_norm", "update_ratio"} <= {picture.key for picture in Content(found).pictures}

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from keras_residual.xray.page.content import Content
-from keras_residual.xray.page.library import drawing_library
-from keras_residual.xray.page.render import page, section
+from keras_residual.xray.page.render import drawing_library, page, section
 from keras_residual.xray.report import XrayReport
 from xray.page.reports import report, vanishing
 

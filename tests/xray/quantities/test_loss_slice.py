@@ -12,7 +12,7 @@ import pytest
 from keras import ops
 
 from keras_residual.xray import xray
-from keras_residual.xray.quantities.lanczos import largest_eigenvalue
+from keras_residual.xray.quantities.directions import largest_eigenvalue
 from keras_residual.xray.quantities.loss_slice import (
     curvature,
     filter_normalised,

@@ -8,9 +8,7 @@ from keras import ops
 
 from contract import assert_close
 from keras_residual.stacks.topologies.manifold import sinkhorn
-from keras_residual.xray.quantities.double_stochasticity import double_stochasticity
-from keras_residual.xray.quantities.stream_collapse import stream_collapse
-from keras_residual.xray.quantities.transport_gain import transport_gain
+from keras_residual.xray.quantities.streams import double_stochasticity, stream_collapse, transport_gain
 
 RNG = np.random.default_rng(0)
 STREAMS = (RNG.normal(size=(2, 5, 4, 8)) + 0.3).astype("float32")

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from keras import ops
 
-from keras_residual.xray.quantities.dead_units import dead_units
 from keras_residual.xray.quantities.numerics import inf_share, nan_share, underflow_share
-from keras_residual.xray.quantities.saturation import saturated_units
-from keras_residual.xray.quantities.update_ratio import update_ratio
+from keras_residual.xray.quantities.units import dead_units, saturated_units
+from keras_residual.xray.quantities.weights import update_ratio
 
 
 @pytest.mark.parametrize("axis", [-1, 1])

@@ -9,10 +9,10 @@ from typing import Any
 
 from keras_residual.xray.health import AFFECTED, HEALTHY, ILL, UNUSUAL
 from keras_residual.xray.page.numbers_in_words import power_of_ten
-from keras_residual.xray.quantities.table import Quantity
+from keras_residual.xray.quantities.chart import HEIGHT, DepthChart
+from keras_residual.xray.quantities.quantity import Quantity
 from keras_residual.xray.stages import Stage
 
-HEIGHT = 190
 MOST_MARKED = 150
 """Blocks that each get a point; of more, only those that are not healthy."""
 
@@ -28,6 +28,7 @@ Spec = dict[str, Any]
 
 def by_depth(
     quantity: Quantity,
+    chart: DepthChart,
     values: Values,
     more: Sequence[Values],
     stages: Sequence[Stage],
@@ -41,6 +42,7 @@ def by_depth(
 
     Args:
         quantity: What is drawn.
+        chart: How it is drawn.
         values: A value a block; None where there is none.
         more: The second quantity and the values of an earlier time, as far as there are any.
         stages: The stages of the net.
@@ -48,23 +50,23 @@ def by_depth(
     """
     count = len(values)
     every = [value for column in (values, *more) for value in column]
-    scale = _log_scale(every) if quantity.log else _linear_scale(every, quantity)
+    scale = _log_scale(every) if chart.log else _linear_scale(every, chart)
     y = {
         "type": "quantitative",
         "scale": scale,
         "axis": {
-            "title": quantity.axis,
-            **(_powers(scale["domain"], quantity.percent) if quantity.log else _steps(quantity.percent)),
+            "title": chart.axis,
+            **(_powers(scale["domain"], quantity.percent) if chart.log else _steps(quantity.percent)),
         },
     }
     bands = list(_bands(usual, stages, scale["domain"]))
     layers = [
-        *_background(quantity, bands, stages, y),
-        *(_bars(count, y) if quantity.bars else _lines(y)),
+        *_background(chart, bands, stages, y),
+        *(_bars(count, y) if chart.bars else _lines(y)),
         _picked(),
         _points(count, y),
         _odd(),
-        _hover(quantity),
+        _hover(quantity, chart),
     ]
     if count >= LEAST_ZOOMED:
         layers[-1]["params"].append(_zoom())
@@ -98,9 +100,9 @@ def _log_scale(values: Sequence[float | None]) -> Spec:
     return {"type": "log", "domain": [10 ** max(middle - half, -300), 10 ** min(middle + half, 300)]}
 
 
-def _linear_scale(values: Sequence[float | None], quantity: Quantity) -> Spec:
-    if quantity.domain is not None:
-        return {"domain": list(quantity.domain)}
+def _linear_scale(values: Sequence[float | None], chart: DepthChart) -> Spec:
+    if chart.domain is not None:
+        return {"domain": list(chart.domain)}
     finite = [v for v in values if v is not None and math.isfinite(v)]
     low, high = min([0.0, *finite]), max([0.0, *finite])
     return {"domain": [low, high] if low < high else [0.0, 1.0], "nice": True}
@@ -125,7 +127,7 @@ def _powers(domain: list[float], percent: bool) -> Spec:
 # --- Layers ----------------------------------------------------------------------------------------------------------
 
 
-def _background(quantity: Quantity, bands: list[Spec], stages: Sequence[Stage], y: Spec) -> list[Spec]:
+def _background(chart: DepthChart, bands: list[Spec], stages: Sequence[Stage], y: Spec) -> list[Spec]:
     layers: list[Spec] = []
     if bands:
         layers.append(
@@ -149,10 +151,10 @@ def _background(quantity: Quantity, bands: list[Spec], stages: Sequence[Stage], 
                 "encoding": {"x": {"field": "left", "type": "quantitative"}},
             }
         )
-    if quantity.neutral is not None:
+    if chart.neutral is not None:
         layers.append(
             {
-                "data": {"values": [{"level": quantity.neutral}]},
+                "data": {"values": [{"level": chart.neutral}]},
                 "mark": {"type": "rule", "color": "--soft", "clip": True},
                 "encoding": {"x": {"value": 0}, "x2": {"value": "width"}, "y": {**y, "field": "level"}},
             }
@@ -240,11 +242,11 @@ def _picked() -> Spec:
     }
 
 
-def _hover(quantity: Quantity) -> Spec:
+def _hover(quantity: Quantity, chart: DepthChart) -> Spec:
     """Returns a column for each block over the whole height, which says its name and value."""
     names = [("block", "block"), ("shown_v", quantity.label), ("shown_b", "earlier")]
-    if quantity.beside:
-        names.insert(2, ("shown_w", quantity.beside[1]))
+    if chart.beside:
+        names.insert(2, ("shown_w", chart.beside[1]))
     return {
         "params": [{"name": "under", "select": {"type": "point", "on": "pointerover", "clear": "pointerout"}}],
         "mark": {"type": "rect", "fill": "--picked", "clip": True, "cursor": "pointer"},

@@ -6,15 +6,33 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from keras_residual.xray.health import Health, healths, verdict
+from keras_residual._json import finite
+from keras_residual.xray.health import Findings, Health, healths, verdict
 from keras_residual.xray.page.by_depth import by_depth
 from keras_residual.xray.page.numbers_in_words import number, place, plain
-from keras_residual.xray.page.picture import Chart
-from keras_residual.xray.page.whole import whole_net
-from keras_residual.xray.quantities.table import KINDS, QUANTITIES, Quantity, is_number
-from keras_residual.xray.report import XrayReport, finite
+from keras_residual.xray.quantities import QUANTITIES
+from keras_residual.xray.quantities.chart import Chart, DepthChart
+from keras_residual.xray.quantities.quantity import Quantity, is_number
 from keras_residual.xray.rules import RULES
 from keras_residual.xray.stages import Stage, shape_of, stages
+
+CHAPTERS = {
+    "learning": "Does every block learn?",
+    "signal": "What becomes of the input on its way?",
+    "blocks": "What does each block do?",
+    "numbers": "Are units or numbers lost?",
+    "whole": "The net as a whole",
+}
+"""The parts of the page, in order."""
+
+KINDS = {
+    "residual": "residual block: its branch is added to its shortcut",
+    "stack": "residual block of a stack",
+    "add": "sum of a branch and a shortcut",
+    "concatenate": "joins a branch to a shortcut, side by side",
+    "layer": "layer without a shortcut",
+}
+"""What the kinds of block are."""
 
 MOST_STAGE_NAMES = 12
 MOST_LARGE = 80
@@ -31,7 +49,7 @@ class Content:
         earlier_name: What the page calls the earlier time.
     """
 
-    def __init__(self, report: XrayReport, earlier: XrayReport | None = None, earlier_name: str = "earlier") -> None:
+    def __init__(self, report: Findings, earlier: Findings | None = None, earlier_name: str = "earlier") -> None:
         self.earlier_name = earlier_name
         self.blocks = report.blocks
         self.model = report.model
@@ -43,7 +61,8 @@ class Content:
         self.level, self.verdict = verdict(self.advice, self.health)
         self.in_words = {rule.name: rule.in_words for rule in RULES}
         self.stages: list[Stage] = stages(self.blocks)
-        self.shown = [q for q in QUANTITIES if self._has(q.key) and q.dtype in (None, self.model.get("dtype"))]
+        shown = (q for q in QUANTITIES if q.label and q.dtype in (None, self.model.get("dtype")))
+        self.shown = [quantity for quantity in shown if self._has(quantity.key)]
 
     # --- For the template ---------------------------------------------------------------------------------------------
 
@@ -87,15 +106,17 @@ class Content:
     @property
     def pictures(self) -> list[Chart]:
         """The pictures in the order of the page."""
-        by_block = [self._picture(quantity) for quantity in self.shown if self._is_drawn(quantity)]
-        return by_block + whole_net(finite(dict(self.model)), self.names)
+        by_block = [self._picture(q, q.chart) for q in self.shown if q.chart is not None and self._is_drawn(q, q.chart)]
+        model = finite(dict(self.model))
+        whole = [q.draw(model[q.key], model, self.names) for q in QUANTITIES if q.draw is not None and model.get(q.key)]
+        return by_block + whole
 
     # --- For the script -----------------------------------------------------------------------------------------------
 
     def data(self, pictures: Sequence[Chart]) -> dict[str, Any]:
         """Returns what the script of the page draws, in plain lists and dictionaries that JSON has."""
         keys = [quantity.key for quantity in self.shown]
-        keys += [q.beside[0] for q in self.shown if q.beside and q.beside[0] not in keys]
+        keys += [key for q in self.shown if (key := _beside(q)) and key not in keys]
         return {
             "names": self.names,
             "kinds": [KINDS.get(block["kind"], block["kind"]) for block in self.blocks],
@@ -137,7 +158,8 @@ class Content:
         found = next((quantity for quantity in self.shown if quantity.key == key), None)
         if found is None:
             return {}
-        return {"beside": found.beside[0] if found.beside else None, "log": found.log, "percent": found.percent}
+        log = found.chart is not None and found.chart.log
+        return {"beside": _beside(found), "log": log, "percent": found.percent}
 
     @staticmethod
     def _column(blocks: Sequence[Mapping[str, Any]], key: str) -> list[Any]:
@@ -148,28 +170,26 @@ class Content:
     def _has(self, key: str) -> bool:
         return any(is_number(block.get(key)) for block in self.blocks)
 
-    def _is_drawn(self, quantity: Quantity) -> bool:
-        if not quantity.title:
-            return False
-        keys = [quantity.key, *(quantity.beside or ())[:1]]
-        return not quantity.only_if_any or any(block.get(key) for key in keys for block in self.blocks)
+    def _is_drawn(self, quantity: Quantity, chart: DepthChart) -> bool:
+        keys = [quantity.key, *(chart.beside or ())[:1]]
+        return not chart.only_if_any or any(block.get(key) for key in keys for block in self.blocks)
 
-    def _picture(self, quantity: Quantity) -> Chart:
+    def _picture(self, quantity: Quantity, chart: DepthChart) -> Chart:
         values = _values(self.blocks, quantity.key)
         more, legend = [], [("first", quantity.label)]
-        if quantity.beside:
-            more.append(_values(self.blocks, quantity.beside[0]))
-            legend.append(("second", quantity.beside[1]))
+        if chart.beside:
+            more.append(_values(self.blocks, chart.beside[0]))
+            legend.append(("second", chart.beside[1]))
         if self.earlier is not None:
             more.append(_values(self.earlier.blocks, quantity.key))
             legend.append(("earlier", self.earlier_name))
         return Chart(
             key=quantity.key,
-            title=quantity.title,
-            words=quantity.words,
+            title=chart.title,
+            words=chart.words,
             here=self._here(quantity, values),
-            chapter=quantity.chapter,
-            spec=by_depth(quantity, values, more, self.stages, self._bands(quantity)),
+            chapter=chart.chapter,
+            spec=by_depth(quantity, chart, values, more, self.stages, self._bands(quantity)),
             legend=tuple(legend) if len(legend) > 1 else (),
             by_depth=True,
         )
@@ -196,3 +216,8 @@ class Content:
 
 def _values(blocks: Sequence[Mapping[str, Any]], key: str) -> Column:
     return [float(block[key]) if is_number(block.get(key)) else None for block in blocks]
+
+
+def _beside(quantity: Quantity) -> str | None:
+    """Returns the key of what is drawn in the picture of a quantity too."""
+    return quantity.chart.beside[0] if quantity.chart is not None and quantity.chart.beside else None

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from functools import cache
 from importlib.resources import files
+from types import ModuleType
 from typing import Any
 
+from keras_residual import _atomic
 from keras_residual._optional import require
-from keras_residual.xray.health import SIGNS
-from keras_residual.xray.page.content import Content
-from keras_residual.xray.page.library import drawing_library
-from keras_residual.xray.quantities.table import CHAPTERS
-from keras_residual.xray.report import XrayReport
+from keras_residual._places import cache_folder
+from keras_residual.xray.health import SIGNS, Findings
+from keras_residual.xray.page.content import CHAPTERS, Content
 
 
-def page(report: XrayReport, earlier: XrayReport | None = None) -> str:
+def page(report: Findings, earlier: Findings | None = None) -> str:
     """Returns an HTML file that needs no other file and no network.
 
     Args:
@@ -37,7 +39,7 @@ def head() -> Any:
 
 
 def section(
-    report: XrayReport, earlier: XrayReport | None = None, earlier_name: str = "earlier", *, folded: bool = False
+    report: Findings, earlier: Findings | None = None, earlier_name: str = "earlier", *, folded: bool = False
 ) -> Any:
     """Returns the part of a page that shows an X-ray, with a heading of the second level.
 
@@ -97,3 +99,32 @@ def _prose(text: str) -> Any:
 
 def _markup(text: str) -> Any:
     return require("markupsafe", extra="plot").Markup(text)
+
+
+@cache
+def drawing_library() -> str:
+    """Returns a script that defines `vegaEmbed`.
+
+    It takes the package some seconds to put it together, so that it is kept in the user's cache folder, for each
+    version of the package. Where nothing can be kept it is made each time.
+
+    Raises:
+        ImportError: Without the extra `plot`.
+    """
+    package = require("vl_convert", extra="plot")
+    folder = cache_folder()
+    if folder is None:
+        return _made(package)
+    kept = folder / f"vega-{package.__version__}.js"
+    with suppress(OSError):
+        return kept.read_text(encoding="utf-8")
+    script = _made(package)
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        _atomic.write_text(kept, script)
+    return script
+
+
+def _made(package: ModuleType) -> str:
+    # In a scope of its own, and without a text that would end the element it stands in.
+    return f"(() => {{{package.javascript_bundle()}}})();".replace("</script", "<\\/script")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
+
+from keras_residual._errors import bad_argument
+from keras_residual.xray.quantities.chart import DepthChart
+from keras_residual.xray.quantities.quantity import KEPT, Passes, Quantity
+
+MOST_CLASSES = 10_000
+"""Whole numbers above this are taken for no labels."""
+
 
 RIDGE = 1e-2
 
@@ -33,3 +43,47 @@ def probe_accuracy(features: Any, labels: Any, ridge: float = RIDGE) -> float:
     inner += ridge * np.trace(inner) / len(inner) * np.eye(len(inner))
     weights = np.linalg.solve(inner, x[seen].T @ targets[seen])
     return float(((x[unseen] @ weights).argmax(axis=1) == y[unseen]).mean())
+
+
+def _add(look: Any, blocks: Any, model: Any) -> None:
+    """Adds `early_exit`, the accuracy of a linear classifier behind it, to each block."""
+    labels = np.asarray(ops.convert_to_numpy(look.given[1]))
+    for block, features in zip(blocks, look.features(), strict=True):
+        block["early_exit"] = None if features is None else probe_accuracy(_pooled(features), labels)
+
+
+def _pooled(features: np.ndarray) -> np.ndarray:
+    if features.ndim < 3:
+        return features
+    first = keras.config.image_data_format() == "channels_first" and features.ndim > 3
+    return features.mean(axis=tuple(range(2, features.ndim) if first else range(1, features.ndim - 1)))
+
+
+def _check_labels(name: str, y: Any) -> None:
+    dtype = keras.backend.standardize_dtype(y.dtype) if hasattr(y, "dtype") else None
+    if dtype is None or not dtype.startswith(("int", "uint")) or tuple(y.shape[1:]) not in ((), (1,)):
+        received = dtype and f"{dtype} of shape {tuple(y.shape)}"
+        raise bad_argument("xray", "y", f"labels, whole numbers of shape (batch,), for {name!r}", received)
+    labels = np.asarray(ops.convert_to_numpy(y))
+    if labels.min() < 0 or labels.max() >= MOST_CLASSES:
+        rule, received = f"labels from 0 to {MOST_CLASSES - 1}, for {name!r}", (int(labels.min()), int(labels.max()))
+        raise bad_argument("xray", "y", rule, received, "The numbers are the smallest and the largest label.")
+
+
+EARLY_EXIT = Quantity(
+    key="early_exit",
+    definition="accuracy of a linear classifier at each depth",
+    of="request",
+    by=_add,
+    cost=Passes(forward=1, beside=KEPT),
+    check=_check_labels,
+    label="right answers from here",
+    percent=True,
+    chart=DepthChart(
+        title="From which depth on is the answer known?",
+        words="How many examples a simple classifier gets right that sees nothing but what comes out of this block. "
+        "It should climb to the right. Where it is flat, the blocks add nothing to the answer.",
+        axis="right answers",
+        domain=(0.0, 1.0),
+    ),
+)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual.xray.quantities.lanczos import first_vectors, lanczos_step
+from keras_residual.xray.find.structure import distinct, trained_weights
+from keras_residual.xray.quantities.directions import first_vectors, lanczos_step, largest_eigenvalue
+from keras_residual.xray.quantities.quantity import Passes, Quantity, needs_targets
 
 STEPS = 24
 
@@ -55,3 +58,44 @@ def sharpness(loss_of: Callable[[list[Any]], Any], weights: Sequence[Any], *, st
 
     first = (*first_vectors([weight.shape for weight in weights]), ops.zeros((), "float32"))
     return _backend.scan(body, first, (ops.zeros((steps,), "float32"),))[1]
+
+
+def sharpness_of(model: keras.Layer, loss_of: Callable[[Any], Any], given: Any) -> float:
+    """Returns the sharpness of a loss in a model's trainable weights.
+
+    Args:
+        model: The model.
+        loss_of: From what is given to the loss, by the model's weights as they are then.
+        given: Structure of tensors.
+    """
+    variables = distinct(model.variables)
+    trained = [variable for variable, _ in trained_weights(model)]
+    moving = {id(variable) for variable in trained}
+    others = [variable for variable in variables if id(variable) not in moving]
+
+    def program(given: Any) -> Any:
+        kept = [ops.convert_to_tensor(variable.value) for variable in others]
+
+        def loss(values: list[Any]) -> Any:
+            cast = [ops.cast(value, variable.dtype) for value, variable in zip(values, trained, strict=True)]
+            pairs = [*zip(trained, cast, strict=True), *zip(others, kept, strict=True)]
+            with keras.StatelessScope(pairs):
+                return loss_of(given)
+
+        return sharpness(loss, [ops.convert_to_tensor(variable.value) for variable in trained])
+
+    return largest_eigenvalue(*_backend.run_compiled(program, variables, given))
+
+
+def _add(look: Any, blocks: Any, model: Any) -> None:
+    model["sharpness"] = sharpness_of(look.model, look.loss_at_inference, look.given)
+
+
+SHARPNESS = Quantity(
+    key="sharpness",
+    definition="eigenvalue of the loss's Hessian that is largest in size",
+    of="request",
+    by=_add,
+    cost=Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept three times more"),
+    check=needs_targets,
+)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import LEAST_SAMPLES
-from keras_residual.xray.stages import connections
+from keras_residual.xray.quantities.quantity import LEAST_SAMPLES
+from keras_residual.xray.rules.rule import every_block, rule
+from keras_residual.xray.stages import Block, connections
 
 QUIET = 1e-3
 """Root mean square of what a net receives below which it is too small."""
@@ -15,27 +15,14 @@ QUIET = 1e-3
 BRIGHT = 30.0
 """Largest value above which whole numbers from 0 to 255 have not been scaled."""
 
-LOUD_TARGETS = 100.0
-"""Root mean square of targets, in parts of that of the outputs, above which they are too large."""
-
-NEVER_BY_CHANCE = math.log(1e-6)
-"""Log-probability below which classes are not missing by chance."""
-
-SIZE_MATTERS = (
-    "initial weights keep a signal of about unit size, and the gradient of the first weights grows with the input "
-    "(LeCun et al. 1998, Efficient BackProp, section 4.3)"
-)
-
-
-def _everywhere(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
-    return range(len(blocks))
-
 
 @rule(
+    turn=10,
     threshold=30.0,
     in_words="The numbers that go in are far from the size that a net is made for",
-    because=SIZE_MATTERS,
-    reaches=_everywhere,
+    because="initial weights keep a signal of about unit size, and the gradient of the first weights grows with the "
+    "input (LeCun et al. 1998, Efficient BackProp, section 4.3)",
+    reaches=every_block,
 )
 def input_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds inputs that reach the first weights far too large or too small; a norm right behind these makes up for it.
@@ -80,6 +67,7 @@ def _cure_of_scale(picture: bool) -> str:
 
 
 @rule(
+    turn=40,
     in_words="Some of what goes in is the same for every example, and tells none from another",
     because="a column that does not vary adds the same to every sample, as a bias does, and nothing can be learned of "
     "it",
@@ -107,9 +95,10 @@ def constant_inputs(blocks: Sequence[Block], model: Block, threshold: float) -> 
 
 
 @rule(
+    turn=10,
     in_words="The answers that the net is to learn are not among those that it can give",
     because="a class without an output has no probability: its loss is wrong, infinite or an error, by the backend",
-    reaches=_everywhere,
+    reaches=every_block,
 )
 def labels_out_of_range(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds targets that the cross-entropy cannot take."""
@@ -156,7 +145,12 @@ def out_of_range(labels: Block) -> tuple[str, str] | None:
     return None
 
 
+NEVER_BY_CHANCE = math.log(1e-6)
+"""Log-probability below which classes are not missing by chance."""
+
+
 @rule(
+    turn=40,
     in_words="The answers to be learned do not tell the examples apart",
     because="what is the same for every sample is learned by the last bias alone, and the blocks get no gradient that "
     "lasts",
@@ -190,14 +184,15 @@ def labels_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
 
 
 @rule(
-    threshold=LOUD_TARGETS,
+    turn=40,
+    threshold=100.0,
     in_words="The numbers to be learned are far larger than those that the net gives",
     because="a net begins with outputs of about 1, so that the error, and with it the gradient, is as large as the "
     "targets",
-    reaches=_everywhere,
+    reaches=every_block,
 )
 def target_scale(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds targets of a regression far above what the model gives."""
+    """Finds targets of a regression far above what the model gives, in parts of the outputs' root mean square."""
     ending = model.get("ending") or {}
     outputs = ending.get("output_rms") if ending.get("loss_is_distance") else None
     for array in model.get("targets") or ():

@@ -6,19 +6,10 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS
-from keras_residual.xray.rules.cures import SHORTCUTS, UNBOUNDED, cure_of_explosion, cure_of_vanishing
-from keras_residual.xray.stages import begins_stage, connections, hidden, stages
-
-LEAST_BETWEEN = 1e-3
-"""What a block may get less of the gradient than any later one, where the first gets enough again."""
-
-LEAST_PULL = 1e-5
-"""What the weights of a part of the net may be pulled less than those of another."""
-
-LEAST_OVER_TIME = 1e-3
-"""What a gradient may fall to from the last step of a sequence to the first."""
+from keras_residual.xray.quantities.gradients import GRADIENT_NORM
+from keras_residual.xray.rules.rule import every_block, rule
+from keras_residual.xray.rules.signal import SHORTCUTS, UNBOUNDED, cure_of_explosion, cure_of_vanishing
+from keras_residual.xray.stages import Block, begins_stage, connections, hidden, stages
 
 
 def _little_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
@@ -73,12 +64,13 @@ def begins_with_zeros(model: Block) -> bool:
 
 
 @rule(
+    turn=80,
     in_words="No learning signal arrives at all, not even at the last block",
     because="a loss that clips or rounds what it is given has the derivative 0, and so has a head whose units are all "
     "off",
     unless=("softmax_missing", "input_scale"),
     final=True,
-    reaches=lambda blocks, first: range(len(blocks)),
+    reaches=every_block,
 )
 def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the last block where not even that one gets a gradient, but for a head that begins with zeros."""
@@ -104,7 +96,8 @@ def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
 
 
 @rule(
-    threshold=BANDS["gradient_norm"].low,
+    turn=80,
+    threshold=GRADIENT_NORM.low,
     in_words="The learning signal fades out before it reaches the first blocks",
     because="a block that gets no gradient learns nothing (Glorot & Bengio 2010; He et al. 2016, "
     "https://arxiv.org/abs/1603.05027, eq. 5)",
@@ -119,6 +112,10 @@ def gradient_vanishes(blocks: Sequence[Block], model: Block, threshold: float) -
         for name, finding, cure in find(blocks, model, threshold):
             yield name, finding, cure
             return
+
+
+LEAST_BETWEEN = 1e-3
+"""What a block may get less of the gradient than any later one, where the first gets enough again."""
 
 
 def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
@@ -157,6 +154,10 @@ def _along_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -
         later = max(later, norm)
 
 
+LEAST_PULL = 1e-5
+"""What the weights of a part of the net may be pulled less than those of another."""
+
+
 def _outside_the_blocks(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds layers in front of the connections, or connections in front of layers, whose weights are hardly pulled.
 
@@ -184,6 +185,10 @@ def _outside_the_blocks(blocks: Sequence[Block], model: Block, threshold: float)
             return
 
 
+LEAST_OVER_TIME = 1e-3
+"""What a gradient may fall to from the last step of a sequence to the first."""
+
+
 def _over_time(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds recurrent layers through whose steps the gradient fades, and that have no gates to keep it."""
     for block in blocks:
@@ -198,7 +203,8 @@ def _over_time(blocks: Sequence[Block], model: Block, threshold: float) -> Itera
 
 
 @rule(
-    threshold=BANDS["gradient_norm"].high,
+    turn=100,
+    threshold=GRADIENT_NORM.high,
     in_words="The learning signal grows from block to block on its way to the input",
     because="the first blocks decide the largest learning rate that the whole can bear (Zhang et al. 2019, "
     "https://arxiv.org/abs/1901.09321)",
@@ -217,6 +223,7 @@ def gradient_explodes(blocks: Sequence[Block], model: Block, threshold: float) -
 
 
 @rule(
+    turn=100,
     threshold=25.0,
     in_words="The first blocks get far more of the learning signal than the last ones",
     because="behind a norm the gradient is divided by the stream's size, which grows with each block (Sun et al. 2025, "

@@ -6,14 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS
-from keras_residual.xray.rules.cures import cure_of_growth
-
-GROWN = {"float16": 100.0}
-"""Largest finite value of a layer's input, by type, above which it overflows by growth, and not by what it computes."""
-
-GROWN_ELSEWHERE = 1e6
+from keras_residual.xray.quantities.gradients import GRADIENT_UNDERFLOW
+from keras_residual.xray.rules.rule import rule
+from keras_residual.xray.rules.signal import cure_of_growth
+from keras_residual.xray.stages import Block
 
 
 def _broken(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
@@ -27,6 +23,7 @@ def _broken(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
 
 
 @rule(
+    turn=0,
     in_words="What the net is given holds values that are not numbers: everything computed from them is lost",
     because="one NaN spreads to everything that is computed from it, and by way of the loss to every weight in one "
     "step",
@@ -62,6 +59,7 @@ def given_not_finite(blocks: Sequence[Block], model: Block, threshold: float) ->
 
 
 @rule(
+    turn=20,
     in_words="A calculation broke: some values are not numbers any more, and everything behind it is lost",
     because="one NaN spreads to everything that is computed from it, so that the first layer that makes one out of "
     "finite values holds the cause",
@@ -82,6 +80,7 @@ def not_a_number(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
 
 
 @rule(
+    turn=20,
     in_words="The numbers have grown too large for the machine",
     because="a sum of branches of unit gain doubles the variance at each block; scaled by 1/sqrt(depth) it stays below "
     "e (Hayou et al. 2021, https://arxiv.org/abs/2010.12859)",
@@ -102,6 +101,7 @@ def overflow(blocks: Sequence[Block], model: Block, threshold: float) -> Iterato
 
 
 @rule(
+    turn=20,
     in_words="The measure of mistakes itself is not a number",
     because="the outputs and the targets are finite, so that the loss makes this of them; its gradient is NaN for "
     "every weight",
@@ -120,6 +120,7 @@ def loss_not_finite(blocks: Sequence[Block], model: Block, threshold: float) -> 
 
 
 @rule(
+    turn=20,
     in_words="The learning signal breaks on its way back: some of it is not a number",
     because="the derivative of a root at 0 is infinite, and 0 times infinity is NaN, even where `where` has replaced "
     "the value",
@@ -153,13 +154,14 @@ def _first_broken_back(blocks: Sequence[Block], model: Block) -> str:
 
 
 @rule(
-    threshold=BANDS["gradient_underflow"].high,
+    turn=20,
+    threshold=GRADIENT_UNDERFLOW.high,
     in_words="The learning signal is too small for the short numbers that this net computes with",
     because="float16 ends at 6e-8, and gradients of deep nets lie below it (Micikevicius et al. 2018, "
     "https://arxiv.org/abs/1710.03740, figure 2)",
     final=True,
     reaches=lambda blocks, first: [
-        i for i, block in enumerate(blocks) if (block["gradient_underflow"] or 0) > BANDS["gradient_underflow"].high
+        i for i, block in enumerate(blocks) if (block["gradient_underflow"] or 0) > GRADIENT_UNDERFLOW.high
     ],
 )
 def underflow(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
@@ -195,6 +197,13 @@ def _origin(blocks: Sequence[Block], model: Block) -> dict[str, Any] | None:
                 where = {"where": block["name"], "layer": "it", "what": what, "share": block[key], "largest": None}
                 return {**where, "grown": key == "inf"}
     return None
+
+
+GROWN = {"float16": 100.0}
+"""Largest finite value of a layer's input, by type, above which it overflows by growth, and not by what it computes."""
+
+
+GROWN_ELSEWHERE = 1e6
 
 
 def _has_grown(origin: dict[str, Any], model: Block) -> bool:

@@ -6,19 +6,13 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS, LEAST_SAMPLES, samples_of
-from keras_residual.xray.stages import connections, hidden
-
-MOST_OTHERS = 0.75
-"""Part of the blocks that must have an activation for one without to count as an oversight."""
-
-LARGE_STEP = 0.1
-"""Root mean square of a step's changes above which a part that moves by more than itself is thrown about: weights that
-begin at 0 do so in any training, in small steps."""
+from keras_residual.xray.quantities.weights import UPDATE_RATIO
+from keras_residual.xray.rules.rule import every_block, rule
+from keras_residual.xray.stages import Block, connections, hidden
 
 
 @rule(
+    turn=30,
     threshold=1e-2,
     in_words="The answers are squeezed twice, so that the net can never be sure of one",
     because="what lies between 0 and 1 is nearly uniform once a softmax or a sigmoid has been put on it: the loss "
@@ -43,6 +37,7 @@ def softmax_twice(blocks: Sequence[Block], model: Block, threshold: float) -> It
 
 
 @rule(
+    turn=30,
     threshold=1e-2,
     in_words="The loss takes the answers for probabilities, which they are not",
     because="what is not between 0 and 1 is clipped, and what is clipped has no gradient",
@@ -63,33 +58,10 @@ def softmax_missing(blocks: Sequence[Block], model: Block, threshold: float) -> 
 
 
 @rule(
-    threshold=0.999,
-    in_words="A layer passes nothing on: all that follows sees the same for every example",
-    because="a unit that no sample activates gets no gradient and stays as it is (Lu et al. 2019, "
-    "https://arxiv.org/abs/1903.06733)",
-    final=True,
-    reaches=lambda blocks, first: range(len(blocks)),
-)
-def dead_layer(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds the first layer of a net without shortcuts that gives 0 whatever comes in."""
-    if samples_of(model) < LEAST_SAMPLES:
-        return
-    for block in blocks:
-        if block["kind"] == "layer" and (block["dead_units"] or 0) > threshold:
-            yield (
-                block["name"],
-                f"all of its ReLU units are 0 for each of the {model['batch']} samples: nothing of the input passes, "
-                "and no gradient comes back",
-                "biases of 0 and kernel_initializer='he_normal', and a lower learning rate where training did this; "
-                "activation='gelu' or 'leaky_relu' cannot die",
-            )
-            return
-
-
-@rule(
+    turn=50,
     in_words="The learning rate is 0, so that nothing is learned",
     because="steps of about 0.1 % of the weights are usual",
-    reaches=lambda blocks, first: range(len(blocks)),
+    reaches=every_block,
 )
 def no_step(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds a constant learning rate of 0; a schedule may begin or end with one."""
@@ -103,13 +75,19 @@ def no_step(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator
         )
 
 
+LARGE_STEP = 0.1
+"""Root mean square of a step's changes above which a part that moves by more than itself is thrown about: weights that
+begin at 0 do so in any training, in small steps."""
+
+
 @rule(
-    threshold=BANDS["update_ratio"].high,
+    turn=50,
+    threshold=UPDATE_RATIO.high,
     in_words="Each step of training throws away what was learned before",
     because="steps of about 0.1 % of the weights are usual; from 10 % on what was learned is overwritten",
     unless=("input_scale", "target_scale"),
     reaches=lambda blocks, first: [
-        i for i, block in enumerate(blocks) if (block["update_ratio"] or 0) > BANDS["update_ratio"].high
+        i for i, block in enumerate(blocks) if (block["update_ratio"] or 0) > UPDATE_RATIO.high
     ],
 )
 def learning_rate(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
@@ -142,6 +120,7 @@ def _to_usual(ratio: float) -> float:
 
 
 @rule(
+    turn=130,
     in_words="This block is not being trained, though its neighbours are",
     because="frozen blocks save their backward pass only where nothing in front of them is trained (Yosinski et al. "
     "2014, https://arxiv.org/abs/1411.1792)",
@@ -166,7 +145,12 @@ def frozen(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[
             )
 
 
+MOST_OTHERS = 0.75
+"""Part of the blocks that must have an activation for one without to count as an oversight."""
+
+
 @rule(
+    turn=150,
     in_words="This block lacks what lets a net bend: it can only compute straight lines",
     because="linear maps in a row are one linear map",
 )
@@ -202,6 +186,7 @@ def _is_narrow(blocks: Sequence[Block], index: int) -> bool:
 
 
 @rule(
+    turn=150,
     in_words="Two blocks are copies of one another",
     because="blocks that start alike waste one another, and a copy is a sign of a layer reused by mistake",
 )

@@ -5,29 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS, most_alike
-from keras_residual.xray.rules.cures import cure_of_growth, cure_of_vanishing, is_post_norm
-from keras_residual.xray.stages import connections, hidden
-
-MOST_ALIKE_LAYERS = 0.97
-"""Cosine between samples that some twenty layers with ReLUs come to, which learn all the same."""
-
-FEW_LAYERS = 12
-"""Layers that learn however alike samples are behind them: what is positive, as behind a ReLU, is alike soon."""
-
-
-def _all_behind(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
-    return [] if first is None else range(first + 1, len(blocks))
+from keras_residual.xray.quantities.quantity import most_alike
+from keras_residual.xray.quantities.signal import SAMPLE_COSINE
+from keras_residual.xray.rules.rule import all_behind, rule
+from keras_residual.xray.stages import Block, connections, hidden
 
 
 @rule(
+    turn=70,
     threshold=1e3,
     in_words="The signal grows from block to block like compound interest",
     because="each sum of a stream and a branch of unit gain doubles the variance (Hayou et al. 2021, "
     "https://arxiv.org/abs/2010.12859; De & Smith 2020, https://arxiv.org/abs/2002.10444)",
     unless=("input_scale", "transport_gain"),
-    reaches=_all_behind,
+    reaches=all_behind,
 )
 def signal_grows(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the block at which the stream has grown too far, where growth goes on by a factor and no norm ends it."""
@@ -50,13 +41,22 @@ def signal_grows(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
             return
 
 
+FEW_LAYERS = 12
+"""Layers that learn however alike samples are behind them: what is positive, as behind a ReLU, is alike soon."""
+
+
+MOST_ALIKE_LAYERS = 0.97
+"""Cosine between samples that some twenty layers with ReLUs come to, which learn all the same."""
+
+
 @rule(
-    threshold=BANDS["sample_cosine"].high,
+    turn=90,
+    threshold=SAMPLE_COSINE.high,
     in_words="All examples look the same to the net from here on",
     because="where all samples are mapped to one direction, the loss cannot tell them apart (Poole et al. 2016, "
     "https://arxiv.org/abs/1606.05340; Noci et al. 2022, https://arxiv.org/abs/2206.03126)",
     unless=("input_scale", "constant_inputs", "transport_gain", "signal_grows", "post_norm", "gradient_vanishes"),
-    reaches=_all_behind,
+    reaches=all_behind,
 )
 def samples_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the block from which on the samples, which differ at the input, cannot be told apart."""
@@ -82,6 +82,7 @@ def samples_alike(blocks: Sequence[Block], model: Block, threshold: float) -> It
 
 
 @rule(
+    turn=90,
     threshold=0.6,
     in_words="The shortcut is weakened at every block, and the weakening multiplies",
     because="what passes k such shortcuts is multiplied by the k-th power (He et al. 2016, "
@@ -102,6 +103,7 @@ def skip_scaled(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
 
 
 @rule(
+    turn=70,
     threshold=100.0,
     in_words="In a net this deep, the rescaling behind every sum wears the shortcuts down",
     because="each norm behind a sum weakens the shortcut, and from some hundred on the gradient vanishes (Xiong et al. "
@@ -126,6 +128,7 @@ def _little_gradient(blocks: Sequence[Block]) -> Sequence[int]:
 
 
 @rule(
+    turn=110,
     threshold=1e-6,
     in_words="This block does nothing, and cannot learn to",
     because="a factor that is learned gets a gradient at zero, a fixed zero never lets the branch learn (Bachlechner "
@@ -144,12 +147,13 @@ def unused_branch(blocks: Sequence[Block], model: Block, threshold: float) -> It
 
 
 @rule(
+    turn=110,
     threshold=0.01,
     in_words="The last blocks do next to nothing",
     because="behind a norm at its entry a branch stays as it is while the stream grows (Sun et al. 2025, "
     "https://arxiv.org/abs/2502.05795)",
     unless=("input_scale", "transport_gain"),
-    reaches=_all_behind,
+    reaches=all_behind,
 )
 def unused_depth(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds where the tail of blocks that add next to nothing begins, where the first ones do add."""
@@ -166,3 +170,81 @@ def unused_depth(blocks: Sequence[Block], model: Block, threshold: float) -> Ite
             "blocks)",
             "depth_rule='layer_norm_scaling' or 'inverse_sqrt_depth' of `kr.ResidualStack`, or fewer blocks",
         )
+
+
+# --- What keeps the size of a signal and of its gradient -------------------------------------------------------------
+
+MOST_FACTOR = 1.5
+"""Where each layer of a plain net changes the mean square by more than this, its weights are too large or too small."""
+
+MOST_BRANCH = 8.0
+"""Where the first branch adds more than this many times what it gets, its weights are too large."""
+
+SCALE_BRANCHES = (
+    "depth_rule='inverse_sqrt_depth' of `kr.ResidualStack`, branch_scale='skip_init' of `kr.Residual`, or a norm in "
+    "front of each branch: norm='layer_norm', or 'batch_norm' for pictures"
+)
+SHORTCUTS = (
+    "put shortcuts around groups of layers: `kr.Residual([…])` for a few layers each, or `kr.residualize(model)`; a "
+    "norm between the layers holds the signal meanwhile"
+)
+UNBOUNDED = (
+    "activation='relu' or 'gelu' in place of the sigmoids and tanhs, with kernel_initializer='he_normal': the "
+    "derivative of a sigmoid is at most 1/4"
+)
+WEIGHTS = (
+    "other initial weights, that keep the size of the signal: kernel_initializer='he_normal' in front of a ReLU, "
+    "'lecun_normal' in front of a SELU, 'glorot_uniform' in front of a tanh"
+)
+DEPTH_SCALED = (
+    "depth_rule='inverse_sqrt_depth' or 'layer_norm_scaling' of `kr.ResidualStack`, or branch_scale='skip_init'"
+)
+POST_NORM = "depth_rule='deepnorm' or 'keel' of `kr.ResidualStack`, or norm_position='pre' of `kr.Residual`"
+UNSCALED_SKIP = "skip_scale=None and merge='add' of `kr.Residual`: a shortcut that nothing weakens"
+
+
+def cure_of_growth(blocks: Sequence[Block]) -> str:
+    """Returns what keeps a signal from growing with depth."""
+    found = connections(blocks)
+    if not found:
+        return _cure_without_shortcuts(blocks)
+    cure = DEPTH_SCALED if all(block["norms"] or block["norm"] for block in found) else SCALE_BRANCHES
+    ratios = [block["branch_ratio"] for block in found if block["branch_ratio"] is not None]
+    return f"{WEIGHTS}; or {cure}" if ratios and ratios[0] > MOST_BRANCH else cure
+
+
+def cure_of_vanishing(blocks: Sequence[Block]) -> str:
+    """Returns what keeps a gradient, or the difference between samples, from dying out with depth."""
+    found = connections(blocks)
+    if not found:
+        return _cure_without_shortcuts(blocks)
+    if is_post_norm(found):
+        return POST_NORM
+    weak = any(block["skip_scale"] is not None and abs(block["skip_scale"]) < 1 for block in found)
+    return UNSCALED_SKIP if weak or not all(block["additive"] for block in found) else cure_of_growth(blocks)
+
+
+def cure_of_explosion(blocks: Sequence[Block]) -> str:
+    """Returns what keeps a gradient from growing on its way to the input."""
+    found = connections(blocks)
+    if not found:
+        return _cure_without_shortcuts(blocks)
+    return POST_NORM if is_post_norm(found) else cure_of_growth(blocks)
+
+
+def is_post_norm(found: Sequence[Block]) -> bool:
+    """Returns whether most connections have a norm behind the sum, and none of the shortcuts is strengthened."""
+    behind = [block for block in found if "post" in block["norm"] and (block["skip_scale"] or 1.0) <= 1.0]
+    return len(behind) > len(found) / 2
+
+
+def _cure_without_shortcuts(blocks: Sequence[Block]) -> str:
+    """Returns shortcuts, and before them what lets each layer change the signal's size by a factor."""
+    if sum(block["saturated_units"] is not None for block in blocks) > len(blocks) / 2:
+        return f"{UNBOUNDED}; or {SHORTCUTS}"
+    powers = [block["power"] for block in blocks if block["power"] is not None]
+    if len(powers) > 1 and powers[0] > 0 and not math.isnan(powers[-1]):
+        factor = (powers[-1] / powers[0]) ** (1 / (len(powers) - 1))
+        if not 1 / MOST_FACTOR < factor < MOST_FACTOR:
+            return f"{WEIGHTS}; or {SHORTCUTS}"
+    return SHORTCUTS

@@ -5,30 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from keras_residual.xray.advice import Block, rule
-from keras_residual.xray.quantities.table import BANDS
-
-MOST_APART = 0.9
-"""Streams whose mean cosine has been below this have parted."""
-
-
-def _all_behind(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
-    return [] if first is None else range(first + 1, len(blocks))
+from keras_residual.xray.quantities.streams import DOUBLE_STOCHASTICITY, TRANSPORT_GAIN
+from keras_residual.xray.rules.rule import all_behind, rule
+from keras_residual.xray.stages import Block
 
 
 @rule(
-    threshold=BANDS["transport_gain"].high,
+    turn=60,
+    threshold=TRANSPORT_GAIN.high,
     in_words="The mixing of the streams makes the signal grow or shrink from block to block",
     because="a product of free matrices grows or dies by a factor a block, and all that passes the shortcuts with it; "
     "it reached 3000 in Hyper-Connections, 1.6 in mHC (Xie et al. 2025, https://arxiv.org/abs/2512.24880)",
-    reaches=_all_behind,
+    reaches=all_behind,
 )
 def transport_gain(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the block where the matrices that carry the streams have come to too large a gain, or too small a one."""
     for stack in _by_stack(blocks, "transport_gain"):
         for block in stack:
             gain = block["transport_gain"]
-            if gain > threshold or gain < BANDS["transport_gain"].low:
+            if gain > threshold or gain < TRANSPORT_GAIN.low:
                 yield (
                     block["name"],
                     f"the matrices that carry the streams multiply to a gain of {gain:.2g} from the first block to "
@@ -40,7 +35,8 @@ def transport_gain(blocks: Sequence[Block], model: Block, threshold: float) -> I
 
 
 @rule(
-    threshold=BANDS["double_stochasticity"].high,
+    turn=60,
+    threshold=DOUBLE_STOCHASTICITY.high,
     in_words="The mixing of the streams adds to the signal or takes from it, which it should not",
     because="for large logits Sinkhorn's iterations end before the matrix is doubly stochastic, and mixing adds to the "
     "sum of the streams again (mHC-lite 2026, https://arxiv.org/abs/2601.05732)",
@@ -59,12 +55,17 @@ def double_stochasticity(blocks: Sequence[Block], model: Block, threshold: float
                 )
 
 
+MOST_APART = 0.9
+"""Streams whose mean cosine has been below this have parted."""
+
+
 @rule(
+    turn=120,
     threshold=0.99,
     in_words="The parallel streams have become copies of one another",
     because="the product of many doubly stochastic matrices is a plain mean; `n` streams then cost what they cost and "
     "hold what one does (https://arxiv.org/abs/2606.03483)",
-    reaches=_all_behind,
+    reaches=all_behind,
 )
 def streams_alike(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds where streams that had parted become alike for the rest of their stack.

@@ -1,1 +1,0 @@
-"""What `XrayCallback` consists of: when it looks, and where it writes."""
