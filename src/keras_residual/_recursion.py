@@ -1,4 +1,4 @@
-"""Long chains of layers in a Functional model: Keras walks back through them with one Python frame a layer."""
+"""Long chains of layers in a Functional model: Keras walks back through them with one Python frame per layer."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 from keras_residual._errors import bad_argument
 
 LONGEST = 100_000
-"""Length of the longest chain for which the limit is raised: as far as it has been tried, on a C stack of 256 KiB."""
+"""Length of the longest chain for which the limit is raised; it was tried that far, on a C stack of 256 KiB."""
 
 HEADROOM = 1000
-"""Frames for everything else: Python's own default. What is called after the last residual layer is in it too."""
+"""Frames for everything else, including layers after the last residual one: Python's own default."""
 
 _STEP = 1000
 
@@ -21,11 +21,11 @@ _lengths: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def make_room(owner: str, inputs: Any) -> None:
-    """Raises Python's recursion limit where a layer called on `inputs` would make the graph too long for it.
+    """Raises Python's recursion limit if a layer called on `inputs` would make the graph too long for it.
 
     The limit is never lowered: the model is made later, and may be saved, loaded and cloned at any time after that.
-    CPython 3.11 and newer keep the frames of calls from Python to Python on the heap, so that a higher limit does not
-    bring the end of the C stack nearer for this walk.
+    CPython 3.11 and newer keep the frames of calls from Python to Python on the heap, so a higher limit does not
+    use more of the C stack in this walk.
 
     Args:
         owner: What is being called, for example `"Residual 'block1'"`.
@@ -43,12 +43,12 @@ def make_room(owner: str, inputs: Any) -> None:
         rule = f"a tensor that makes a chain of at most {most} layers with this one on {sys.implementation.name}"
         way_out = "Use kr.ResidualStack(block, depth), which is one layer of the graph however deep it is."
         raise bad_argument(owner, "inputs", rule, length, way_out)
-    # In steps, for a limit that has just been set serves the next layers as well.
+    # In steps, so that one new limit serves the next layers as well.
     sys.setrecursionlimit(math.ceil((length + HEADROOM) / _STEP) * _STEP)
 
 
 def _length_at(tensor: Any) -> int:
-    """Returns the number of layers on the longest way from an input of the graph to `tensor`, by a loop."""
+    """Returns the number of layers on the longest path from an input of the graph to `tensor`, without recursion."""
     last = _node_of(tensor)
     if last is None:
         return 0
@@ -66,7 +66,7 @@ def _length_at(tensor: Any) -> int:
 
 
 def _node_of(tensor: Any) -> Any:
-    """Returns the call that made a symbolic tensor, or None where Keras did not record it."""
-    # Keras has no public name for the graph that it walks itself.
+    """Returns the node that produced a symbolic tensor, or None if Keras did not record it."""
+    # Keras has no public API for the graph that it walks itself.
     history = getattr(tensor, "_keras_history", None)
     return history.operation._inbound_nodes[history.node_index] if history and history.operation else None

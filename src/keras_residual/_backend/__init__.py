@@ -1,7 +1,7 @@
 """What Keras has no operation for, or a slow one; the one folder that names JAX, PyTorch and TensorFlow.
 
-This is the interface. `jax.py`, `torch.py` and `tensorflow.py` have its functions by the same names, and the one of the
-backend that Keras runs on is imported. `export/` makes files by the framework that a file belongs to.
+This is the interface. `jax.py`, `torch.py` and `tensorflow.py` define its functions by the same names, and only the one
+for the backend of Keras is imported. `export/` writes files with the framework that a file belongs to.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from keras_residual._backend.choice import BackendChoice, choose
 from keras_residual._types import Tensor, Tree
 
 CHOICE: BackendChoice | None = None if "keras" in sys.modules else choose(os.environ)
-"""The backend that was chosen here, before Keras was imported; None where Keras had been imported before."""
+"""The backend that was chosen here, before Keras was imported; None if Keras had already been imported."""
 
 if CHOICE is not None:
-    # For Keras, and for the processes that this one starts.
+    # For Keras, and for child processes.
     os.environ["KERAS_BACKEND"] = CHOICE.backend
 
 import keras  # noqa: E402 - reads the variable
@@ -83,15 +83,15 @@ __all__ = [
 ]
 
 DIFFERENTIATES_FUNCTIONS: bool = BACKEND == "jax"
-"""Whether the gradient is that of a function of the weights, and not asked for at what the variables hold."""
+"""Whether gradients are taken of a function of the weights, rather than at the values that variables hold."""
 
 outside_of_programs = _on.outside_of_programs
-"""Returns a scope in which variables have values, also where a program is traced that TensorFlow keeps."""
+"""Returns a scope in which variables have values, even while TensorFlow traces a program."""
 VERSION: str = str(_on.VERSION)
-"""That of the framework, as it says itself: TensorFlow comes in packages of several names."""
+"""Version of the framework, as it reports it: TensorFlow comes in packages of several names."""
 
 SCAN_FROM: int | None = _on.SCAN_FROM
-"""Number of blocks from which one compiled body is quicker to compile than all of them; None where none is compiled."""
+"""Number of blocks from which compiling one body is faster than compiling all; None where nothing is compiled."""
 
 
 def scale_with_other_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
@@ -108,13 +108,13 @@ def scale_with_other_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> T
 def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """Returns the gradient of `function(x)` with respect to `x`, a tensor of the shape of `x`.
 
-    Weights that the function assigns, such as a batch norm's moving averages in training, keep their values.
+    Weights that the function assigns to, such as a batch norm's moving averages in training, keep their values.
 
     Args:
         function: Takes a tensor and returns a scalar tensor, by operations of Keras.
         x: Array or tensor of any shape, of a float type.
     """
-    # The scope takes what is assigned and is dropped.
+    # Assignments go to the scope, which is dropped.
     with keras.StatelessScope():
         return _on.gradient(function, keras.ops.convert_to_tensor(x))
 
@@ -125,25 +125,25 @@ def probed_gradients(
     variables: Sequence[keras.Variable],
     others: Sequence[keras.Variable],
 ) -> Callable[[Any], Any]:
-    """Returns a program of a forward pass and of the gradients at places within it: `given` to what `finish` makes.
+    """Returns a program of a forward pass and of gradients at places within it, from `given` to what `finish` returns.
 
-    It is compiled when it is first called, and reads the values that the variables have at each call. What the function
-    assigns to variables, such as moving averages and the states of seeds, is dropped. What is given must have the same
-    structure, shapes and dtypes at each call.
+    It is compiled at its first call, and reads the variables' current values at each call. Assignments to variables,
+    such as moving averages and seed states, are dropped. Arguments must have the same structure, shapes and dtypes at
+    each call.
 
     Args:
         function: `(probe, given) -> (loss, outputs)`: a scalar, and a structure of tensors. `probe(shape, dtype)`
-            returns zeros, to be added to a tensor where the gradient with respect to it is asked for. It may be run
-            more than once, and must ask for the same probes each time.
-        finish: `(outputs, probe_gradients, variable_gradients) -> structure of tensors`; no other leaves the program.
-        variables: Float variables whose gradients are asked for.
+            returns zeros, to be added to a tensor whose gradient is wanted. The function may be run more than once,
+            and must request the same probes each time.
+        finish: `(outputs, probe_gradients, variable_gradients) -> structure of tensors`; only these leave the program.
+        variables: Float variables whose gradients are wanted.
         others: The other variables that the function reads.
     """
     return _on.probed_gradients(function, finish, list(variables), list(others))
 
 
 def compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable]) -> Callable[[Any], Any]:
-    """Returns `function` as one program where the backend compiles; what it assigns is dropped.
+    """Returns `function` as one program where the backend compiles; its assignments are dropped.
 
     Args:
         function: From a structure of tensors to a structure of tensors.
@@ -165,23 +165,23 @@ def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Varia
 
 @contextmanager
 def keeping_random_state() -> Iterator[None]:
-    """Lets the backend's own generator of random numbers, where it has one, come out as it went in."""
+    """Restores the backend's own random number generator, if it has one, on exit."""
     with _on.keeping_random_state():
         yield
 
 
 def random_state() -> list[Any]:
-    """Returns the states of the backend's own generators of random numbers, where it has some, as arrays."""
+    """Returns the states of the backend's own random number generators, if it has any, as arrays."""
     return _on.random_state()
 
 
 def set_random_state(states: Sequence[Any]) -> None:
-    """Puts the backend's own generators of random numbers into the states that `random_state` returned."""
+    """Sets the backend's own random number generators to the states that `random_state` returned."""
     _on.set_random_state(states)
 
 
 def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
-    """Returns what `function` makes of each slice of `x` along its leading axis, stacked.
+    """Returns the stacked results of `function` for each slice of `x` along its leading axis.
 
     Args:
         function: From a tensor to a tensor, by operations of Keras.
@@ -191,7 +191,7 @@ def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
 
 
 def name_optimizers() -> None:
-    """Has Keras save optimizers by their public names, so that a model that was compiled loads on another backend."""
+    """Makes Keras save optimizers by their public names, so that a compiled model loads on another backend."""
     _on.name_optimizers()
 
 
@@ -205,28 +205,28 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
         reverse: Whether to go from the last slice to the first.
 
     Returns:
-        What was carried to the end, and what the runs gave off, stacked along a leading axis.
+        The last carry, and the outputs of the runs, stacked along a leading axis.
     """
     return _on.scan(body, carry, xs, reverse=reverse)
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool = False, held: Sequence[Any] = ()) -> Callable[..., Any]:
-    """Returns `function`, of which only the arguments are kept for the gradient: the rest is recomputed.
+    """Returns `function`, keeping only its arguments for the gradient: the rest is recomputed.
 
     Args:
         function: From structures of tensors to a structure of tensors, without side effects.
         in_loop: Whether it is called in the body of a `scan`.
-        held: Tensors that the function uses and that are no arguments of it, of which a gradient may be asked for.
+        held: Tensors that the function uses without taking them as arguments, and whose gradient may be wanted.
     """
     return _on.checkpoint(function, in_loop=in_loop, held=held)
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `function`, of which what is cheap to compute is not kept for the gradient, where the backend can choose.
+    """Returns `function`, recomputing for the gradient what is cheap to compute, where the backend can choose.
 
     Args:
         function: `(carry, weights, others) -> structure of tensors`, called in the body of a `scan`: structures of
-            tensors, of which the last has mostly no gradient.
+            tensors, the last mostly without gradients.
     """
     return _on.recompute_cheap(function)
 
@@ -235,28 +235,28 @@ def as_tensor(array: Any) -> Tensor:
     """Returns an array as a tensor of its dtype, without a program compiled for its shape.
 
     Args:
-        array: A NumPy array that nobody writes to afterwards.
+        array: A NumPy array that is not written to afterwards.
     """
     return _on.as_tensor(array)
 
 
 def register_parameters(layer: keras.Layer) -> None:
-    """Lets the backend know the variables of a layer, and of all in it, that were built in a stateless scope."""
+    """Registers with the backend the variables of a layer and its sub-layers that were built in a stateless scope."""
     _on.register_parameters(layer)
 
 
 def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
-    """Returns `x`; a program that learns sizes only as it runs fails there where it has another shape than `like`."""
+    """Returns `x`; a program that knows sizes only at run time fails if its shape differs from that of `like`."""
     return _on.with_shape_of(like, x)
 
 
 def snapshot(variable: keras.Variable) -> Tensor:
-    """Returns the value of a variable, as a tensor that stays what it is when the variable is assigned to."""
+    """Returns the value of a variable, as a tensor that later assignments do not change."""
     return _on.snapshot(variable)
 
 
 def update_variables(model: keras.Model) -> None:
-    """Gives the variables of a model, within its `fit`, the values that they have after the last step."""
+    """Updates the variables of a model, within its `fit`, to their values after the last step."""
     _on.update_variables(model)
 
 
@@ -271,16 +271,16 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 
 
 def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
-    """Runs a reversible stack: its memory does not grow with depth, since the backward pass needs its last state only.
+    """Runs a reversible stack, whose memory does not grow with depth: the backward pass needs only its last state.
 
     Args:
         program: The stack.
-        rows: Structure of float tensors, what goes into the first block.
+        rows: Structure of float tensors, the input of the first block.
         weights: Structures of float tensors, a part for each block, as the program's loop takes them.
-        others: The same of tensors that have no gradient.
+        others: The same, of tensors without gradients.
 
     Returns:
-        The rows after the last block, the loss of each block, and the updates of each, which have no gradient.
+        The rows after the last block, and the loss and the updates of each block; updates have no gradient.
     """
     return _on.reversible(program, rows, weights, others)
 
@@ -299,27 +299,27 @@ HAS_BATCH_NORM: bool = _on.HAS_BATCH_NORM
 def convolve(x: Tensor, kernel: Tensor, *, strides: int, dilation: int, data_format: str) -> Tensor:
     """Returns the convolution of maps with `dilation * (width // 2)` zeros on each side.
 
-    On PyTorch the maps are not copied, and without gradients the kernel is not either. For that the memory of a kernel
-    given as a variable is reordered when gradients are switched on or off; its shape and its values stay as they are.
+    On PyTorch maps are not copied, and without gradients kernels are not either. For that, the memory of a kernel given
+    as a variable is reordered when gradients are switched on or off; its shape and values stay the same.
 
     Args:
         x: Tensor of shape `(batch, height, width, channels)`, or channels first.
         kernel: Tensor or variable of shape `(width, width, channels of a group, filters)`, of the dtype of `x` and of
             odd width.
         strides: Stride on both axes, at least 1.
-        dilation: Distance of neighbouring taps, at least 1.
+        dilation: Dilation, at least 1.
         data_format: `"channels_last"` or `"channels_first"`.
     """
     return _on.convolve(x, kernel, strides=strides, dilation=dilation, data_format=data_format)
 
 
 def max_pool(x: Tensor, *, width: int, strides: int, data_format: str) -> Tensor:
-    """Returns the maxima over windows that reach over each edge by `width // 2`, where nothing counts.
+    """Returns the maxima over windows, with `width // 2` of padding on each side that never wins.
 
     Args:
         x: Tensor of shape `(batch, height, width, channels)`, or channels first.
         width: Width of the windows, at least 1.
-        strides: Distance of the windows, at least 1.
+        strides: Step between windows, at least 1.
         data_format: `"channels_last"` or `"channels_first"`.
     """
     return _on.max_pool(x, width=width, strides=strides, data_format=data_format)
@@ -356,15 +356,15 @@ def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float
 
 
 def is_eager(x: Tensor) -> bool:
-    """Returns whether `x` is a tensor of PyTorch, whose operations run one by one, and nothing in its place."""
+    """Returns whether `x` is a PyTorch tensor whose operations run at once, and not a stand-in such as a traced one."""
     return _on.is_eager(x)
 
 
 def has_hooks(layer: keras.Layer) -> bool:
-    """Returns whether something of the backend listens to calls of the layer."""
+    """Returns whether the backend has hooks on calls of the layer."""
     return _on.has_hooks(layer)
 
 
 def relu_in_place(x: Tensor) -> Tensor:
-    """Returns `max(x, 0)` of a tensor that nobody else has: in its memory, where no gradient can be asked for."""
+    """Returns `max(x, 0)`, in place where no gradient can be asked for; nothing else may refer to `x`."""
     return _on.relu_in_place(x)

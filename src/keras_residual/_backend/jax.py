@@ -50,12 +50,12 @@ def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
 
 
 def register_parameters(layer: Any) -> None:
-    """Does nothing: the backend knows no modules."""
+    """Does nothing: the backend has no modules."""
     del layer
 
 
 def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
-    """Returns `x`: each shape is known when an operation is called."""
+    """Returns `x`: all shapes are known when an operation is called."""
     del like
     return x
 
@@ -64,7 +64,7 @@ as_tensor = jax.device_put  # `jax.numpy.asarray`, which Keras takes, compiles a
 
 
 def snapshot(variable: Any) -> Tensor:
-    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    """Returns the variable's value, as later assignments do not change it."""
     return variable.value
 
 
@@ -81,7 +81,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 def probed_gradients(
     function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
 ) -> Callable[[Any], Any]:
-    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
+    """Returns the program of the forward pass, the gradients of probes and variables, and `finish`."""
     asked: list[Any] = []
     places: list[Any] | None = None
 
@@ -126,12 +126,12 @@ def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[
 
 
 def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
-    """Returns what the function makes of each slice."""
+    """Returns the results for each slice, stacked."""
     return jax.vmap(function)(x)
 
 
 def name_optimizers() -> None:
-    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
+    """Does nothing: here Keras saves optimizers by their public names anyway."""
 
 
 outside_of_programs = nullcontext  # programs are traced with what is given
@@ -159,7 +159,7 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
-    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
+    """Returns the function, keeping only its arguments for the gradient."""
     del held  # JAX follows them by itself
     # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.
     return jax.checkpoint(function, prevent_cse=not in_loop)
@@ -169,7 +169,7 @@ recompute_cheap = jax_recompute.recompute_cheap
 
 
 def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
-    """Runs a stack that keeps no activations."""
+    """Runs a stack without keeping activations."""
 
     def outputs_of(state: Tree, losses: Any, updates: Any) -> tuple[Any, Any, Any]:
         return program.leave(state), losses, updates

@@ -1,4 +1,4 @@
-"""The two ways to apply blocks in a row, and what a reversible stack consists of: what the backends have in common."""
+"""Applying blocks one after another, by a loop or as a reversible stack: what the backends have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import keras
 from keras_residual._types import Tensor, Tree
 
 Body = Callable[[Any, Any, int | None], tuple[Any, tuple[Any, ...]]]
-"""From what is carried, a block's own inputs (a tuple) and its index, to what is carried on and a tuple given off.
+"""From the carry, a block's own inputs (a tuple) and its index, to the next carry and a tuple of outputs.
 
 The index is None where one body, compiled once, serves every block.
 """
@@ -25,7 +25,7 @@ class Loop(Protocol):
     """
 
     def __call__(self, body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[Any, Any]:
-        """Returns what was carried to the end, and what the blocks gave off."""
+        """Returns the last carry, and the outputs of the blocks."""
         ...
 
 
@@ -35,7 +35,7 @@ class ReversiblePass:
 
     Args:
         loop: How the blocks are applied.
-        enter: From the rows to the state, which may hold them at a higher precision.
+        enter: From the rows to the state, which may hold them in higher precision.
         forward: `(state, weights, others, index) -> (state, loss, updates)` of a block; `loss` is a scalar.
         backward: `(state, rows_bar, weights, others, loss_bar, index) -> (state, rows_bar, weights_bar)`: from the
             state after a block and the cotangents of the rows there to those before it.

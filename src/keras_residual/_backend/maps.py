@@ -42,7 +42,7 @@ normalize_by_batch = normalize
 
 
 def is_eager(x: Tensor) -> bool:
-    """Returns False: programs are compiled, or traced as a rule."""
+    """Returns False: programs are compiled or traced."""
     del x
     return False
 

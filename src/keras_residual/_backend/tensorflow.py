@@ -42,7 +42,7 @@ def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
 
 
 def register_parameters(layer: Any) -> None:
-    """Does nothing: the backend knows no modules."""
+    """Does nothing: the backend has no modules."""
     del layer
 
 
@@ -59,12 +59,12 @@ as_tensor = keras.ops.convert_to_tensor
 
 
 def snapshot(variable: Any) -> Tensor:
-    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    """Returns the variable's value, as later assignments do not change it."""
     return tf.convert_to_tensor(variable.value)
 
 
 def update_variables(model: Any) -> None:
-    """Does nothing: each step has assigned to them."""
+    """Does nothing: each step assigns to them."""
     del model
 
 
@@ -85,7 +85,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 def probed_gradients(
     function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
 ) -> Callable[[Any], Any]:
-    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
+    """Returns the program of the forward pass, the gradients of probes and variables, and `finish`."""
     del others
     values = [variable.value for variable in variables]
 
@@ -126,7 +126,7 @@ map_slices = keras.ops.vectorized_map
 
 
 def name_optimizers() -> None:
-    """Does nothing: here Keras's optimizers are instances of the classes that it names."""
+    """Does nothing: here Keras saves optimizers by their public names anyway."""
 
 
 outside_of_programs = tf.init_scope
@@ -184,7 +184,7 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
-    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
+    """Returns the function, keeping only its arguments for the gradient."""
     del in_loop
 
     def apply(*arguments: Any) -> Any:
@@ -225,7 +225,7 @@ def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[An
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function: automatic differentiation keeps here what it keeps."""
+    """Returns the function: here, what is kept cannot be chosen."""
     return function
 
 
@@ -276,7 +276,7 @@ def _gradients(tape: Any, ends: Any, sources: Any, cotangents: Tree) -> list[Any
 
 
 def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
-    """Runs a stack that keeps no activations."""
+    """Runs a stack without keeping activations."""
     structure: Any = None
     given = (rows, weights)
 

@@ -58,7 +58,7 @@ def register_parameters(layer: Any) -> None:
 
 
 def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
-    """Returns `x`: each shape is known when an operation is called."""
+    """Returns `x`: all shapes are known when an operation is called."""
     del like
     return x
 
@@ -67,12 +67,12 @@ as_tensor = keras.ops.convert_to_tensor
 
 
 def snapshot(variable: Any) -> Tensor:
-    """Returns the variable's value, which stays what it is when the variable is assigned to."""
+    """Returns the variable's value, as later assignments do not change it."""
     return variable.value.detach().clone()
 
 
 def update_variables(model: Any) -> None:
-    """Does nothing: each step has assigned to them."""
+    """Does nothing: each step assigns to them."""
     del model
 
 
@@ -99,7 +99,7 @@ def vjp(function: Callable[..., Any], *arguments: Any) -> tuple[Any, Callable[[A
 def probed_gradients(
     function: Callable[..., Any], finish: Callable[..., Any], variables: list[Any], others: list[Any]
 ) -> Callable[[Any], Any]:
-    """Returns the program of what `finish` makes of the outputs and of the gradients of probes and variables."""
+    """Returns the program of the forward pass, the gradients of probes and variables, and `finish`."""
     del others
 
     def program(given: Tree) -> Any:
@@ -125,7 +125,7 @@ def probed_gradients(
 
 
 def compiled(function: Callable[[Any], Any], variables: list[Any]) -> Callable[[Any], Any]:
-    """Returns the function without gradients; PyTorch compiles nothing here."""
+    """Returns the function, run without gradients; nothing is compiled."""
     del variables
 
     def program(given: Tree) -> Any:
@@ -145,7 +145,7 @@ def random_state() -> list[Any]:
 
 
 def set_random_state(states: Sequence[Any]) -> None:
-    """Puts them back; of accelerators as many as there are here."""
+    """Restores the states; of accelerators, as many as there are here."""
     processor, *accelerators = (torch.from_numpy(state) for state in states)
     torch.set_rng_state(processor)
     for index, state in enumerate(accelerators[: torch.cuda.device_count()]):
@@ -159,25 +159,25 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
 
 
 def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
-    """Returns the function that keeps its arguments for the gradient, and recomputes the rest."""
+    """Returns the function, keeping only its arguments for the gradient."""
     del in_loop, held
     return functools.partial(torch.utils.checkpoint.checkpoint, function, use_reentrant=False)
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the function: automatic differentiation keeps here what it keeps."""
+    """Returns the function: here, what is kept cannot be chosen."""
     return function
 
 
 def map_slices(function: Callable[[Any], Any], x: Tensor) -> Tensor:
-    """Returns what the function makes of each slice; unlike in `torch.vmap` it may write to tensors of its own."""
+    """Returns the results for each slice, stacked; unlike in `torch.vmap`, the function may write to its tensors."""
     return torch.stack([function(part) for part in torch.unbind(x)])
 
 
 def name_optimizers() -> None:
-    """Has Keras save its optimizers by the names that every backend has for them.
+    """Makes Keras save its optimizers by the names that every backend has for them.
 
-    Here each is made of a subclass without a public name, which another backend would make again and cannot apply.
+    Here each is an instance of a subclass without a public name, which another backend cannot load.
     """
     for name, kind in vars(keras.optimizers).items():
         if isinstance(kind, type) and issubclass(kind, keras.optimizers.Optimizer):
@@ -236,7 +236,7 @@ def _differentiable_pullback(run: _Run, flat: Any, grad_outputs: Any) -> list[An
 
 
 def reversible(program: ReversiblePass, rows: Tree, weights: Tree, others: Tree) -> tuple[Any, Any, Any]:
-    """Runs a stack that keeps no activations."""
+    """Runs a stack without keeping activations."""
     run = _Run(program, others, keras.tree.map_structure(lambda tensor: None, (rows, weights)))
     flat = _Reversible.apply(run, *keras.tree.flatten((rows, weights)))
     return keras.tree.pack_sequence_as(run.outputs, list(flat))

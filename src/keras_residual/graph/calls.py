@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
+from keras_residual._types import Shape
 from keras_residual.graph.nodes import nodes_behind, producer
-from keras_residual.residual.shapes import Shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -148,7 +148,7 @@ def _constant_matrix(*arguments: Any) -> np.ndarray:
 
 @register
 class SymmetricMaxPool2D(Configured):
-    """Max pooling with `pool_size // 2` rows and columns of padding on each side, as PyTorch's networks have it.
+    """Max pooling with `pool_size // 2` rows and columns of padding on each side, as in PyTorch's networks.
 
     Keras's `padding="same"` places the windows differently where the size is even. The padding never wins, so that maps
     with negative values are pooled correctly.

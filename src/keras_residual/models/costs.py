@@ -13,6 +13,7 @@ import keras
 
 from keras_residual._errors import bad_argument, wrong_type
 from keras_residual._keras import UNINITIALIZED, get_global_attribute, set_global_attribute
+from keras_residual._types import Shape
 from keras_residual.graph.nodes import nodes_of
 from keras_residual.layers.channel_attention import EfficientChannelAttention, SqueezeExcite
 from keras_residual.layers.composite_conv import MultiScaleConv2D
@@ -21,7 +22,7 @@ from keras_residual.models.builder import build
 from keras_residual.models.catalog import CATALOG, usual_input
 from keras_residual.models.config import Choices
 from keras_residual.residual.residual import Residual
-from keras_residual.residual.shapes import Shape, output_shape, spatial_axes, sublayers
+from keras_residual.residual.shapes import output_shape, spatial_axes, sublayers
 from keras_residual.residual.shortcuts import Shortcut
 from keras_residual.stacks.pattern import GivenBlocks
 from keras_residual.stacks.stack import ResidualStack

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_residual._arguments import choice, number, owner_of, positive, whole_number
 from keras_residual._errors import bad_argument, wrong_type
+from keras_residual._types import Shape
 from keras_residual.models.facts import pretrained_weights
 from keras_residual.models.resampling import (
     CROP_MODES,
@@ -23,7 +24,6 @@ from keras_residual.models.resampling import (
 )
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

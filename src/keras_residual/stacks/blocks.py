@@ -21,8 +21,9 @@ from keras_residual import _backend
 from keras_residual._backend import Body
 from keras_residual._errors import bad_argument, unknown_name
 from keras_residual._keras import get_stateless_scope
+from keras_residual._types import Shape
 from keras_residual.residual.configured import Configured
-from keras_residual.residual.shapes import Shape, keep_lora_alpha, sublayers
+from keras_residual.residual.shapes import keep_lora_alpha, sublayers
 from keras_residual.stacks.cell import Cell, Contexts
 from keras_residual.stacks.depth_rules import DepthPlan
 from keras_residual.stacks.initial_values import defer_drawing

@@ -12,11 +12,12 @@ from keras import ops
 from keras_residual._arguments import share
 from keras_residual._errors import bad_argument
 from keras_residual._keras import set_keras_mask
+from keras_residual._types import Shape
 from keras_residual.residual import chain, direct
 from keras_residual.residual.configured import Untracked
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.residual import Residual
-from keras_residual.residual.shapes import Shape, agree
+from keras_residual.residual.shapes import agree
 from keras_residual.stacks.depth_rules import DepthPlan
 from keras_residual.stacks.topologies import Link, Rows
 

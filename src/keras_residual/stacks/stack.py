@@ -12,11 +12,12 @@ from keras import ops
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
 from keras_residual._keras import get_keras_mask
+from keras_residual._types import Shape
 from keras_residual.compilation_cache import enable_compilation_cache_by_default
 from keras_residual.residual import chain
 from keras_residual.residual.configured import Changes, Configured, Untracked, settings_of
 from keras_residual.residual.serialization import reading, register
-from keras_residual.residual.shapes import Shape, sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import BLOCKS, choose_execution
 from keras_residual.stacks.cell import Cell, Contexts, ramp

@@ -8,7 +8,7 @@ from typing import Any
 
 from keras_residual._errors import printable
 from keras_residual._notebook import html_table
-from keras_residual.residual.shapes import Shape
+from keras_residual._types import Shape
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Convolutions that XLA runs fast on the CPU inside a loop too.
+"""Convolutions that XLA runs fast on the CPU, even inside a loop.
 
 XLA brings a convolution into the layout that its CPU kernels take (channels last) only outside loops; inside one, a
 convolution in any other layout goes to a naive kernel, tens of times slower, and so do the gradients of every one
@@ -33,7 +33,7 @@ _here = threading.local()
 
 @contextlib.contextmanager
 def canonical_convolutions() -> Iterator[None]:
-    """Makes the convolutions that this thread traces in the context fast in a loop on the CPU, gradients and all.
+    """Makes convolutions that this thread traces within the context fast in a loop on the CPU, with their gradients.
 
     These are what Keras's layers make: every `jax.lax.conv_general_dilated` and `jax.lax.conv_transpose` of equal
     floating types. They have derivatives of any order in reverse mode, and none in forward mode. Other threads, other

@@ -1,8 +1,8 @@
-"""What a scan on JAX keeps of each block for the gradient: what is costly to compute, and not what follows from it.
+"""Makes a scan on JAX keep only the costly results of each block for the gradient, and recompute the others.
 
 By default JAX keeps whatever the gradient of any operation reads: of a convolution, a norm and a ReLU the result of
-each. On the CPU all but the convolution's mostly take less time to compute again than memory takes to hold them. XLA
-does not mend it: it leaves what a scan keeps as it is (https://github.com/jax-ml/jax/pull/6639). This file can go when
+each. On the CPU all but the convolution's mostly take less time to recompute than to keep in memory. XLA does not
+change that: it leaves the residuals of a scan alone (https://github.com/jax-ml/jax/pull/6639). This file can go when
 JAX has such a policy of its own for a scan.
 """
 
@@ -28,10 +28,10 @@ MOVES = {
     "transpose",
 }
 CHEAP = frozenset(ARITHMETIC | FUNCTIONS | ROUNDING | BITS | COMPARISONS | MOVES)
-"""Operations whose result is computed again.
+"""Operations whose result is recomputed.
 
-Not among them are `erf_inv`, of which normal noise is made, and `lt`, by which dropout compares random numbers: noise,
-or a mask of bytes, takes no more memory than the bits behind it, and more time.
+Without `erf_inv`, which normal noise needs, and `lt`, by which dropout compares random numbers: noise, or a mask of
+bytes, takes no more memory than the bits it is computed from, and more time.
 """
 
 _CALLS = {"custom_jvp_call", "jit", "pjit"}  # the last two within the first: elsewhere JAX looks into them itself
@@ -39,10 +39,10 @@ _OWN_CHOICES = {"checkpoint", "remat", "remat2", "scan", "while"}
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns `(carry, weights, others) -> structure` that keeps for the gradient what is costly, where that is less.
+    """Returns `(carry, weights, others) -> structure` that keeps only costly results for the gradient, if that is less.
 
-    It is the function itself where that has side effects, or loops and checkpoints of its own: those would run twice,
-    and keep what they were made not to keep.
+    It returns the function itself if that has side effects, or loops and checkpoints of its own: side effects would
+    happen twice, and checkpoints would keep what they are meant not to keep.
     """
     from jax.extend.core import jaxpr_as_fun  # which `import jax` does not load
 
@@ -63,7 +63,7 @@ def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_costly(primitive: Any, *_: Any, **parameters: Any) -> bool:
-    """Returns whether the result of an operation is to be kept: a policy of `jax.checkpoint`."""
+    """Returns whether to keep the result of an operation: a policy of `jax.checkpoint`."""
     if primitive.name in _CALLS:
         program = parameters.get("call_jaxpr") or parameters["jaxpr"]
         return any(is_costly(equation.primitive, **equation.params) for equation in program.eqns)
@@ -71,14 +71,14 @@ def is_costly(primitive: Any, *_: Any, **parameters: Any) -> bool:
 
 
 def _kept(function: Callable[..., Any], carry: Tree, weights: Tree, others: Tree) -> int:
-    """Returns the bytes that the gradient keeps of one run, beside its arguments."""
+    """Returns the bytes that the gradient keeps of one run, other than its arguments."""
 
     def pullback(carry: Tree, weights: Tree) -> Any:
         return jax.tree.leaves(jax.vjp(lambda *given: function(*given, others), carry, weights)[1])
 
     program = jax.make_jaxpr(pullback)(carry, weights).jaxpr
     given = {id(variable) for variable in (*program.invars, *program.constvars)}
-    made: set[int] = set()  # of what is given, and so another one in each run
+    made: set[int] = set()  # computed from the arguments, and so different in each run
     for equation in program.eqns:
         if any(id(variable) in given or id(variable) in made for variable in equation.invars):
             made.update(map(id, equation.outvars))

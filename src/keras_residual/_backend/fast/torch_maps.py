@@ -37,9 +37,9 @@ def convolve(x: Tensor, kernel: Tensor, *, strides: int, dilation: int, data_for
 
 
 def _lay_out(kernel: Tensor, memory: Any) -> None:
-    """Brings a kernel's memory into the order in which a convolution reads it, or back while it is trained.
+    """Reorders a kernel's memory to that in which convolutions read it, or back while it is trained.
 
-    An optimizer's tensors lie as Keras makes them: each of its operations on a kernel in another order is slow.
+    An optimizer's tensors are in Keras's order: each of its operations on a kernel in another order is slow.
     """
     # A parameter and nothing in its place: no tensor of a trace, none spread over devices, none of other processes.
     if type(kernel) is not torch.nn.Parameter or type(kernel.data) is not torch.Tensor:
@@ -70,14 +70,14 @@ def max_pool(x: Tensor, *, width: int, strides: int, data_format: str) -> Tensor
 def normalize(
     x: Tensor, mean: Tensor, variance: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int
 ) -> Tensor:
-    """Returns the maps normalised by what is given."""
+    """Returns the maps, normalized by the given statistics."""
     mean, variance, gamma, beta = _in_precision(x, mean, variance, gamma, beta)
     maps, back = _channels_second(x, axis)
     return back(functional.batch_norm(maps, mean, variance, gamma, beta, False, 0.0, epsilon))
 
 
 def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float, axis: int) -> tuple[Any, Any, Any]:
-    """Returns the maps normalised by their mean and variance, and these."""
+    """Returns the maps, normalized by their mean and variance, and these two."""
     gamma, beta = _in_precision(x, gamma, beta)
     maps, back = _channels_second(x, axis)
     # Not `functional.batch_norm`, whose variance is the unbiased one.
@@ -87,7 +87,7 @@ def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float
 
 
 def is_eager(x: Tensor) -> bool:
-    """Returns whether `x` is a tensor and nothing in its place, such as one of a trace."""
+    """Returns whether `x` is a plain tensor, and not a stand-in such as a traced one."""
     return type(x) is torch.Tensor and not x.is_meta
 
 
@@ -109,7 +109,7 @@ def _in_precision(x: Tensor, *variables: Any) -> list[Any]:
 
 
 def _channels_second(x: Tensor, axis: int) -> tuple[Any, Any]:
-    """Returns maps with the channels in axis 1, and the function that brings them back to where they were."""
+    """Returns maps with the channels in axis 1, and the function that moves them back."""
     if axis == 1 or x.ndim == 2:
         return x, lambda y: y
     if x.ndim == 4:

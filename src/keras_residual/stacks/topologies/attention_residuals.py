@@ -6,10 +6,10 @@ from typing import Any
 
 from keras import ops
 
+from keras_residual._types import Shape
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology, weighted_sum
 
 EPSILON = 1e-6

@@ -15,9 +15,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_residual._types import Shape
 from keras_residual.residual.configured import Configured
 from keras_residual.residual.context import DepthContext
-from keras_residual.residual.shapes import Shape
 
 Rows = tuple[Any, ...]
 """The streams, each a tensor of the shape of the stack's input unless its topology says otherwise."""

@@ -10,8 +10,8 @@ from keras import ops
 
 from keras_residual._arguments import flag, owner_of, whole_number
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place
 from keras_residual.stacks.topologies.streams import (
     NORM_EPSILON,

@@ -11,9 +11,9 @@ from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
+from keras_residual._types import Shape
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology, weighted_sum
 
 KINDS = ("rw", "lr", "pa")

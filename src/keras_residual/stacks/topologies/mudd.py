@@ -8,8 +8,8 @@ import keras
 from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
+from keras_residual._types import Shape
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Link, Place
 from keras_residual.stacks.topologies.block_history import CurrentOnly, HistoryLink, HistoryTopology, outputs_after
 

@@ -9,11 +9,11 @@ from keras import ops
 
 from keras_residual._arguments import axis_in_rank, axis_index, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.residual.arguments import check_name_or_layer
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.norms import NORMS, make_norm
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
 

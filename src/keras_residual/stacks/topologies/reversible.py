@@ -12,9 +12,9 @@ from keras import ops
 
 from keras_residual._arguments import choice, number, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Link, Place, Rows, Topology
 
 _LARGEST = 3.4e38

@@ -13,9 +13,9 @@ from keras import ops
 
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.merges.base import widen
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
 NORM_EPSILON = 1e-6

@@ -10,10 +10,11 @@ from keras import ops
 
 from keras_residual._arguments import flag, number, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.layers.value_attention import ValueResidualAttention
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape, sublayers
+from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
 WAY_OUT = (

@@ -9,9 +9,9 @@ import keras
 
 from keras_residual._arguments import number, owner_of
 from keras_residual._errors import bad_argument
+from keras_residual._types import Shape
 from keras_residual.residual.context import DepthContext
 from keras_residual.residual.serialization import register
-from keras_residual.residual.shapes import Shape
 from keras_residual.stacks.topologies.base import Coefficients, Link, Place, Rows, Topology
 
 
