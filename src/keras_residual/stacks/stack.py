@@ -1,4 +1,4 @@
-"""Many residual blocks as one layer, whose compile time and memory need not grow with depth."""
+"""Many residual blocks as one layer, whose compile time and memory need not grow with the depth."""
 
 from __future__ import annotations
 
@@ -327,7 +327,7 @@ class ResidualStack(Configured):
                 `block_mask` that is 1 at these.
 
         Raises:
-            ValueError: For other indices, and for a stack whose blocks depend on how many there are: with a depth rule
+            ValueError: For invalid indices, and for a stack whose blocks depend on their number: one with a depth rule
                 that scales by depth, or a topology other than `"single"`.
         """
         kept = as_indices(owner_of(self), kept, self.depth)
