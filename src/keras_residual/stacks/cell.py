@@ -55,8 +55,8 @@ class Cell(keras.layers.Layer):
             )
             if not agree(shape, stream_shape):
                 raise ValueError(
-                    f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} makes {shape} "
-                    f"of {stream_shape}. Put what changes the shape before the stack."
+                    f"ResidualStack: a block must keep the shape of its input, but {connection.name!r} maps "
+                    f"{stream_shape} to {shape}. Change the shape before the stack."
                 )
         for link in self.links:
             if not link.built:

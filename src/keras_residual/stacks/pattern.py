@@ -264,7 +264,7 @@ def check_plain(owner: str, layers: Sequence[keras.Layer], topology: str) -> Non
         for argument, is_own in own.items():
             if is_own:
                 rule = f"left at its default in a block of a stack with topology={topology!r}"
-                way_out = "There the topology says what becomes of the stream; the branch may have norms and scales."
+                way_out = "The topology determines the skip path; only the branch may have norms and scales."
                 raise bad_argument(f"Residual {layer.name!r}", argument, rule, getattr(layer, argument), way_out)
 
 

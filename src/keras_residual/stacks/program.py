@@ -217,7 +217,7 @@ def check_held(owner: str, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         tensors = [tensor for tensor in keras.tree.flatten(value) if ops.is_tensor(tensor)]
         if any(keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)) for tensor in tensors):
-            rule = "without floats in a reversible stack, which gives no gradient of what its blocks take beside it"
+            rule = "without floats in a reversible stack, which computes no gradient for other arguments of its calls"
             raise bad_argument(owner, name, rule, value, "Make the stack with remat='full'.")
 
 
@@ -254,8 +254,8 @@ def values_for(variables: Sequence[keras.Variable], values: Sequence[Any]) -> It
     foreign = [key for key, value in scope.state_mapping.items() if key not in own and before.get(key) is not value]
     if foreign:
         raise ValueError(
-            "A block of a stack assigns to a variable that is not its own, which a scanned, rematerialised or "
-            "reversible stack cannot hand on. Make the variable part of a layer of the block, or use "
+            "A block of a stack assigns to a variable outside the block, which a scanned, rematerialised or "
+            "reversible stack cannot pass on. Make the variable part of a layer of the block, or use "
             "execution='unrolled' and remat=False."
         )
 

@@ -1,4 +1,4 @@
-"""Many residual blocks as one layer, whose compile time and memory need not grow with depth."""
+"""Many residual blocks as one layer, whose compile time and memory need not grow with the depth."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from keras_residual.residual import chain
 from keras_residual.residual.configured import Changes, Configured, Untracked, settings_of
 from keras_residual.residual.serialization import reading, register
 from keras_residual.residual.shapes import sublayers
-from keras_residual.stacks import depth_rules
 from keras_residual.stacks.blocks import BLOCKS, choose_execution
 from keras_residual.stacks.cell import Cell, Contexts, ramp
+from keras_residual.stacks.depth_rules import DepthRule, get_rule
 from keras_residual.stacks.observation import Observation, observation_of
 from keras_residual.stacks.optimizers import extend_optimizers
 from keras_residual.stacks.pattern import (
@@ -39,7 +39,7 @@ from keras_residual.stacks.pattern import (
     why_not_scanned,
 )
 from keras_residual.stacks.program import StackProgram, check_held, leave_remat_scope, tensors_by_block
-from keras_residual.stacks.topologies import Place, Single, make_topology
+from keras_residual.stacks.topologies import Place, Single, Topology, make_topology
 from keras_residual.stacks.topologies.reversible import ReversibleTopology
 from keras_residual.stacks.variables import BlockCount
 
@@ -112,9 +112,9 @@ class ResidualStack(Configured):
         block: keras.Layer | Sequence[keras.Layer] | Callable[[int], Any],
         depth: int,
         *,
-        depth_rule: Any = None,
+        depth_rule: str | DepthRule | None = None,
         drop_path_rate: float | Sequence[float] = 0.0,
-        topology: Any = "single",
+        topology: str | Topology = "single",
         execution: str = "auto",
         remat: bool | str = False,
         name: str | None = None,
@@ -129,7 +129,7 @@ class ResidualStack(Configured):
         self.depth = depth = whole_number(owner, "depth", depth, most=MOST_BLOCKS)
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
-        self.depth_rule = None if depth_rule is None else depth_rules.get_rule(depth_rule)
+        self.depth_rule = None if depth_rule is None else get_rule(depth_rule)
         rework = rework_for(self.depth_rule, self._rates, depth)
         self._pattern = Untracked(as_pattern(owner, block, depth, rework))
         self.topology = make_topology(topology)
@@ -328,7 +328,7 @@ class ResidualStack(Configured):
                 `block_mask` that is 1 at these.
 
         Raises:
-            ValueError: For other indices, and for a stack whose blocks depend on how many there are: with a depth rule
+            ValueError: For invalid indices, and for a stack whose blocks depend on their number: one with a depth rule
                 that scales by depth, or a topology other than `"single"`.
         """
         kept = as_indices(owner_of(self), kept, self.depth)

@@ -6,7 +6,6 @@ This file has their names: a new rule is a line in `RULES`.
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
 
 from keras_residual._arguments import named
 from keras_residual.stacks.depth_rules.admin import Admin, admin_profile
@@ -68,6 +67,6 @@ RULES: MappingProxyType[str, type[DepthRule]] = MappingProxyType(
 )
 
 
-def get_rule(value: Any) -> DepthRule:
+def get_rule(value: str | DepthRule) -> DepthRule:
     """Returns the rule of a name; a rule is returned as it is."""
     return named("ResidualStack", "depth_rule", value, DepthRule, RULES)

@@ -6,7 +6,6 @@ This file has their names: a new topology is an import and a line in `TOPOLOGIES
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any
 
 from keras_residual._arguments import named
 from keras_residual.stacks.topologies.attention_residuals import AttentionResiduals
@@ -75,6 +74,6 @@ TOPOLOGIES: MappingProxyType[str, type[Topology]] = MappingProxyType(
 )
 
 
-def make_topology(value: Any) -> Topology:
+def make_topology(value: str | Topology) -> Topology:
     """Returns the topology of a name; a topology is returned as it is."""
     return named("ResidualStack", "topology", value, Topology, TOPOLOGIES, name=value)

@@ -67,7 +67,7 @@ class AttentionResidualLink(Link):
             self.attention = self._made("attention", DepthAttention(dtype=self.dtype_policy, name="attention"))
             self.attention.build(input_shape)
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns the softmax as `Q`, a `T` that keeps all rows, and a `P` that adds a new one."""
         del context
         count = len(rows)

@@ -83,19 +83,19 @@ class Link(Configured):
     Most links only define `coefficients`; others override a part.
     """
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns `Q`, `T` and `P`, which may depend on the rows."""
         raise NotImplementedError
 
-    def read(self, rows: Rows, coefficients: Any) -> Any:
+    def read(self, rows: Rows, coefficients: Coefficients) -> Any:
         """Returns `Q X`, what the branch receives."""
         return weighted_sum(coefficients.read, rows)
 
-    def transport(self, rows: Rows, coefficients: Any) -> Rows:
+    def transport(self, rows: Rows, coefficients: Coefficients) -> Rows:
         """Returns `T X`, the rows carried on without the branch; None for a row of zeros."""
         return mix(coefficients.transport, rows)
 
-    def write(self, added: Any, coefficients: Any) -> Rows:
+    def write(self, added: Any, coefficients: Coefficients) -> Rows:
         """Returns `P ⊗ added`, what the branch adds to each row; None for a row that it does not change."""
         weights = coefficients.write
         count = weights.shape[-1] if hasattr(weights, "shape") else len(weights)

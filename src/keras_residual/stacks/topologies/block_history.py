@@ -43,7 +43,7 @@ class HistoryLink(Link):
     def weights_of(self, output: Any) -> Any:
         """Returns the weights of all outputs, the newest of which is `output`; None for the newest alone."""
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns the coefficients of a plain connection on the first row."""
         del context
         first = [1] + [0] * (len(rows) - 1)

@@ -59,7 +59,7 @@ class FractalLink(Link):
         # Even without a join, since a stack expects the same generators in every block.
         self.seed_generator = keras.random.SeedGenerator(seed) if drop_path_rate or global_rate else None
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns coefficients that read the column, keep the other rows, and write to the column alone."""
         del context
         unit = [int(i == self.column) for i in range(len(rows))]

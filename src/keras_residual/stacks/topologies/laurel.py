@@ -68,7 +68,7 @@ class LaurelLink(Link):
     def _random(self, which: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=None if self.seed is None else self.seed + which)
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns the weights of the rows; maps on the channels are in `transport`."""
         del context
         count = len(rows)
@@ -81,7 +81,7 @@ class LaurelLink(Link):
             read=[1] + [0] * (count - 1), transport=[[b, *gains], *shifted], write=[a] + [0] * (count - 1)
         )
 
-    def transport(self, rows: Rows, coefficients: Any) -> Rows:
+    def transport(self, rows: Rows, coefficients: Coefficients) -> Rows:
         """Returns the skip with its additions, and the earlier streams shifted by one."""
         skip, *older = super().transport(rows, coefficients)
         x, *earlier = rows

@@ -252,9 +252,9 @@ class Momentum(ReversibleTopology):
         if drift > DRIFT_BOUND:
             rule = f"a number whose power {-connections} is no more than {DRIFT_BOUND / rounding:.2g}"
             way_out = (
-                f"Undoing {connections} connections multiplies rounding by {self.momentum**-connections:.1e}, which "
-                f"makes the error of the gradient {drift:.1e} of its size. Take it nearer to 1, or topology="
-                "'reversible', or another topology with remat='sqrt'."
+                f"Inverting {connections} connections multiplies rounding errors by {self.momentum**-connections:.1e}, "
+                f"so that the relative error of the gradient is {drift:.1e}. Use a momentum nearer to 1, "
+                "topology='reversible', or another topology with remat='sqrt'."
             )
             raise bad_argument(owner_of(self), "momentum", rule, self.momentum, way_out)
 

@@ -37,7 +37,7 @@ class UNetLink(Link):
             initializer = keras.initializers.Constant(self.init)
             self.skip_weight = self.add_weight(shape=(), initializer=initializer, name="skip_weight")
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns `Q = [1, 0, …, w]`, a `T` with the same first row, and a `P` that writes to the first row alone."""
         del context
         read: list[Any] = [1] + [0] * (len(rows) - 1)

@@ -55,7 +55,7 @@ class ValueResidualLink(Link):
         if self._attention is not None and self.learnable:
             self.lam = self.add_weight(shape=(), initializer=keras.initializers.Constant(self.init), name="lam")
 
-    def coefficients(self, rows: Rows, context: DepthContext) -> Any:
+    def coefficients(self, rows: Rows, context: DepthContext) -> Coefficients:
         """Returns the coefficients of a plain connection on the stream."""
         del rows, context
         return Coefficients(read=[1, 0], transport=None, write=[1, 0])
