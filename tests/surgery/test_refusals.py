@@ -116,7 +116,7 @@ def test_a_quantised_layer_in_a_block(function: Any) -> None:
     dense = layers.Dense(4, name="dense")
     model = keras.Sequential([keras.Input((4,)), kr.Residual([dense, layers.BatchNormalization()], name="block")])
     dense.quantize("int8")
-    with pytest.raises(ValueError, match=f"^{OWNERS[function]}: 'block' is quantised, in 'dense', to int8, and layers"):
+    with pytest.raises(ValueError, match=f"^{OWNERS[function]}: 'block' is quantised, in 'dense', to int8, and only"):
         function(model)
 
 
