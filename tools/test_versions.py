@@ -1,12 +1,12 @@
-"""Runs tests on the oldest releases that pyproject.toml allows and on the newest there are; writes docs/versions.md.
+"""Runs tests on the oldest releases that pyproject.toml allows and on the newest there are, and writes both down.
 
     python tools/test_versions.py
     python tools/test_versions.py --ends oldest --backends torch -- tests/layers -x
 
 Each end has an environment of its own, `.venv-versions/oldest` and `.venv-versions/newest`, which is made anew where
 the releases have changed. It takes 8 GB: PyPI has PyTorch for Linux with CUDA alone. `oldest` runs on the lowest Python
-of `requires-python`, `newest` on the highest Python found here for which every package has a wheel. The page is written
-where all of `TESTS` has run at both ends, be it in several calls.
+of `requires-python`, `newest` on the highest Python found here for which every package has a wheel. The table in
+docs/dependencies.md is written once all of `TESTS` has run at both ends, be it in several calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from typing import Any
 from run_tests import ROOT, cases
 
 ENVIRONMENTS = ROOT / ".venv-versions"
-PAGE = ROOT / "docs" / "versions.md"
+PAGE = ROOT / "docs" / "dependencies.md"
+HEADING = "## Tested releases"
 ENDS = {"oldest": "lowest-direct", "newest": "highest"}  # what uv calls them
 BACKENDS = ("torch", "jax", "tensorflow")
 TOOLS = ("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100")  # at their newest at both ends: no user installs them
@@ -62,7 +63,10 @@ def main() -> int:
         environment = prepare(end, pythons(project["requires-python"]))
         print(f"\n== {end}: {environment}", flush=True)
         command = [environment / "bin" / "python", ROOT / "tools" / "run_tests.py", "--backends", *arguments.backends]
-        done = subprocess.run([*command, "--", *(arguments.tests or TESTS)], env=clean_environment(), check=False)
+        # Old releases use what their own dependencies have deprecated since, which nobody can mend here.
+        warnings = ["-W", "default::DeprecationWarning"] if end == "oldest" else []
+        chosen = [*(arguments.tests or TESTS), *warnings]
+        done = subprocess.run([*command, "--", *chosen], env=clean_environment(), check=False)
         status = status or done.returncode
     if arguments.tests:
         return status
@@ -71,7 +75,8 @@ def main() -> int:
     if missing:
         print(f"\n{PAGE.relative_to(ROOT)} is not written before these have run: {', '.join(missing)}.")
     else:
-        PAGE.write_text(page(found, direct(project)), encoding="utf-8")
+        rest = PAGE.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
+        PAGE.write_text(f"{rest}\n\n{section(found, direct(project))}", encoding="utf-8")
         print(f"\nWrote {PAGE.relative_to(ROOT)}.")
     return status
 
@@ -85,7 +90,10 @@ def direct(project: dict[str, Any]) -> dict[str, str]:
     extras = project.get("optional-dependencies", {}).values()
     bounds = {}
     for requirement in [*project["dependencies"], *(one for extra in extras for one in extra)]:
-        name, lowest = re.fullmatch(r"([\w.-]+)(?:\[.*\])?(?:>=([\w.]+))?", requirement.replace(" ", "")).groups()
+        read = re.fullmatch(r"([\w.-]+)(?:\[.*\])?(?:>=([\w.]+))?", requirement.replace(" ", ""))
+        if not read:
+            raise SystemExit(f"pyproject.toml: `{requirement}` must be a name alone or NAME>=RELEASE.")
+        name, lowest = read.groups()
         if name != project["name"]:
             bounds[name] = lowest
     return bounds
@@ -126,20 +134,17 @@ def prepare(end: str, interpreters: list[str]) -> Path:
         raise SystemExit(f"No set of {end} releases fits pyproject.toml.")
     version = subprocess.run([python, "-V"], text=True, capture_output=True, check=True).stdout.split()[1]
     releases = f"python=={version}\n{chosen.stdout}"
-    if (environment / "releases.txt").exists() and (environment / "releases.txt").read_text() == releases:
+    kept = environment / "releases.txt"
+    if kept.exists() and kept.read_text() == releases:
         return environment
     print(f"Installing the {end} releases on Python {version}: some gigabytes", flush=True)
+    shutil.rmtree(environment / "logs", ignore_errors=True)  # they are of other releases
     pinned = environment / "pinned.txt"
-    for step in (
-        ["venv", "--quiet", "--clear", "--python", python, str(environment)],
-        ["pip", "install", "--quiet", "--python", str(environment), "--requirement", str(pinned), *TOOLS],
-        ["pip", "install", "--quiet", "--python", str(environment), "--no-deps", "--editable", str(ROOT)],
-    ):
-        done = uv(*step)
-        if done.returncode:
-            raise SystemExit(done.stderr)
-        pinned.write_text(chosen.stdout)
-    (environment / "releases.txt").write_text(releases)
+    checked(uv("venv", "--quiet", "--allow-existing", "--python", python, str(environment)))
+    pinned.write_text(chosen.stdout)
+    here = ["--python", str(environment / "bin" / "python"), "--requirement", str(pinned), "--editable", str(ROOT)]
+    checked(uv("pip", "install", "--quiet", "--exact", *here, *TOOLS))
+    kept.write_text(releases)
     return environment
 
 
@@ -147,6 +152,12 @@ def uv(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs uv, which alone among the installers can choose the lowest releases."""
     command = [sys.executable, "-m", "uv", *arguments]
     return subprocess.run(command, cwd=ROOT, env=clean_environment(), text=True, capture_output=True, check=False)
+
+
+def checked(done: subprocess.CompletedProcess[str]) -> None:
+    """Ends the program with what uv said where it failed."""
+    if done.returncode:
+        raise SystemExit(done.stderr)
 
 
 def clean_environment() -> dict[str, str]:
@@ -165,19 +176,19 @@ def results(environment: Path) -> dict[str, Any]:
     return {"releases": dict(line.split("==") for line in releases.read_text().splitlines()), "tests": tests}
 
 
-def page(found: dict[str, Any], bounds: dict[str, str]) -> str:
-    """Returns the page.
+def section(found: dict[str, Any], bounds: dict[str, str]) -> str:
+    """Returns the section of the page.
 
     Args:
         found: For each end what `results` returns.
         bounds: What `direct` returns.
     """
     lines = [
-        "# Tested releases",
+        HEADING,
         "",
-        "What each end of `pyproject.toml` resolves to, and what the tests said there. *Oldest* is the lowest release that",
-        "each direct dependency may have, on the lowest Python; *newest* is the highest of everything. `make test-versions`",
-        "installs both, runs the tests that meet other packages on each backend, and writes this page.",
+        "*Oldest* is the lowest release that each package above may have, on the lowest Python; *newest* is the highest of",
+        "everything. `make test-versions` installs both, runs the tests that meet other packages on each backend, and writes",
+        "this section.",
         "",
         "| | oldest | newest |",
         "| --- | --- | --- |",
