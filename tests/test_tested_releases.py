@@ -25,7 +25,7 @@ def test_every_direct_dependency_has_its_lower_bound() -> None:
 
 @pytest.mark.parametrize("requirement", ["keras~=3.15", "keras>=3,<4", "keras==3.15"])
 def test_a_bound_that_uv_would_not_take_as_the_lowest_is_refused(requirement: str) -> None:
-    with pytest.raises(SystemExit, match="`keras.*` must be a name alone or NAME>=RELEASE"):
+    with pytest.raises(SystemExit, match=r"`keras.*` must be a name alone or NAME>=RELEASE"):
         tool.direct({"name": "net", "dependencies": [requirement]})
 
 
