@@ -186,9 +186,9 @@ def section(found: dict[str, Any], bounds: dict[str, str]) -> str:
     lines = [
         HEADING,
         "",
-        "*Oldest* is the lowest release that each package above may have, on the lowest Python; *newest* is the highest",
-        "of everything. `make test-versions` installs both, runs the tests that meet other packages on each backend, and",
-        "writes this section.",
+        "*Oldest* is the lowest release that each package above may have, on the lowest Python; *newest* is the",
+        "highest of everything. `make test-versions` installs both, runs the tests that meet other packages on each",
+        "backend, and writes this section.",
         "",
         "| | oldest | newest |",
         "| --- | --- | --- |",
