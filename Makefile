@@ -9,11 +9,11 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-rest lint docs wheel bench format clean
+.PHONY: help demo test test-all test-rest test-versions lint docs wheel bench format clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS='	' read -r target what; do \
-		printf '  make %-9s %s\n' "$$target" "$$what"; done
+		printf '  make %-13s %s\n' "$$target" "$$what"; done
 
 demo: .venv/demo.stamp ## train a residual network on the digits pictures; prints where the report is
 	KERAS_BACKEND=jax $(BIN)/keras-residual train digits --out "runs/demo-$$(date +%Y%m%d-%H%M%S)"
@@ -26,6 +26,9 @@ test-all: .venv/test.stamp ## run every case of each test on the three backends;
 
 test-rest: .venv/test.stamp ## run of what `make test` leaves out a share that follows from the commit
 	$(BIN)/python tools/run_tests.py --run rest:$$(git rev-parse HEAD) --backends $(BACKENDS) -- $(TESTS)
+
+test-versions: .venv/versions.stamp ## test the oldest and the newest releases that are allowed; installs 16 GB
+	$(BIN)/python tools/test_versions.py
 
 lint: .venv/test.stamp .venv/tools.stamp ## check format, style, types and the direction of imports
 	$(BIN)/ruff format --check
@@ -47,7 +50,7 @@ bench: .venv/test.stamp ## run the benchmarks that need no accelerator; results 
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
 clean: ## delete what was built; keeps runs/ and .venv
-	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf .venv-versions build dist site .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 
 # One environment. A stamp a purpose, newer than pyproject.toml where that purpose's packages are installed.
 .venv/pip.stamp:
@@ -73,4 +76,8 @@ clean: ## delete what was built; keeps runs/ and .venv
 .venv/tools.stamp: .venv/pip.stamp pyproject.toml
 	@echo "Installing the tools for lint, documentation and packaging"
 	@$(PIP) install --quiet --group lint --group docs --group package
+	@touch $@
+
+.venv/versions.stamp: .venv/pip.stamp pyproject.toml
+	@$(PIP) install --quiet --group versions
 	@touch $@

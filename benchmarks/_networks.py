@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 BACKENDS = ("torch", "jax", "tensorflow")
@@ -204,15 +205,8 @@ def timm_model(network: str) -> Any:
     """Returns timm's model with new weights, in the channels-last memory that is quickest on a CPU."""
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")
-    # timm imports torchvision, whose operators the builds without a GPU may lack; it needs none of them here.
-    for schema in ("nms(Tensor d, Tensor s, float t) -> Tensor", "qnms(Tensor d, Tensor s, float t) -> Tensor"):
-        try:
-            library.define(schema)
-        except RuntimeError:
-            break
-    import timm
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    from import_timm import import_timm
 
-    model = timm.create_model(network, num_classes=CLASSES)
-    model.library = library  # keeps the operators alive
+    model = import_timm().create_model(network, num_classes=CLASSES)
     return model.to(memory_format=torch.channels_last)

@@ -21,9 +21,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
-LOGS = ROOT / ".venv" / "logs"
+# In the environment that runs this: what two sets of releases compile and say is kept apart.
+LOGS = Path(sys.prefix) / "logs"
 # Compiling takes most of JAX's time, so the processes of a run share what they have compiled, and the next run has it.
-PROGRAMS = ROOT / ".venv" / "xla"
+PROGRAMS = Path(sys.prefix) / "xla"
 MOST_PROGRAMS = 50_000
 CACHE = {
     "JAX_COMPILATION_CACHE_DIR": str(PROGRAMS),

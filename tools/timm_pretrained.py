@@ -15,6 +15,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from import_timm import import_timm
+
 TABLE = Path(__file__).parents[1] / "src" / "keras_residual" / "models" / "data" / "timm_pretrained.json"
 MODULES = ("resnet", "resnetv2", "resnest", "res2net", "sknet", "senet")
 
@@ -33,22 +35,6 @@ def main() -> None:
         present = json.loads(TABLE.read_text(encoding="utf-8"))
         revision, results = present["results_of"], results_in(present)
     print(to_json(table(results, revision)), end="")
-
-
-def import_timm() -> Any:
-    """Returns timm, also beside a PyTorch without the operators that torchvision's own import asks for."""
-    import torch
-
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import_timm.library = library  # type: ignore[attr-defined] # its operators go when it does
-    import timm
-
-    return timm
 
 
 def table(results: dict[str, list[list[float]]], revision: str) -> dict[str, Any]:

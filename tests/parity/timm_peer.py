@@ -5,7 +5,6 @@ A module that imports this one is skipped where timm is missing.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import keras
@@ -13,22 +12,15 @@ import numpy as np
 import pytest
 
 from contract import assert_close, to_numpy
+from import_timm import import_timm
 
 TOLERANCE = 1e-5
 
 torch = pytest.importorskip("torch", reason="timm needs PyTorch")
 try:
-    import torchvision as torchvision
-except ImportError:
-    pass
-except RuntimeError:
-    # Built for another PyTorch, torchvision lacks its own operators. timm uses none of them, but imports torchvision.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    LIBRARY = torch.library.Library("torchvision", "DEF")
-    LIBRARY.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-timm = pytest.importorskip("timm", reason="timm is not installed")
+    timm = import_timm()
+except ImportError as error:
+    pytest.skip(f"timm is not installed: {error}", allow_module_level=True)
 
 
 def randomized(module: Any, seed: int = 0) -> Any:
