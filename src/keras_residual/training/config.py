@@ -26,6 +26,8 @@ Setting = TypeVar("Setting", bool, int, float, bool | str)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
+# From a share of the training on, the side of its pictures.
+Size = Annotated[tuple[Share, Annotated[int, Field(ge=4, le=4096)]], Field(strict=False)]
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
 _EVERY = re.compile(r"([1-9]\d{0,8}) ?steps?|(\d{1,6}(?:\.\d{1,6})?) ?min(?:utes?)?")
@@ -165,25 +167,44 @@ class AugmentConfig(Section):
     """Random changes of the training pictures, in this order; tables have none.
 
     Args:
-        crop: Smallest share of a picture that is cut out and scaled to its size; 0 leaves pictures whole.
+        sizes: `[share, side]`: from that share of the epochs on, training pictures have that side in pixels, where the
+            test has `data.image_size`. Left out, both have that size.
+        crop: Smallest share of a picture that is cut out and resized; 0 leaves pictures whole.
         shift: Largest shift in pixels along each side.
         border: What a shift brings in: `"zero"`, or the mirrored picture, `"reflect"`.
         flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror. With
             `"alternating"` each is mirrored in every other epoch.
+        policy: `"randaugment"` (timm's), `"trivialaugment"` (torchvision's) or `"none"`.
+        operations: Number of changes of RandAugment, each of which is made with probability 1/2.
+        magnitude: Their strength, from 0 to 10.
+        magnitude_spread: Standard deviation of the strength.
+        jitter: By how much brightness, contrast, saturation and hue change, in this order.
         cutout: Side in pixels of a square that is blackened.
         erase: Probability that a box of a picture is blackened.
         mixup: Strength with which two pictures are put on top of each other; 0 for none.
         cutmix: Strength with which a box of a picture is that of another; 0 for none.
+        repeats: Number of times that a batch has a picture, each time changed by itself; an epoch has as many fewer
+            pictures.
+        test_flip: Whether the answer to a picture is the mean of those to it and to its mirror image, in the test and
+            in `evaluate` and `predict`.
     """
 
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = ()
     crop: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     border: Literal["zero", "reflect"] = "zero"
     flip: bool | Literal["alternating"] | Auto = "auto"
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    operations: Annotated[int, Field(ge=1, le=16)] = 2
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    magnitude_spread: Annotated[float, Field(ge=0, le=10)] = 0.5
+    jitter: Annotated[tuple[Annotated[float, Field(ge=0, le=10)], ...], Field(strict=False, max_length=4)] = ()
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    test_flip: bool = False
 
 
 class TrainConfig(Section):

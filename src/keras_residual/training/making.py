@@ -87,18 +87,12 @@ def without_decay(learner: keras.Model, rule: str) -> list[Any]:
     return [variable for layer in layers for variable in layer.trainable_variables]
 
 
-def make_augmentation(config: AugmentConfig, *, classes: int) -> Augmentation | None:
-    """Returns what is done to training pictures, None for nothing."""
-    flip: Any = settled(config.flip)
-    wanted = Augmentation(
-        crop=config.crop,
-        shift=settled(config.shift),
-        border=config.border,
-        flip=flip,
-        cutout=config.cutout,
-        erase=config.erase,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        classes=classes,
-    )
-    return None if wanted == Augmentation(border=config.border, classes=classes) else wanted
+def make_augmentation(config: AugmentConfig, *, classes: int, epochs: int = 1) -> Augmentation | None:
+    """Returns what is done to training pictures in a training of so many epochs, None for nothing."""
+    settings = config.model_dump(exclude={"repeats", "test_flip", "sizes"})
+    shift, flip = settled(config.shift), settled(config.flip)
+    # Of sizes that fall into one epoch, where there are few, the last holds.
+    sizes = tuple({round(share * epochs): side for share, side in config.sizes}.items())
+    wanted = Augmentation(**settings | {"shift": shift, "flip": flip, "sizes": sizes, "classes": classes})
+    does = wanted.changes_pictures or wanted.mixup or wanted.cutmix
+    return wanted if does else None

@@ -171,7 +171,9 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
-    assembled = assemble(config.model, dataset, learn)
+    assembled = assemble(
+        config.model, dataset, learn, any_size=dataset.kind == "pictures" and bool(config.augment.sizes)
+    )
     return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before)
 
 
@@ -232,7 +234,7 @@ def train(
         _fit(prepared, session)
         seconds = session.seconds
         model = load_keras_model(run.model)
-        outputs = raw_outputs(model, dataset.x_test)
+        outputs = raw_outputs(model, dataset.x_test, mirrored=config.augment.test_flip)
         trained = look.now(model.get_weights()) if look else None
         metrics = {
             "data": dataset.name,
@@ -261,15 +263,17 @@ def _fit(prepared: Prepared, session: Session) -> None:
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
-    augment = make_augmentation(config.augment, classes=len(dataset.classes))
+    augment = make_augmentation(config.augment, classes=len(dataset.classes), epochs=prepared.epochs)
+    batches = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment, repeats=config.augment.repeats)
     compile_learner(
         assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
     )
     fit(
         assembled.network,
-        Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
+        batches,
         PaddedBatches(x, y, batch_size, rows=choose),
         session,
+        resized=[epoch for epoch, _ in augment.sizes] if augment else (),
     )
 
 
