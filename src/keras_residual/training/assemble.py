@@ -8,6 +8,7 @@ precision, for whoever uses it by Keras alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +104,14 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_siz
 
     seen = keras.Input(shape=(None, None, x.shape[-1]), name="inputs_of_any_size") if any_size else inputs
     hidden = prepared(seen)
-    network = create_model(
-        config.name,
-        input_shape=tuple(hidden.shape[1:]),
-        num_classes=len(dataset.classes) or 1,
-        drop_path_rate=settled(config.drop_path_rate),
-    )
+    with _precision(config.precision):
+        network = create_model(
+            config.name,
+            input_shape=tuple(hidden.shape[1:]),
+            num_classes=len(dataset.classes) or 1,
+            drop_path_rate=settled(config.drop_path_rate),
+            dropout_rate=config.dropout_rate,
+        )
     outputs = network(prepared(inputs) if any_size else hidden)
     target_mean, target_scale = 0.0, 1.0
     if not dataset.classes:
@@ -125,6 +128,20 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_siz
     return Assembled(
         raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale
     )  # fmt: skip
+
+
+@contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Within it layers are made to compute in a precision, and to keep 32-bit floats."""
+    if precision == "float32":  # what Keras is set to
+        yield
+        return
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def take_apart(model: keras.Model) -> Standardised:

@@ -35,7 +35,7 @@ from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
-from keras_residual.training.making import compile_learner, make_augmentation
+from keras_residual.training.making import compile_learner, make_augmentation, watch_plateau
 from keras_residual.training.optimizers import EvaluateAverages
 from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.record import Record
@@ -214,6 +214,7 @@ def train(
             raise bad_argument("train", "recipe", "left out where `config` is prepared already", recipe)
         config = (config or TrainConfig()).updated({"recipe": recipe})
     prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
+    callbacks = (*watch_plateau(prepared.config.optimizer), *callbacks)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
     before = prepared.earlier
