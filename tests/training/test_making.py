@@ -154,7 +154,17 @@ def test_sizes_are_told_in_shares_of_the_epochs():
     assert make_augmentation(config, classes=2, epochs=1).sizes == ((0, 160), (1, 192))
 
 
+@pytest.mark.any_backend
 def test_a_net_trains_at_other_sizes_than_it_is_tested_at(tmp_path):
+    trained_at_other_sizes(tmp_path)
+
+
+@pytest.mark.slow
+def test_so_it_does_where_each_size_is_compiled(tmp_path):
+    trained_at_other_sizes(tmp_path)
+
+
+def trained_at_other_sizes(tmp_path):
     seen = []
 
     class Watch(keras.callbacks.Callback):
@@ -162,6 +172,7 @@ def test_a_net_trains_at_other_sizes_than_it_is_tested_at(tmp_path):
             seen.append(epoch)
 
     settings = ["augment.sizes=[[0.0,6],[0.5,10]]", "augment.crop=0.5", "augment.test_flip=true"]
+    settings += ["data.test_fraction=0.85", "batch_size=32"]
     result = train(config_of(tmp_path, *settings), callbacks=[Watch()])
     assert seen == [0, 1]
     saved = load_saved(tmp_path / "run")

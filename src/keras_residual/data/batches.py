@@ -27,8 +27,8 @@ class Batches:
         rows: Places of the examples that are served; by default all. They are not copied.
         seed: Whole number, 0 or more.
         augment: Function of `(x, y, seed, epoch, indices)` that returns a changed `(x, y)`.
-        repeats: Number of times in a row that an example is served, each time with an index of its own, so that it is
-            changed in as many ways; an epoch then has as many fewer examples, drawn anew for each. Hoffer et al., 2019,
+        repeats: Number of times that an example is served in an epoch, in a batch or two that follow one another, each
+            time with an index of its own, so that it is changed in as many ways; an epoch then has as many fewer examples, drawn anew for each. Hoffer et al., 2019,
             https://arxiv.org/abs/1901.09335.
 
     Raises:
@@ -85,6 +85,8 @@ class Batches:
     def _places(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns which copy of which example of the epoch's order each row of a batch is."""
         served = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        # Copies of an example apart, since Mixup and CutMix put neighbours together.
+        served = served[np.argsort(served % self._repeats, kind="stable")]
         return served % self._repeats, served // self._repeats
 
     def since(self, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:

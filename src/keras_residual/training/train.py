@@ -20,6 +20,7 @@ from keras_residual._optional import require
 from keras_residual.data import (
     BUILTIN_NAMES,
     KERAS_NAMES,
+    Augmentation,
     Batches,
     Dataset,
     Fingerprint,
@@ -106,6 +107,17 @@ class Prepared:
     def steps(self) -> int:
         """Steps in an epoch: whole batches only."""
         return len(self.learn) // settled(self.config.batch_size)
+
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """What is done to the training pictures."""
+        return make_augmentation(self.config.augment, classes=len(self.dataset.classes), epochs=self.epochs)
+
+    def batches(self, x: np.ndarray, y: np.ndarray) -> Batches:
+        """Returns the training batches of the data's training part, as it is or standardised."""
+        config = self.config
+        how: dict[str, Any] = {"augment": self.augmentation, "repeats": config.augment.repeats}
+        return Batches(x, y, settled(config.batch_size), rows=self.learn, seed=config.seed, **how)
 
     @property
     def state(self) -> Mapping[str, Any] | None:
@@ -262,19 +274,15 @@ def train(
 def _fit(prepared: Prepared, session: Session) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
-    learn, choose = prepared.learn, prepared.choose
-    batch_size = settled(config.batch_size)
-    augment = make_augmentation(config.augment, classes=len(dataset.classes), epochs=prepared.epochs)
-    batches = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment, repeats=config.augment.repeats)
     compile_learner(
         assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
     )
     fit(
         assembled.network,
-        batches,
-        PaddedBatches(x, y, batch_size, rows=choose),
+        prepared.batches(x, y),
+        PaddedBatches(x, y, settled(config.batch_size), rows=prepared.choose),
         session,
-        resized=[epoch for epoch, _ in augment.sizes] if augment else (),
+        resized=[epoch for epoch, _ in prepared.augmentation.sizes] if prepared.augmentation else (),
     )
 
 
