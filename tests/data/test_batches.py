@@ -192,5 +192,5 @@ def test_an_example_is_served_several_times_each_with_an_index_of_its_own(repeat
 
 
 def test_repeats_are_whole():
-    with pytest.raises(ValueError, match="^Batches: `repeats` must be"):
+    with pytest.raises(ValueError, match=r"^Batches: `repeats` must be"):
         Batches(np.arange(4), np.arange(4), 2, repeats=0)

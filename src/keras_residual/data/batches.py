@@ -28,8 +28,8 @@ class Batches:
         seed: Whole number, 0 or more.
         augment: Function of `(x, y, seed, epoch, indices)` that returns a changed `(x, y)`.
         repeats: Number of times that an example is served in an epoch, in a batch or two that follow one another, each
-            time with an index of its own, so that it is changed in as many ways; an epoch then has as many fewer examples, drawn anew for each. Hoffer et al., 2019,
-            https://arxiv.org/abs/1901.09335.
+            time with an index of its own, so that it is changed in as many ways. An epoch has as many fewer examples.
+            Hoffer et al., Augment your batch, 2019. https://arxiv.org/abs/1901.09335
 
     Raises:
         ValueError: If an argument is out of its range or the lengths differ.

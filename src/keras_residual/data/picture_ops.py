@@ -61,10 +61,12 @@ def affine(picture: np.ndarray, matrix: Matrix, fill: int = 0) -> np.ndarray:
     middle = np.array([[a, b, c + (a + b - 1) / 2], [d, e, f + (d + e - 1) / 2]])
     height, width, channels = picture.shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    # Of four channels a pixel is one word, and takes half the time of three.
+    wider = picture if channels == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2RGBA)
     moved = cv2.warpAffine(
-        picture, middle, (width, height), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,) * channels
+        wider, middle, (width, height), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=(fill,) * 4
     )
-    return moved.reshape(picture.shape)
+    return moved.reshape(picture.shape) if channels == 1 else cv2.cvtColor(moved, cv2.COLOR_RGBA2RGB)
 
 
 def shear_x(picture: np.ndarray, factor: float, fill: int = 0) -> np.ndarray:
@@ -161,27 +163,26 @@ def solarize_add(picture: np.ndarray, added: int) -> np.ndarray:
 def equalize(picture: np.ndarray) -> np.ndarray:
     """Has each level of each channel equally often, as far as that goes."""
     cv2 = _cv2()
-    tables = []
-    for channel in range(picture.shape[-1]):
-        counts = cv2.calcHist([picture], [channel], None, [256], [0, 256]).ravel().astype(np.int64)
-        occurring = counts[counts > 0]
-        step = (counts.sum() - occurring[-1]) // 255
-        before = np.cumsum(counts) - counts
-        tables.append(np.minimum(255, (before + step // 2) // step) if step and len(occurring) > 1 else _LEVELS)
-    return _mapped(picture, *tables)
+    channels, pixels = picture.shape[-1], picture.shape[0] * picture.shape[1]
+    counts = np.stack(
+        [cv2.calcHist([picture], [channel], None, [256], [0, 256]).ravel() for channel in range(channels)]
+    )
+    counts = counts.astype(np.int64)
+    # As many pixels a level, those of the highest level that there is apart.
+    highest = 255 - np.argmax(counts[:, ::-1] > 0, axis=1)
+    step = ((pixels - counts[np.arange(channels), highest]) // 255)[:, None]
+    before = np.cumsum(counts, axis=1) - counts
+    return _mapped(picture, np.where(step > 0, np.minimum(255, (before + step // 2) // np.maximum(1, step)), _LEVELS))
 
 
 def autocontrast(picture: np.ndarray) -> np.ndarray:
     """Stretches the levels of each channel to 0..255."""
     cv2 = _cv2()
-    tables = []
-    for channel in range(picture.shape[-1]):
-        low, high, _, _ = cv2.minMaxLoc(cv2.extractChannel(picture, channel))
-        scale = 255 / (high - low) if high > low else 0.0
-        # In this order, and cut off, as Pillow computes it.
-        stretched = np.clip(_LEVELS * scale - low * scale, 0, 255).astype(np.uint8)
-        tables.append(stretched if scale else _LEVELS)
-    return _mapped(picture, *tables)
+    found = [cv2.minMaxLoc(cv2.extractChannel(picture, channel))[:2] for channel in range(picture.shape[-1])]
+    low, high = np.array(found)[..., None].swapaxes(0, 1)
+    scale = 255 / np.maximum(1, high - low)
+    # In this order, and cut off, as Pillow computes it.
+    return _mapped(picture, np.where(high > low, np.clip(_LEVELS * scale - low * scale, 0, 255), _LEVELS))
 
 
 def _blend(grey: int, factor: float) -> np.ndarray:
@@ -190,10 +191,10 @@ def _blend(grey: int, factor: float) -> np.ndarray:
     return np.clip(moved, 0, 255)
 
 
-def _mapped(picture: np.ndarray, *tables: np.ndarray) -> np.ndarray:
-    """Returns a picture by a table of levels for all channels, or one for each."""
-    table = np.stack(tables, axis=-1).astype(np.uint8).reshape(1, 256, len(tables))
-    return _cv2().LUT(picture, table).reshape(picture.shape)
+def _mapped(picture: np.ndarray, table: np.ndarray) -> np.ndarray:
+    """Returns a picture by a table of levels, of shape `(256,)` for all channels or `(channels, 256)`."""
+    table = table.astype(np.uint8)
+    return _cv2().LUT(picture, table if table.ndim == 1 else table.T[None].copy()).reshape(picture.shape)
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
