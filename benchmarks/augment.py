@@ -171,7 +171,7 @@ def keras(chain: str, pictures: list[Any]) -> Work:
     import torch
 
     torch.set_num_threads(1)
-    few = np.stack(pictures[: 32 if chain == CHAINS[0] else 4]).astype("float32")
+    few = np.stack(pictures[: 16 if chain == CHAINS[0] else 1]).astype("float32")
     layers = keras.layers
     if chain == CHAINS[0]:
         # It has no crop of a random area: what comes nearest crops at a random place, after a resize.

@@ -407,7 +407,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             },
             source="This project, for some hundreds or thousands of pictures and no pretrained weights; the parts are "
             "those of Müller and Hutter, TrivialAugment, 2021. https://arxiv.org/abs/2103.10158",
-            result="RESULT",
+            result="None published.",
         ),
     }
 )
