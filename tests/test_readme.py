@@ -127,7 +127,7 @@ def options(*subcommand: str) -> set[str]:
 
 
 @pytest.mark.any_backend
-@pytest.mark.parametrize("subcommand", [command.__name__ for command in COMMANDS])
+@pytest.mark.parametrize("subcommand", [command.__name__.replace("_", "-") for command in COMMANDS])
 def test_the_page_of_the_command_line_has_every_option(subcommand: str) -> None:
     text = (ROOT / "docs" / "command_line.md").read_text(encoding="utf-8")
     section = re.search(rf"^## {subcommand}$(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)

@@ -21,6 +21,7 @@ from keras_residual_cli import (
     recipes,
     residualize,
     show,
+    show_batch,
     signals,
     train,
     xray,
@@ -30,6 +31,7 @@ from keras_residual_cli import (
 COMMANDS = (
     train.train,
     recipes.recipes,
+    show_batch.show_batch,
     evaluate.evaluate,
     predict.predict,
     compare.compare,

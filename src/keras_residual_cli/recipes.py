@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -31,8 +32,10 @@ def recipes(
             print_json({"recipes": [_plain(key, recipe) for key, recipe in shown.items()]})
             return
         for key, recipe in shown.items():
-            settings = " ".join(f"{setting}={_toml(value)}" for setting, value in recipe.settings.items())
-            told = {"from": recipe.source, "result": recipe.result, "differs": recipe.differs, "sets": settings}
+            told = {"from": recipe.source, "result": recipe.result, "differs": recipe.differs}
+            told["sets"] = _in_one_line(recipe.settings)
+            for most, settings in recipe.by_examples:
+                told["else" if most is None else f"<{most}"] = _in_one_line(settings)
             console.say("\n".join([key, *(f"  {f'{title}:':9}{text}" for title, text in told.items() if text)]))
 
 
@@ -43,7 +46,12 @@ def _plain(name: str, recipe: Any) -> dict[str, Any]:
         "result": recipe.result,
         "differs": recipe.differs,
         "settings": dict(recipe.settings),
+        "by_examples": [{"below": most, "settings": dict(settings)} for most, settings in recipe.by_examples],
     }
+
+
+def _in_one_line(settings: Mapping[str, Any]) -> str:
+    return " ".join(f"{setting}={_toml(value)}" for setting, value in settings.items())
 
 
 def _toml(value: Any) -> str:

@@ -9,18 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keras_residual.data import Augmentation
-from keras_residual.data.augment import (
-    crop_boxes,
-    cutout_boxes,
-    erased_boxes,
-    resized_crops,
-    shifted,
-    uniform,
-)
+from keras_residual.data import augment as augment_module
+from keras_residual.data.augment import crop_box, cutout_box, erased_box, shifted
 
 pytestmark = pytest.mark.any_backend
 
-EVERYTHING = {"crop": 0.3, "shift": 2, "border": "reflect", "flip": True, "cutout": 3, "erase": 0.5}
+EVERYTHING = {
+    "crop": 0.3, "shift": 2, "border": "reflect", "flip": True, "policy": "randaugment", "jitter": (0.4, 0.4, 0.4, 0.1),
+    "cutout": 3, "erase": 0.5,
+}  # fmt: skip
 
 
 def pictures(count=6, height=7, width=5, channels=3, seed=0):
@@ -73,17 +70,6 @@ def test_one_change_does_not_depend_on_which_others_there_are():
     np.testing.assert_array_equal(both[kept], flipped[kept])
 
 
-def test_draws_are_uniform_and_independent():
-    draws = np.concatenate([uniform(seed, epoch, np.arange(500), 3, 4) for seed in (0, 1) for epoch in (0, 1, 2)])
-    assert 0 <= draws.min() < draws.max() < 1
-    counts = np.histogram(draws, bins=20, range=(0, 1))[0]
-    expected = draws.size / 20
-    assert ((counts - expected) ** 2 / expected).sum() < 43.8  # chi-square of 19 degrees: p 0.001
-    likeness = np.corrcoef(draws) - np.eye(len(draws))
-    assert np.abs(likeness).max() < 0.2
-    assert abs(np.corrcoef(draws[:, :-1].ravel(), draws[:, 1:].ravel())[0, 1]) < 0.03
-
-
 def test_the_batch_that_came_in_stays_as_it_was():
     batch = pictures()
     copy = batch.copy()
@@ -118,10 +104,10 @@ def test_every_shift_comes_up_equally_often():
 
 
 def test_a_border_is_mirrored_without_its_edge():
-    picture = np.arange(1, 6, dtype=np.uint8).reshape(1, 1, 5, 1).repeat(5, axis=1)
-    found = shifted(picture, np.array([2]), np.array([0]), 2, "reflect")
-    assert found[0, 0, :, 0].tolist() == [3, 2, 1, 2, 3]
-    assert shifted(picture, np.array([2]), np.array([0]), 2)[0, 0, :, 0].tolist() == [0, 0, 1, 2, 3]
+    picture = np.arange(1, 6, dtype=np.uint8).reshape(1, 5, 1).repeat(5, axis=0)
+    found = shifted(picture, 2, 0, 2, "reflect")
+    assert found[0, :, 0].tolist() == [3, 2, 1, 2, 3]
+    assert shifted(picture, 2, 0, 2)[0, :, 0].tolist() == [0, 0, 1, 2, 3]
 
 
 def test_half_of_the_pictures_are_flipped():
@@ -143,18 +129,20 @@ def test_alternating_flips_show_each_side_in_every_other_epoch():
 
 # --- Boxes -----------------------------------------------------------------------------------------------------------
 
-SHAPES = [(4000, 32, 32, 3), (4000, 20, 45, 1), (4000, 9, 4, 3)]
+SHAPES = [(32, 32, 3), (20, 45, 1), (9, 4, 3)]
 
 
-def drawn(count, shape):
-    return np.random.default_rng(0).random((count, shape[0]))
+def boxes(box, shape, draws, *arguments, count=4000):
+    """Returns top, left, height and width of many boxes, as four arrays."""
+    rows = np.random.default_rng(0).random((count, draws))
+    return np.array([box(shape, row, *arguments) for row in rows]).T
 
 
 @pytest.mark.every
 @pytest.mark.parametrize("shape", SHAPES)
 def test_crops_lie_within_and_have_the_areas_and_ratios_of_the_paper(shape):
-    top, left, height, width = crop_boxes(shape, drawn(22, shape), 0.08)
-    _, high, wide, _ = shape
+    top, left, height, width = boxes(crop_box, shape, 22, 0.08)
+    high, wide, _ = shape
     assert min(top.min(), left.min()) >= 0
     assert ((top + height) <= high).all()
     assert ((left + width) <= wide).all()
@@ -172,26 +160,14 @@ def test_crops_lie_within_and_have_the_areas_and_ratios_of_the_paper(shape):
 
 
 def test_where_no_box_fits_the_crop_is_the_largest_in_the_middle():
-    shape = (3, 10, 100, 1)
-    top, left, height, width = crop_boxes(shape, np.ones((22, 3)) * 0.999, 0.9)
-    assert (top[0], left[0], height[0], width[0]) == (0, 43, 10, 13)
-
-
-def test_a_crop_is_scaled_as_by_torch():
-    torch = pytest.importorskip("torch")
-    batch = pictures(5, 12, 9).astype(np.float32)
-    boxes = crop_boxes(batch.shape, drawn(22, batch.shape), 0.2)
-    for found, picture, top, left, height, width in zip(resized_crops(batch, *boxes), batch, *boxes, strict=True):
-        part = torch.tensor(picture[top : top + height, left : left + width]).permute(2, 0, 1)[None]
-        expected = torch.nn.functional.interpolate(part, (12, 9), mode="bilinear", align_corners=False)
-        np.testing.assert_allclose(found, expected[0].permute(1, 2, 0).numpy(), rtol=1e-4, atol=1e-3)
+    assert crop_box((10, 100, 1), np.full(22, 0.999), 0.9) == (0, 43, 10, 13)
 
 
 @pytest.mark.every
 @pytest.mark.parametrize("shape", SHAPES)
 def test_erased_boxes_lie_within_and_have_the_areas_and_ratios_of_the_paper(shape):
-    top, left, height, width = erased_boxes(shape, drawn(22, shape))
-    _, high, wide, _ = shape
+    top, left, height, width = boxes(erased_box, shape, 22)
+    high, wide, _ = shape
     assert min(top.min(), left.min()) >= 0
     assert ((top + height) <= high).all()
     assert ((left + width) <= wide).all()
@@ -210,14 +186,70 @@ def test_pictures_are_erased_at_the_rate():
 
 
 def test_the_centre_of_a_cutout_is_any_pixel():
-    shape = (4000, 8, 6, 3)
-    top, left, height, width = cutout_boxes(shape, drawn(2, shape), 4)
+    top, left, height, width = boxes(cutout_box, (8, 6, 3), 2, 4)
     assert (height.tolist(), width.tolist()) == ([4] * 4000, [4] * 4000)
     assert np.unique(top).tolist() == list(range(-2, 6))
     assert np.unique(left).tolist() == list(range(-2, 4))
     found, _ = changed(pictures(400, 8, 6), cutout=4)
     black = (found == 0).all(axis=-1).sum(axis=(1, 2))
     assert (black.min(), black.max()) == (4, 16)  # a corner's quarter, or all
+
+
+# --- Sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_any_size_have_the_side_of_the_epoch():
+    augment = Augmentation(sizes=((0, 8), (3, 12)), crop=0.3, flip=True)
+    for epoch, side in ((0, 8), (2, 8), (3, 12), (90, 12)):
+        found = [augment.picture(each, seed=0, epoch=epoch, index=0) for each in (pictures(1, 40, 9)[0], *pictures(2))]
+        assert {each.shape for each in found} == {(side, side, 3)}
+
+
+def test_without_a_crop_the_middle_is_kept_in_its_proportions():
+    wide = np.zeros((10, 30, 1), np.uint8)
+    wide[:, 10:20] = 200
+    (found,) = {
+        each.tobytes()
+        for each in (Augmentation(sizes=((0, 5),)).picture(wide, seed=s, epoch=0, index=0) for s in range(3))
+    }
+    assert found == bytes([200]) * 25
+
+
+# --- Colours ---------------------------------------------------------------------------------------------------------
+
+
+def jitters(monkeypatch, amounts, times):
+    """Returns for each picture which changes were made, in their order, and by how much."""
+    made = []
+    noted = tuple(lambda picture, value, place=place: made[-1].append((place, value)) or picture for place in range(4))
+    monkeypatch.setattr(augment_module, "_JITTERS", noted)
+    for epoch in range(times):
+        made.append([])
+        changed(pictures(1), epoch=epoch, jitter=amounts)
+    return made
+
+
+@pytest.mark.every
+@pytest.mark.parametrize("place", range(4))
+def test_jitter_is_within_its_bounds_and_reaches_them(monkeypatch, place):
+    middle = 1 if place < 3 else 0
+    made = jitters(monkeypatch, [0.0] * place + [0.4], 800)
+    assert {each[0][0] for each in made} == {place}
+    found = [each[0][1] for each in made]
+    assert middle - 0.4 <= min(found) < middle - 0.38
+    assert middle + 0.38 < max(found) <= middle + 0.4
+    assert abs(np.mean(found) - middle) < 0.03
+
+
+def test_no_factor_of_jitter_is_below_zero(monkeypatch):
+    found = [each[0][1] for each in jitters(monkeypatch, (3.0,), 800)]
+    assert 0 <= min(found) < 0.1
+    assert 3.9 < max(found) <= 4
+
+
+def test_jitter_comes_in_every_order(monkeypatch):
+    orders = {tuple(place for place, _ in each) for each in jitters(monkeypatch, (0.1, 0.1, 0.1), 300)}
+    assert orders == set(itertools.permutations(range(3)))
 
 
 # --- Two pictures in one ---------------------------------------------------------------------------------------------
@@ -275,12 +307,34 @@ def test_a_batch_has_one_of_the_two_with_equal_probability():
         ({"cutmix": float("nan")}, "`cutmix` must be 0 or more, but received nan (float)."),
         ({"crop": -0.1}, "`crop` must be in [0, 1], but received -0.1 (float)."),
         ({"erase": 1.5}, "`erase` must be in [0, 1], but received 1.5 (float)."),
+        ({"policy": "rand"}, "`policy` must be 'none', 'randaugment' or 'trivialaugment', but received 'rand' (str)."),
+        ({"magnitude": 11}, "`magnitude` must be in [0, 10], but received 11 (int)."),
+        ({"operations": 0}, "`operations` must be 1 or more, but received 0 (int)."),
+        (
+            {"jitter": (0, 0, 0, 0.6)},
+            "`jitter` must be up to four numbers of 0 or more, the fourth at most 0.5, but received (0, 0, 0, 0.6) "
+            "(tuple).",
+        ),
+        (
+            {"sizes": ((1, 8),)},
+            "`sizes` must be (epoch, side) by rising epochs from 0 on, but received ((1, 8),) (tuple).",
+        ),
         ({"mixup": 0.2}, "`classes` must be 2 or more where `mixup` or `cutmix` is set, but received 0 (int)."),
     ],
 )
 def test_a_setting_out_of_its_range_is_refused(settings, message):
     with pytest.raises(ValueError, match=f"^{re.escape('Augmentation: ' + message)}$"):
         Augmentation(**settings)
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((4, 4, 3), "float32"), np.zeros((4, 4), "uint8"), np.zeros((4, 4, 4), "uint8")]
+)
+def test_what_is_no_picture_is_refused(wrong):
+    with pytest.raises(
+        ValueError, match=r"^Augmentation: `picture` must be uint8 of shape \(height, width, 1 or 3\), but"
+    ):
+        Augmentation(flip=True).picture(wrong, seed=0, epoch=0, index=0)
 
 
 @pytest.mark.parametrize("pixels", [5, 10**6])

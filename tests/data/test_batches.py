@@ -162,3 +162,35 @@ def test_keras_fit_is_served_from_a_step_on_what_belongs_to_it(begin):
 def placed(y_true, y_pred):
     """Mean over the batch of the label times its place in it: differs where the order differs."""
     return keras.ops.reshape(keras.ops.cast(y_true, "float32"), (-1,)) * keras.ops.arange(1, 7, dtype="float32")
+
+
+@pytest.mark.every
+@pytest.mark.parametrize(("repeats", "batch_size"), [(1, 4), (3, 6), (3, 4), (4, 3)])
+def test_an_example_is_served_several_times_each_with_an_index_of_its_own(repeats, batch_size):
+    seen = []
+
+    def augment(x, y, seed, epoch, indices):
+        seen.append((x.copy(), indices))
+        return x, y
+
+    x = np.arange(24)
+    batches = Batches(x, x, batch_size, augment=augment, repeats=repeats)
+    assert batches.steps == 24 // batch_size
+    for epoch in range(2):
+        seen.clear()
+        for step in range(epoch * batches.steps, (epoch + 1) * batches.steps):
+            np.testing.assert_array_equal(batches.batch(step)[1], seen[-1][0])
+        served, indices = (np.concatenate(part) for part in zip(*seen, strict=True))
+        np.testing.assert_array_equal(indices % 24, served)
+        assert len(set(indices.tolist())) == 24
+        examples, counts = np.unique(served, return_counts=True)
+        assert (len(examples), set(counts.tolist())) == (24 // repeats, {repeats})
+        # Neighbours in a batch are two examples, for what puts them together.
+        if batch_size > 2 * repeats - 1:
+            assert all((np.roll(each, 1) != each).all() for each, _ in seen)
+    assert Batches(x, x, batch_size, repeats=repeats).batch(0)[0].shape == (batch_size,)
+
+
+def test_repeats_are_whole():
+    with pytest.raises(ValueError, match=r"^Batches: `repeats` must be"):
+        Batches(np.arange(4), np.arange(4), 2, repeats=0)

@@ -1,6 +1,7 @@
 """Sources to batches: built-in sets, folders of pictures, tables, NumPy files; augmentation."""
 
 from keras_residual.data.augment import Augment, Augmentation
+from keras_residual.data.batch_picture import draw_batch
 from keras_residual.data.batches import Batches, PaddedBatches
 from keras_residual.data.builtin import BUILTIN_NAMES
 from keras_residual.data.dataset import Dataset
@@ -18,6 +19,7 @@ __all__ = [
     "Dataset",
     "Fingerprint",
     "PaddedBatches",
+    "draw_batch",
     "load_dataset",
     "load_inputs",
 ]

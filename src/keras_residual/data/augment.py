@@ -1,4 +1,4 @@
-"""Random changes to training pictures, in NumPy: a pure function of the pictures, a seed, the epoch and their indices.
+"""Random changes of training pictures: a pure function of the picture, a seed, the epoch and its index.
 
 What happens to a picture follows from `(seed, epoch, index)` alone, whichever batch, process or run it is in. Only
 Mixup and CutMix, which put two pictures together, depend on the batch.
@@ -7,33 +7,56 @@ Mixup and CutMix, which put two pictures together, depend on the batch.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
 
 from keras_residual._errors import bad_argument
+from keras_residual.data import picture_ops, policies
 
-# Pictures, targets, seed, epoch and indices in; pictures of the same shape and type, and their targets, out.
+# Pictures, targets, seed, epoch and indices in; pictures of one shape, and their targets, out.
 Augment = Callable[[np.ndarray, np.ndarray, int, int, np.ndarray], tuple[np.ndarray, np.ndarray]]
+Policy = Literal["none", "randaugment", "trivialaugment"]
 
 _ATTEMPTS = 10  # of boxes that may not fit, as in torchvision
 _RATIOS = (3 / 4, 4 / 3)  # width to height of a crop
 _ERASED_AREA, _ERASED_RATIOS = (0.02, 0.33), (0.3, 3.3)
-_SHIFT, _FLIP, _CROP, _CUTOUT, _ERASE, _MIX = range(6)  # what is drawn for one is the same without the others
+_JITTERS = (picture_ops.brightness, picture_ops.contrast, picture_ops.color, picture_ops.hue)
+_HUE = 3
+_PICTURE, _MIX = 1, 2  # what a generator is for
+# Each change has its own places among the numbers that are drawn for a picture: what is drawn for one is the same
+# without the others. A policy has what follows them.
+_PLACES, _FIRST_OF_POLICY = {}, 0
+for _change, _count in (
+    ("crop", 2 * _ATTEMPTS + 2), ("shift", 2), ("flip", 1), ("jitter", 8), ("cutout", 2), ("erase", 2 * _ATTEMPTS + 3),
+):  # fmt: skip
+    _PLACES[_change] = slice(_FIRST_OF_POLICY, _FIRST_OF_POLICY + _count)
+    _FIRST_OF_POLICY += _count
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Changes training pictures `(examples, height, width, channels)`, in the order of the arguments.
+    """Changes training pictures, uint8 of shape `(height, width, 1 or 3)`, in the order of the arguments.
 
     Args:
+        sizes: `(epoch, side)` in pixels, by rising epochs of which the first is 0: pictures have that side from that
+            epoch on. Left out, they keep the size that they come in.
         crop: Smallest share of a picture's area in `[0, 1]` that is cut out, of an aspect ratio in [3/4, 4/3], and
-            scaled to the picture's size bilinearly; 0 leaves pictures whole.
+            resized without aliasing; with 0 a picture is resized until it covers the size, and its middle is kept.
         shift: Largest shift in pixels along each side, 0 or more: padded on all sides, then cropped.
         border: What a shift brings in: `"zero"`, or the picture mirrored without its edge, `"reflect"`.
         flip: Whether a picture is mirrored left to right with probability 1/2; with `"alternating"` that is drawn for
             the first epoch, and from then on it is mirrored in every other one.
+        policy: `"randaugment"`, which is timm's `rand-mM-mstdS-nN-inc1` with N operations of magnitude M and spread S;
+            or `"trivialaugment"`, torchvision's `TrivialAugmentWide`.
+        operations: Number of changes of RandAugment, each of which is made with probability 1/2.
+        magnitude: Strength of RandAugment, in `[0, 10]`.
+        magnitude_spread: Standard deviation of that strength from change to change, 0 or more.
+        jitter: Up to four numbers, of 0 or more: brightness, contrast and saturation are multiplied by a number in
+            `[max(0, 1 - j), 1 + j]`, and the hue is turned by up to the fourth, at most 1/2 of the circle; in an order
+            that is drawn.
         cutout: Side in pixels of the square that is blackened; its centre is anywhere, so that it may lie partly
             outside.
         erase: Probability in `[0, 1]` that a box of 2 to 33 % of the area, of a ratio in [0.3, 3.3], is blackened.
@@ -46,25 +69,35 @@ class Augmentation:
 
     Raises:
         ValueError: If an argument is out of its range.
+        ImportError: If OpenCV is missing, which changes sizes, shapes and colours.
 
     Example:
         >>> x = np.zeros((2, 8, 8, 3), np.uint8)
         >>> pictures, targets = Augmentation(shift=2, mixup=0.2, classes=3)(x, np.array([0, 2]), 0, 0, np.arange(2))
         >>> pictures.shape, targets.shape
         ((2, 8, 8, 3), (2, 3))
+        >>> Augmentation(flip=True).picture(x[0], seed=0, epoch=3, index=17).shape
+        (8, 8, 3)
 
     Reference:
         He et al., 2015 (shift). https://arxiv.org/abs/1512.03385. Szegedy et al., 2014 (crop).
-        https://arxiv.org/abs/1409.4842. Jordan, 2024 (alternating flip). https://arxiv.org/abs/2404.00498. DeVries and
-        Taylor, 2017 (Cutout). https://arxiv.org/abs/1708.04552. Zhong et al., 2017 (random erasing).
-        https://arxiv.org/abs/1708.04896. Zhang et al., 2017 (Mixup). https://arxiv.org/abs/1710.09412. Yun et al., 2019
-        (CutMix). https://arxiv.org/abs/1905.04899
+        https://arxiv.org/abs/1409.4842. Jordan, 2024 (alternating flip). https://arxiv.org/abs/2404.00498. Cubuk et
+        al., 2019 (RandAugment). https://arxiv.org/abs/1909.13719. Müller and Hutter, 2021 (TrivialAugment).
+        https://arxiv.org/abs/2103.10158. DeVries and Taylor, 2017 (Cutout). https://arxiv.org/abs/1708.04552. Zhong et
+        al., 2017 (random erasing). https://arxiv.org/abs/1708.04896. Zhang et al., 2017 (Mixup).
+        https://arxiv.org/abs/1710.09412. Yun et al., 2019 (CutMix). https://arxiv.org/abs/1905.04899
     """
 
+    sizes: Sequence[tuple[int, int]] = ()
     crop: float = 0.0
     shift: int = 0
     border: Literal["zero", "reflect"] = "zero"
     flip: bool | Literal["alternating"] = False
+    policy: Policy = "none"
+    operations: int = 2
+    magnitude: float = 9.0
+    magnitude_spread: float = 0.5
+    jitter: Sequence[float] = ()
     cutout: int = 0
     erase: float = 0.0
     mixup: float = 0.0
@@ -73,190 +106,209 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         check_shift("Augmentation", "shift", self.shift)
-        for argument in ("cutout", "mixup", "cutmix"):
+        epochs = [epoch for epoch, _ in self.sizes]
+        if epochs and (epochs[0] != 0 or epochs != sorted(set(epochs)) or min(side for _, side in self.sizes) < 1):
+            raise bad_argument("Augmentation", "sizes", "(epoch, side) by rising epochs from 0 on", self.sizes)
+        for argument in ("cutout", "mixup", "cutmix", "magnitude_spread"):
             if not getattr(self, argument) >= 0:
                 raise bad_argument("Augmentation", argument, "0 or more", getattr(self, argument))
         for argument in ("crop", "erase"):
             if not 0 <= getattr(self, argument) <= 1:
                 raise bad_argument("Augmentation", argument, "in [0, 1]", getattr(self, argument))
+        if self.policy not in ("none", "randaugment", "trivialaugment"):
+            rule = "'none', 'randaugment' or 'trivialaugment'"
+            raise bad_argument("Augmentation", "policy", rule, self.policy)
+        if not self.operations >= 1:
+            raise bad_argument("Augmentation", "operations", "1 or more", self.operations)
+        if not 0 <= self.magnitude <= policies.LARGEST_MAGNITUDE:
+            raise bad_argument("Augmentation", "magnitude", f"in [0, {policies.LARGEST_MAGNITUDE}]", self.magnitude)
+        if len(self.jitter) > 4 or not all(each >= 0 for each in self.jitter) or max(self.jitter[3:], default=0) > 0.5:
+            rule = "up to four numbers of 0 or more, the fourth at most 0.5"
+            raise bad_argument("Augmentation", "jitter", rule, self.jitter)
         if (self.mixup or self.cutmix) and self.classes < 2:
             raise bad_argument("Augmentation", "classes", "2 or more where `mixup` or `cutmix` is set", self.classes)
 
     def __call__(
-        self, pictures: np.ndarray, targets: np.ndarray, seed: int, epoch: int, indices: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+        self, pictures: Sequence[np.ndarray] | np.ndarray, targets: np.ndarray, seed: int, epoch: int,
+        indices: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """Returns the changed pictures and their targets, which are shares of the classes where pictures are mixed.
 
         Args:
-            pictures: Shape `(examples, height, width, channels)`; what comes back has the same shape and type.
+            pictures: uint8 of shape `(examples, height, width, 1 or 3)`.
             targets: Shape `(examples,)`: indices of classes, or numbers.
             seed: Whole number, 0 or more.
             epoch: Passes over the examples before this one.
             indices: Places of the examples in the whole set, shape `(examples,)`.
         """
+        each = zip(pictures, indices, strict=True)
+        changed = [self.picture(picture, seed=seed, epoch=epoch, index=int(index)) for picture, index in each]
+        return self.mix(np.stack(changed), targets, seed=seed, epoch=epoch, index=int(indices[0]))
 
-        def drawn(what: int, count: int) -> np.ndarray:
-            return uniform(seed, epoch, indices, what, count)
+    @property
+    def changes_pictures(self) -> bool:
+        """Whether there is anything to be done to a picture by itself."""
+        changes = (self.sizes, self.crop, self.shift, self.flip, self.jitter, self.cutout, self.erase)
+        return any(changes) or self.policy != "none"
 
+    def side(self, epoch: int) -> int | None:
+        """Returns the side of the pictures of an epoch, None where they keep their size."""
+        return next((side for first, side in reversed(self.sizes) if epoch >= first), None)
+
+    def picture(self, picture: np.ndarray, *, seed: int, epoch: int, index: int) -> np.ndarray:
+        """Returns one changed picture; arguments as in a call, of one example. What came in stays as it was."""
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[-1] not in (1, 3):
+            rule = "uint8 of shape (height, width, 1 or 3)"
+            raise bad_argument("Augmentation", "picture", rule, picture)
+        draws = _draws(seed, epoch, index, _FIRST_OF_POLICY + self._draws_of_policy)
+        side = self.side(epoch)
+        height, width = (side, side) if side else picture.shape[:2]
         if self.crop:
-            pictures = resized_crops(pictures, *crop_boxes(pictures.shape, drawn(_CROP, 2 * _ATTEMPTS + 2), self.crop))
+            top, left, high, wide = crop_box(picture.shape, draws[_PLACES["crop"]], self.crop)
+            picture = picture_ops.resized(picture[top : top + high, left : left + wide], height, width)
+        elif side:
+            picture = picture_ops.fitted(picture, side, side)
         if self.shift:
-            offsets = np.floor(drawn(_SHIFT, 2) * (2 * self.shift + 1)).astype(int)
-            pictures = shifted(pictures, offsets[0], offsets[1], self.shift, self.border)
-        if self.flip:
-            # Drawn once for all epochs where it alternates.
-            once = uniform(seed, 0, indices, _FLIP, 1)[0] < 0.5 if self.flip == "alternating" else None
-            mirrored = drawn(_FLIP, 1)[0] < 0.5 if once is None else once ^ bool(epoch % 2)
-            pictures = np.where(mirrored[:, None, None, None], pictures[:, :, ::-1], pictures)
+            down, right = (int(draw * (2 * self.shift + 1)) for draw in draws[_PLACES["shift"]])
+            picture = shifted(picture, down, right, self.shift, self.border)
+        if self._is_mirrored(draws, seed, epoch, index):
+            picture = picture[:, ::-1]
+        if self.policy != "none" or self.jitter:
+            picture = self._recoloured(np.ascontiguousarray(picture), draws)
         if self.cutout:
-            pictures = blackened(pictures, *cutout_boxes(pictures.shape, drawn(_CUTOUT, 2), self.cutout))
-        if self.erase:
-            draws = drawn(_ERASE, 2 * _ATTEMPTS + 3)
-            top, left, height, width = erased_boxes(pictures.shape, draws[1:])
-            height = np.where(draws[0] < self.erase, height, 0)
-            pictures = blackened(pictures, top, left, height, width)
-        if self.mixup or self.cutmix:
-            generator = np.random.default_rng((seed, epoch, int(indices[0]), _MIX))
-            targets = np.eye(self.classes, dtype=np.float32)[targets]
-            by_box = self.cutmix and (not self.mixup or generator.random() < 0.5)
-            pictures, share = (
-                _cut_in(pictures, self.cutmix, generator) if by_box else _mixed(pictures, self.mixup, generator)
-            )
-            targets = (share * targets + (1 - share) * np.roll(targets, 1, axis=0)).astype(np.float32)
-        return pictures, targets
+            picture = blackened(picture, cutout_box(picture.shape, draws[_PLACES["cutout"]], self.cutout))
+        whether, *box = draws[_PLACES["erase"]]
+        if whether < self.erase:
+            picture = blackened(picture, erased_box(picture.shape, box))
+        return picture
+
+    def mix(
+        self, pictures: np.ndarray, targets: np.ndarray, *, seed: int, epoch: int, index: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a batch after Mixup or CutMix, if either is asked for, and the targets.
+
+        Args:
+            pictures: uint8 of shape `(examples, height, width, 1 or 3)`, changed one by one already.
+            targets: Shape `(examples,)`.
+            seed: Whole number, 0 or more.
+            epoch: Passes over the examples before this one.
+            index: That of the first example.
+        """
+        if not self.mixup and not self.cutmix:
+            return pictures, targets
+        generator = np.random.default_rng((seed, epoch, index, _MIX))
+        targets = np.eye(self.classes, dtype=np.float32)[targets]
+        by_box = self.cutmix and (not self.mixup or generator.random() < 0.5)
+        pictures, share = (
+            _cut_in(pictures, self.cutmix, generator) if by_box else _mixed(pictures, self.mixup, generator)
+        )
+        return pictures, (share * targets + (1 - share) * np.roll(targets, 1, axis=0)).astype(np.float32)
+
+    @property
+    def _draws_of_policy(self) -> int:
+        counts = {
+            "randaugment": policies.DRAWS_OF_RANDAUGMENT * self.operations,
+            "trivialaugment": policies.DRAWS_OF_TRIVIALAUGMENT,
+        }
+        return counts.get(self.policy, 0)
+
+    def _is_mirrored(self, draws: np.ndarray, seed: int, epoch: int, index: int) -> bool:
+        if self.flip != "alternating":
+            return bool(self.flip) and bool(draws[_PLACES["flip"]][0] < 0.5)
+        first = draws if epoch == 0 else _draws(seed, 0, index, len(draws))
+        return bool(first[_PLACES["flip"]][0] < 0.5) ^ bool(epoch % 2)
+
+    def _recoloured(self, picture: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        if self.policy == "randaugment":
+            rest = draws[_FIRST_OF_POLICY:]
+            picture = policies.randaugment(picture, rest, self.magnitude, self.magnitude_spread)
+        elif self.policy == "trivialaugment":
+            picture = policies.trivialaugment(picture, draws[_FIRST_OF_POLICY:])
+        amounts, order = np.split(draws[_PLACES["jitter"]], 2)
+        for place in np.argsort(order):
+            most = self.jitter[place] if place < len(self.jitter) else 0
+            if most:
+                least, middle = (-most, 0) if place == _HUE else (max(-1, -most), 1)
+                picture = _JITTERS[place](picture, float(middle + least + amounts[place] * (most - least)))
+        return picture
 
 
-def uniform(seed: int, epoch: int, indices: np.ndarray, stream: int, count: int) -> np.ndarray:
-    """Returns numbers in `[0, 1)` of shape `(count, examples)`, each a function of its own place and of nothing else.
-
-    NumPy's generators draw in an order; these are the values of SplitMix64 at counters that are made of the arguments.
-
-    Args:
-        seed: Whole number, 0 or more.
-        epoch: Whole number, 0 or more.
-        indices: Whole numbers, 0 or more, shape `(examples,)`.
-        stream: What the numbers are for.
-        count: Numbers for each example.
-
-    Reference:
-        Steele et al., Fast splittable pseudorandom number generators, 2014.
-    """
-    state = np.zeros(1, np.uint64)  # an array, since NumPy warns where a single number wraps around
-    for number in (seed, epoch, stream):
-        state = _mix64(state + _step(number))
-    each = _mix64(state + np.asarray(indices).astype(np.uint64) * _GOLDEN)
-    values = [_mix64(each + _step(place)) >> np.uint64(11) for place in range(count)]
-    return np.stack(values) * 2.0**-53
-
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _step(number: int) -> np.uint64:
-    return np.uint64((number + 1) * int(_GOLDEN) % 2**64)
-
-
-def _mix64(x: np.ndarray) -> np.ndarray:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+def _draws(seed: int, epoch: int, index: int, count: int) -> np.ndarray:
+    """Returns numbers in `[0, 1)`, of which the first are the same however many are drawn."""
+    return np.random.default_rng((seed, epoch, index, _PICTURE)).random(count)
 
 
 def shifted(
-    pictures: np.ndarray, down: np.ndarray, right: np.ndarray, pixels: int, border: Literal["zero", "reflect"] = "zero"
+    picture: np.ndarray, down: int, right: int, pixels: int, border: Literal["zero", "reflect"] = "zero"
 ) -> np.ndarray:
-    """Returns each picture padded by `pixels` on all sides, then cropped at `down` and `right` in `[0, 2 * pixels]`."""
-    count, height, width, _ = pictures.shape
+    """Returns a picture padded by `pixels` on all sides, then cropped at `down` and `right` in `[0, 2 * pixels]`."""
+    height, width, _ = picture.shape
     check_shift("Augmentation", "shift", pixels, side=min(height, width))
-    around = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
-    padded = np.pad(pictures, around, mode="constant" if border == "zero" else "reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (height, width), axis=(1, 2))
-    return np.ascontiguousarray(np.moveaxis(windows[np.arange(count), down, right], 1, -1))
-
-
-Boxes = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # top, left, height, width, each a number a picture
-
-
-def crop_boxes(shape: tuple[int, ...], draws: np.ndarray, smallest: float) -> Boxes:
-    """Returns boxes of a share of the area in `[smallest, 1]` and a ratio in [3/4, 4/3], the first that fits of ten.
-
-    Where none fits it is the largest of such a ratio, in the middle.
-    """
-    _, high, wide, _ = shape
-    height, width, fits = _drawn_sizes(shape, draws[:-2], (smallest, 1.0), _RATIOS)
-    ratio = np.clip(wide / high, *_RATIOS)
-    middle_height, middle_width = min(high, round(wide / ratio)), min(wide, round(high * ratio))
-    top = np.where(fits, np.floor(draws[-2] * (high - height + 1)), (high - middle_height) // 2)
-    left = np.where(fits, np.floor(draws[-1] * (wide - width + 1)), (wide - middle_width) // 2)
-    height, width = np.where(fits, height, middle_height), np.where(fits, width, middle_width)
-    return top.astype(int), left.astype(int), height.astype(int), width.astype(int)
-
-
-def erased_boxes(shape: tuple[int, ...], draws: np.ndarray) -> Boxes:
-    """Returns boxes of 2 to 33 % of the area and a ratio in [0.3, 3.3], the first that fits of ten, or empty ones."""
-    _, high, wide, _ = shape
-    height, width, fits = _drawn_sizes(shape, draws[:-2], _ERASED_AREA, _ERASED_RATIOS)
-    height, width = np.where(fits, height, 0), np.where(fits, width, 0)
-    top, left = np.floor(draws[-2] * (high - height + 1)), np.floor(draws[-1] * (wide - width + 1))
-    return top.astype(int), left.astype(int), height.astype(int), width.astype(int)
-
-
-def cutout_boxes(shape: tuple[int, ...], draws: np.ndarray, side: int) -> Boxes:
-    """Returns squares with a centre that is any pixel; a part of one may lie outside."""
-    count, high, wide, _ = shape
-    top, left = np.floor(draws[0] * high) - side // 2, np.floor(draws[1] * wide) - side // 2
-    sides = np.full(count, side)
-    return top.astype(int), left.astype(int), sides, sides
-
-
-def _drawn_sizes(
-    shape: tuple[int, ...], draws: np.ndarray, areas: tuple[float, float], ratios: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns height and width of the first of several boxes that fits a picture, and whether one does."""
-    _, high, wide, _ = shape
-    half = len(draws) // 2
-    area = high * wide * (areas[0] + draws[:half] * (areas[1] - areas[0]))
-    low, top = np.log(ratios)
-    ratio = np.exp(low + draws[half:] * (top - low))
-    width, height = np.rint(np.sqrt(area * ratio)), np.rint(np.sqrt(area / ratio))
-    fits = (width > 0) & (width <= wide) & (height > 0) & (height <= high)
-    first = np.argmax(fits, axis=0)[None]
-    return np.take_along_axis(height, first, 0)[0], np.take_along_axis(width, first, 0)[0], fits.any(axis=0)
-
-
-def resized_crops(
-    pictures: np.ndarray, top: np.ndarray, left: np.ndarray, height: np.ndarray, width: np.ndarray
-) -> np.ndarray:
-    """Returns the boxes of pictures, each scaled bilinearly to the size of the whole, as PyTorch's `interpolate`.
-
-    No box is larger than the picture, so that nothing is scaled down and no filter is missed.
-    """
-    result = np.empty_like(pictures)
-    _, high, wide, _ = pictures.shape
-    for index, picture in enumerate(pictures):
-        part = picture[top[index] : top[index] + height[index], left[index] : left[index] + width[index]]
-        scaled = _interpolated(_interpolated(part.astype(np.float32), high, 0), wide, 1)
-        result[index] = np.rint(scaled) if pictures.dtype.kind in "ui" else scaled
+    if border == "reflect":
+        padded = np.pad(picture, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="reflect")
+        return padded[down : down + height, right : right + width]
+    result = np.zeros_like(picture)
+    down, right = down - pixels, right - pixels
+    kept = picture[max(0, down) : height + min(0, down), max(0, right) : width + min(0, right)]
+    top, left = max(0, -down), max(0, -right)
+    result[top : top + kept.shape[0], left : left + kept.shape[1]] = kept
     return result
 
 
-def _interpolated(picture: np.ndarray, size: int, axis: int) -> np.ndarray:
-    length = picture.shape[axis]
-    place = np.clip((np.arange(size, dtype=np.float32) + 0.5) * (length / size) - 0.5, 0, length - 1)
-    before = np.floor(place).astype(int)
-    share = (place - before).astype(np.float32).reshape([-1 if axis == each else 1 for each in range(3)])
-    after = np.minimum(before + 1, length - 1)
-    return picture.take(before, axis) * (1 - share) + picture.take(after, axis) * share
+Box = tuple[int, int, int, int]  # top, left, height, width
 
 
-def blackened(
-    pictures: np.ndarray, top: np.ndarray, left: np.ndarray, height: np.ndarray, width: np.ndarray
-) -> np.ndarray:
-    """Returns the pictures with 0 in their boxes, as far as these lie inside."""
-    rows, columns = np.arange(pictures.shape[1])[None], np.arange(pictures.shape[2])[None]
-    down = (rows >= top[:, None]) & (rows < (top + height)[:, None])
-    across = (columns >= left[:, None]) & (columns < (left + width)[:, None])
-    return np.where((down[:, :, None] & across[:, None, :])[..., None], np.zeros((), pictures.dtype), pictures)
+def crop_box(shape: tuple[int, ...], draws: Sequence[float] | np.ndarray, smallest: float) -> Box:
+    """Returns a box of a share of the area in `[smallest, 1]` and a ratio in [3/4, 4/3], the first that fits of ten.
+
+    Where none fits it is the largest of such a ratio, in the middle.
+    """
+    high, wide, _ = shape
+    box = _drawn_box(shape, draws, (smallest, 1.0), _RATIOS)
+    if box is not None:
+        return box
+    ratio = min(max(wide / high, _RATIOS[0]), _RATIOS[1])
+    height, width = min(high, round(wide / ratio)), min(wide, round(high * ratio))
+    return (high - height) // 2, (wide - width) // 2, height, width
+
+
+def erased_box(shape: tuple[int, ...], draws: Sequence[float] | np.ndarray) -> Box:
+    """Returns a box of 2 to 33 % of the area and a ratio in [0.3, 3.3], the first that fits of ten, or an empty one."""
+    return _drawn_box(shape, draws, _ERASED_AREA, _ERASED_RATIOS) or (0, 0, 0, 0)
+
+
+def cutout_box(shape: tuple[int, ...], draws: Sequence[float] | np.ndarray, side: int) -> Box:
+    """Returns a square with a centre that is any pixel; a part of it may lie outside."""
+    high, wide, _ = shape
+    return int(draws[0] * high) - side // 2, int(draws[1] * wide) - side // 2, side, side
+
+
+def _drawn_box(
+    shape: tuple[int, ...],
+    draws: Sequence[float] | np.ndarray,
+    areas: tuple[float, float],
+    ratios: tuple[float, float],
+) -> Box | None:
+    """Returns the first of several boxes that fits a picture, None if none does."""
+    high, wide, _ = shape
+    *sizes, down, right = (float(draw) for draw in draws)
+    half = len(sizes) // 2
+    low, top = math.log(ratios[0]), math.log(ratios[1])
+    for share, place in zip(sizes[:half], sizes[half:], strict=True):
+        area = high * wide * (areas[0] + share * (areas[1] - areas[0]))
+        ratio = math.exp(low + place * (top - low))
+        width, height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < width <= wide and 0 < height <= high:
+            return int(down * (high - height + 1)), int(right * (wide - width + 1)), height, width
+    return None
+
+
+def blackened(picture: np.ndarray, box: Box) -> np.ndarray:
+    """Returns a picture with 0 in a box, as far as that lies inside."""
+    top, left, height, width = box
+    result = picture.copy()
+    result[max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)] = 0
+    return result
 
 
 def _mixed(pictures: np.ndarray, alpha: float, generator: np.random.Generator) -> tuple[np.ndarray, float]:

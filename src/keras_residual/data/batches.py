@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import keras
 import numpy as np
 
+from keras_residual._arguments import whole_number
 from keras_residual._errors import bad_argument
 from keras_residual.data.augment import Augment
 
@@ -25,7 +26,10 @@ class Batches:
         batch_size: Rows in a batch, from 1 to the number of examples.
         rows: Places of the examples that are served; by default all. They are not copied.
         seed: Whole number, 0 or more.
-        augment: Function of `(x, y, seed, epoch, rows)` that returns a changed `(x, y)`.
+        augment: Function of `(x, y, seed, epoch, indices)` that returns a changed `(x, y)`.
+        repeats: Number of times that an example is served in an epoch, in a batch or two that follow one another, each
+            time with an index of its own, so that it is changed in as many ways. An epoch has as many fewer examples.
+            Hoffer et al., Augment your batch, 2019. https://arxiv.org/abs/1901.09335
 
     Raises:
         ValueError: If an argument is out of its range or the lengths differ.
@@ -45,6 +49,7 @@ class Batches:
         rows: np.ndarray | None = None,
         seed: int = 0,
         augment: Augment | None = None,
+        repeats: int = 1,
     ):
         self._rows = _checked_rows("Batches", x, y, batch_size, rows)
         if batch_size > len(self._rows):
@@ -56,6 +61,7 @@ class Batches:
         self._batch_size = batch_size
         self._seed = seed
         self._augment = augment
+        self._repeats = whole_number("Batches", "repeats", repeats)
         self._drawn = (-1, self._rows)  # the last epoch that was asked for, and its order
 
     @property
@@ -70,10 +76,18 @@ class Batches:
         if drawn != epoch:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._rows)
             self._drawn = (epoch, order)
-        rows = order[index * self._batch_size : (index + 1) * self._batch_size]
+        copies, places = self._places(index)
+        rows = order[places]
         if self._augment is None:
             return self._x[rows], self._y[rows]
-        return self._augment(self._x[rows], self._y[rows], self._seed, epoch, rows)
+        return self._augment(self._x[rows], self._y[rows], self._seed, epoch, rows + copies * len(self._x))
+
+    def _places(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which copy of which example of the epoch's order each row of a batch is."""
+        served = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        # Copies of an example apart, since Mixup and CutMix put neighbours together.
+        served = served[np.argsort(served % self._repeats, kind="stable")]
+        return served % self._repeats, served // self._repeats
 
     def since(self, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the batches of a step and of all that follow it, without end.

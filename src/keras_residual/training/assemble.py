@@ -8,7 +8,9 @@ precision, for whoever uses it by Keras alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -66,8 +68,14 @@ class Assembled(Standardised):
     raw: keras.Model
 
 
-def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembled:
-    """Builds the models; `rows` are the places of the training examples from which the standardisation comes.
+def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_size: bool = False) -> Assembled:
+    """Builds the models.
+
+    Args:
+        config: Which network.
+        dataset: What it is to learn.
+        rows: Places of the training examples from which the standardisation comes.
+        any_size: Whether the network is to take pictures of any height and width; what is saved takes the data's.
 
     Raises:
         ValueError: If a column varies, but by too little to be standardised in single precision.
@@ -78,21 +86,33 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembl
     inputs = keras.Input(shape=x.shape[1:], name="inputs")
     small = deviation < _SMALL
     variance = np.where(small, 1.0, deviation**2)
-    hidden = keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)(inputs)
+    first: list[keras.Layer] = [keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)]
     if small.any():
         factor = np.where(small, 1 / deviation, 1.0)
-        hidden = keras.layers.Normalization(
-            axis=-1, mean=np.zeros_like(mean), variance=factor**2, invert=True, name=_SMALL_UNITS
-        )(hidden)
+        first.append(
+            keras.layers.Normalization(
+                axis=-1, mean=np.zeros_like(mean), variance=factor**2, invert=True, name=_SMALL_UNITS
+            )
+        )
     if dataset.kind == "pictures" and keras.config.image_data_format() == "channels_first":
-        hidden = keras.layers.Permute((3, 1, 2), name="channels_first")(hidden)
-    network = create_model(
-        config.name,
-        input_shape=tuple(hidden.shape[1:]),
-        num_classes=len(dataset.classes) or 1,
-        drop_path_rate=settled(config.drop_path_rate),
-    )
-    outputs = network(hidden)
+        first.append(keras.layers.Permute((3, 1, 2), name="channels_first"))
+
+    def prepared(raw_inputs: Any) -> Any:
+        for layer in first:
+            raw_inputs = layer(raw_inputs)
+        return raw_inputs
+
+    seen = keras.Input(shape=(None, None, x.shape[-1]), name="inputs_of_any_size") if any_size else inputs
+    hidden = prepared(seen)
+    with _precision(config.precision):
+        network = create_model(
+            config.name,
+            input_shape=tuple(hidden.shape[1:]),
+            num_classes=len(dataset.classes) or 1,
+            drop_path_rate=settled(config.drop_path_rate),
+            dropout_rate=config.dropout_rate,
+        )
+    outputs = network(prepared(inputs) if any_size else hidden)
     target_mean, target_scale = 0.0, 1.0
     if not dataset.classes:
         target_mean, target_scale = (float(value[0]) for value in moments(y[:, None], rows))
@@ -101,13 +121,27 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembl
     else:
         raw = keras.Model(inputs, outputs)
     # Two models even for classes: only the network is compiled, so the raw one is saved without an optimizer.
-    learner, columns = keras.Model(inputs, outputs), None
+    learner, columns = keras.Model(seen, network(hidden) if any_size else outputs), None
     if dataset.kind == "table":
         numbers = keras.Input(shape=x.shape[1:], name="standardised")
         learner, columns = keras.Model(numbers, network(numbers)), (mean, deviation)
     return Assembled(
         raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale
     )  # fmt: skip
+
+
+@contextmanager
+def _precision(precision: str) -> Iterator[None]:
+    """Within it layers are made to compute in a precision, and to keep 32-bit floats."""
+    if precision == "float32":  # what Keras is set to
+        yield
+        return
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{precision}")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def take_apart(model: keras.Model) -> Standardised:

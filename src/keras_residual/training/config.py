@@ -26,6 +26,8 @@ Setting = TypeVar("Setting", bool, int, float, bool | str)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
+# From a share of the training on, the side of its pictures.
+Size = Annotated[tuple[Share, Annotated[int, Field(ge=4, le=4096)]], Field(strict=False)]
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
 _EVERY = re.compile(r"([1-9]\d{0,8}) ?steps?|(\d{1,6}(?:\.\d{1,6})?) ?min(?:utes?)?")
@@ -98,11 +100,17 @@ class ModelConfig(Section):
 
     Args:
         name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data.
-        drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training.
+        drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training; it rises linearly from
+            0 at the first.
+        dropout_rate: Rate in `[0, 1)` of the dropout before the head.
+        precision: What the network computes in: `"float32"`, `"bfloat16"` or `"float16"`, the last with its loss scaled
+            so that no gradient is lost; weights are 32-bit floats with each.
     """
 
     name: Text = "auto"
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    dropout_rate: Share = 0.0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class OptimizerConfig(Section):
@@ -111,18 +119,20 @@ class OptimizerConfig(Section):
     What happens in the course of the training is told in shares of its steps.
 
     Args:
-        name: `"adamw"`, `"sgd"`, `"sgdw"`, `"lars"` or `"lamb"`; see `keras_residual.optimizers`.
+        name: `"adam"`, `"adamw"`, `"sgd"`, `"sgdw"`, `"lars"` or `"lamb"`; see `keras_residual.optimizers`.
         learning_rate: Highest learning rate.
         weight_decay: Weight decay: coupled in `"sgd"`, `"lars"` and `"lamb"`, decoupled in `"adamw"` and `"sgdw"`.
         decayed: Which weights it draws to zero: `"kernels"` (no biases, norms, scales), `"but_norms"` or `"all"`.
         momentum: Share of the running sum of steps that SGD and LARS keep.
         nesterov: Whether SGD and LARS look ahead along that sum.
         schedule: `"cosine"`, `"linear"` and `"one_cycle"` fall to zero, `"step"` by a factor at each milestone;
-            `"constant"` stays.
+            `"constant"` stays; `"plateau"` falls by a factor when the training loss has not fallen for some epochs.
         warmup: Share of the steps in which the learning rate rises.
         warmup_start: Share of the learning rate that it rises from.
         milestones: Shares of the steps at which `"step"` falls.
-        factor: What `"step"` multiplies the learning rate by.
+        factor: What `"step"` and `"plateau"` multiply the learning rate by.
+        plateau_epochs: Epochs without a lower training loss after which `"plateau"` falls.
+        lowest_rate: Learning rate below which `"plateau"` does not fall.
         by_epoch: Whether the learning rate changes only from epoch to epoch.
         clipnorm: Largest norm of all gradients together; 0 for any. LAMB has 1 in the papers.
         accumulate: Batches whose gradients are put together into one step.
@@ -131,17 +141,19 @@ class OptimizerConfig(Section):
         average_every: Steps from one mean to the next.
     """
 
-    name: Literal["adamw", "sgd", "sgdw", "lars", "lamb"] = "adamw"
+    name: Literal["adam", "adamw", "sgd", "sgdw", "lars", "lamb"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, le=LARGEST)] | Auto = "auto"
     weight_decay: Annotated[float, Field(ge=0, le=LARGEST)] | Auto = "auto"
     decayed: Literal["kernels", "but_norms", "all"] = "kernels"
     momentum: Share = 0.9
     nesterov: bool = False
-    schedule: Literal["cosine", "linear", "step", "one_cycle", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "step", "one_cycle", "constant", "plateau"] = "cosine"
     warmup: Share = 0.1
     warmup_start: Annotated[float, Field(ge=0, le=1)] = 0.0
     milestones: Annotated[tuple[Fraction, ...], Field(strict=False)] = ()
     factor: Fraction = 0.1
+    plateau_epochs: Count = 10
+    lowest_rate: Annotated[float, Field(ge=0, le=LARGEST)] = 0.0
     by_epoch: bool = False
     clipnorm: Annotated[float, Field(ge=0, le=LARGEST)] = 0.0
     accumulate: Count = 1
@@ -165,25 +177,44 @@ class AugmentConfig(Section):
     """Random changes of the training pictures, in this order; tables have none.
 
     Args:
-        crop: Smallest share of a picture that is cut out and scaled to its size; 0 leaves pictures whole.
+        sizes: `[share, side]`: from that share of the epochs on, training pictures have that side in pixels, where the
+            test has `data.image_size`. Left out, both have that size.
+        crop: Smallest share of a picture that is cut out and resized; 0 leaves pictures whole.
         shift: Largest shift in pixels along each side.
         border: What a shift brings in: `"zero"`, or the mirrored picture, `"reflect"`.
         flip: Whether pictures are mirrored left to right; only for pictures that mean the same in a mirror. With
             `"alternating"` each is mirrored in every other epoch.
+        policy: `"randaugment"` (timm's), `"trivialaugment"` (torchvision's) or `"none"`.
+        operations: Number of changes of RandAugment, each of which is made with probability 1/2.
+        magnitude: Their strength, from 0 to 10.
+        magnitude_spread: Standard deviation of the strength.
+        jitter: By how much brightness, contrast, saturation and hue change, in this order.
         cutout: Side in pixels of a square that is blackened.
         erase: Probability that a box of a picture is blackened.
         mixup: Strength with which two pictures are put on top of each other; 0 for none.
         cutmix: Strength with which a box of a picture is that of another; 0 for none.
+        repeats: Number of times that a batch has a picture, each time changed by itself; an epoch has as many fewer
+            pictures.
+        test_flip: Whether the answer to a picture is the mean of those to it and to its mirror image, in the test and
+            in `evaluate` and `predict`.
     """
 
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] = ()
     crop: Annotated[float, Field(ge=0, le=1)] = 0.0
     shift: Annotated[int, Field(ge=0, le=4096)] | Auto = "auto"
     border: Literal["zero", "reflect"] = "zero"
     flip: bool | Literal["alternating"] | Auto = "auto"
+    policy: Literal["none", "randaugment", "trivialaugment"] = "none"
+    operations: Annotated[int, Field(ge=1, le=16)] = 2
+    magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    magnitude_spread: Annotated[float, Field(ge=0, le=10)] = 0.5
+    jitter: Annotated[tuple[Annotated[float, Field(ge=0, le=10)], ...], Field(strict=False, max_length=4)] = ()
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
     cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    test_flip: bool = False
 
 
 class TrainConfig(Section):
@@ -197,7 +228,9 @@ class TrainConfig(Section):
         loss: What is made small.
         augment: How training pictures are varied.
         epochs: Passes over the training examples.
+        steps: Length of the training in steps, which `epochs` follows from; left out, `epochs` says it.
         batch_size: Examples per step.
+        batch_share: Largest share of the training examples in a batch, where `batch_size` would be more.
         seed: The one number from which every random choice follows.
         out: Run directory; left out, a fresh `runs/NAME-N`.
         patience: Epochs without a better one after which training ends early; left out, it never does.
@@ -225,7 +258,9 @@ class TrainConfig(Section):
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
     epochs: Count | Auto = "auto"
+    steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     batch_size: Count | Auto = "auto"
+    batch_share: Fraction | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: TextOrNone = None
     patience: Count | None = None

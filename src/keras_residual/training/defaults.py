@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keras_residual.training.recipes import RECIPES
+
 if TYPE_CHECKING:
     from keras_residual.data.dataset import Dataset
     from keras_residual.training.config import TrainConfig
@@ -46,8 +48,10 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     Raises:
         ValueError: If the batch is larger than the training examples.
     """
-    choice = _choice(dataset, examples)
+    choice, config = _choice(dataset, examples), by_number_of_examples(config, examples)
     batch_size = _either(config.batch_size, choice.batch_size)
+    if config.batch_share is not None:
+        batch_size = min(batch_size, max(1, int(config.batch_share * examples)))
     if batch_size > examples:
         raise ValueError(
             f"TrainConfig: `batch_size` must be at most the number of training examples, {examples}, "
@@ -56,6 +60,8 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     pictures = dataset.kind == "pictures"
     values: dict[str, Any] = config.to_dict()
     values["epochs"] = _either(config.epochs, choice.epochs)
+    if config.steps is not None:
+        values["epochs"] = max(1, round(config.steps / (examples // batch_size)))
     values["batch_size"] = batch_size
     values["data"] |= {"task": dataset.task, "classes": dataset.classes, "features": dataset.features}
     values["model"]["name"] = _either(config.model.name, MODELS[dataset.kind])
@@ -69,6 +75,20 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     else:
         values["augment"] = {"shift": 0, "flip": False}
     return config.parse(values)
+
+
+def by_number_of_examples(config: TrainConfig, examples: int) -> TrainConfig:
+    """Returns a configuration with what its recipe has for so many examples, where nothing else is set."""
+    rules = RECIPES[config.recipe].by_examples if config.recipe else ()
+    settings = next((settings for most, settings in rules if most is None or examples < most), {})
+    return config.updated({key: value for key, value in settings.items() if not is_set(config, key)})
+
+
+def is_set(config: TrainConfig, key: str) -> bool:
+    """Returns whether a setting, by its dotted key, was given."""
+    section, _, name = key.rpartition(".")
+    owner = getattr(config, section) if section else config
+    return name in owner.model_fields_set
 
 
 def _choice(dataset: Dataset, examples: int) -> Choice:

@@ -75,7 +75,7 @@ def evaluate(saved: Saved, dataset: Dataset) -> dict[str, float]:
     Raises:
         NoAnswerError: If the model gives no finite numbers.
     """
-    outputs = raw_outputs(saved.model, dataset.x_test, path=saved.path)
+    outputs = raw_outputs(saved.model, dataset.x_test, path=saved.path, mirrored=saved.mirrored)
     if dataset.classes:
         outputs = as_logits(outputs, ending(saved.model, outputs), classes=len(dataset.classes))
     return {

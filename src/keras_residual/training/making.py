@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,8 @@ from keras_residual.training.losses import Crossentropy, accuracy, crossentropy
 from keras_residual.training.optimizers import SGD, Averaged, Lamb, Lars, schedules
 from keras_residual.training.record import EXACT
 
-_NORMS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization")
+_NORM = re.compile(r"Norm(?!ali[sz]ed|ed)")
+_BIAS = re.compile(r"(^|_)bias($|_)")
 
 
 def compile_learner(
@@ -23,6 +25,8 @@ def compile_learner(
     """Compiles a network with what a resolved configuration says; the loss also as a metric, without smoothing."""
     optimizer = make_optimizer(config.optimizer, steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
     optimizer.exclude_from_weight_decay(var_list=without_decay(learner, config.optimizer.decayed))
+    if config.model.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     if classes:
         loss: Any = Crossentropy(
             "binary" if config.loss.name == "binary_crossentropy" else "softmax", config.loss.label_smoothing
@@ -44,6 +48,7 @@ def make_optimizer(config: OptimizerConfig, *, steps: int, steps_per_epoch: int 
     rate, decay = _schedule(config, steps, steps_per_epoch), settled(config.weight_decay)
     momentum = {"momentum": config.momentum, "nesterov": config.nesterov}
     make: dict[str, Callable[[], Any]] = {
+        "adam": lambda: keras.optimizers.Adam(rate, weight_decay=decay or None, **options),
         "adamw": lambda: keras.optimizers.AdamW(rate, weight_decay=decay, **options),
         "sgd": lambda: SGD(rate, weight_decay=decay, **momentum, **options),
         "sgdw": lambda: SGD(rate, weight_decay=decay, decoupled=True, **momentum, **options),
@@ -57,6 +62,8 @@ def make_optimizer(config: OptimizerConfig, *, steps: int, steps_per_epoch: int 
 def _schedule(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> Any:
     rate = settled(config.learning_rate)
     warmup = min(round(config.warmup * steps), steps - 1)
+    if config.schedule == "plateau":
+        return rate  # a number, which `watch_plateau` changes
     every = steps_per_epoch if config.by_epoch else 1
     if config.schedule == "one_cycle":
         return schedules.one_cycle(rate, steps, warmup=warmup, every=every)
@@ -69,36 +76,54 @@ def _schedule(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> Any:
     return {"cosine": schedules.cosine, "linear": schedules.linear}[config.schedule](rate, steps, **rising)
 
 
+def watch_plateau(config: OptimizerConfig) -> list[keras.callbacks.Callback]:
+    """Returns the callback that lowers the learning rate where the training loss stays, if that is asked for."""
+    if config.schedule != "plateau":
+        return []
+    return [
+        keras.callbacks.ReduceLROnPlateau(
+            "loss", factor=config.factor, patience=config.plateau_epochs, min_lr=config.lowest_rate, min_delta=1e-4
+        )
+    ]
+
+
 def without_decay(learner: keras.Model, rule: str) -> list[Any]:
     """Returns the trainable weights of a model that are not drawn towards zero.
 
     Args:
         learner: The model.
-        rule: `"kernels"`: all but those with two axes or more, so biases, norms and the scales of branches are left
-            out. `"but_norms"`: those of norms are. `"all"`: none is.
+        rule: `"kernels"`: those of norms, biases, and all with fewer than two axes, such as the scales of branches.
+            `"but_norms"`: those of norms. `"all"`: none.
     """
     if rule == "all":
         return []
-    if rule == "kernels":
-        return [variable for variable in learner.trainable_variables if rank_in_block(variable) < 2]
-    layers = [
-        layer for layer in learner._flatten_layers() if any(kind.__name__ in _NORMS for kind in type(layer).mro())
+    norms = [weight for layer in learner._flatten_layers() if is_norm(layer) for weight in layer.trainable_variables]
+    if rule == "but_norms":
+        return norms
+    of_norms = {id(variable) for variable in norms}
+    return [
+        variable
+        for variable in learner.trainable_variables
+        # Some biases have two axes: a head and its features, or the two halves of a GRU.
+        if id(variable) in of_norms or rank_in_block(variable) < 2 or _BIAS.search(variable.name)
     ]
-    return [variable for layer in layers for variable in layer.trainable_variables]
 
 
-def make_augmentation(config: AugmentConfig, *, classes: int) -> Augmentation | None:
-    """Returns what is done to training pictures, None for nothing."""
-    flip: Any = settled(config.flip)
-    wanted = Augmentation(
-        crop=config.crop,
-        shift=settled(config.shift),
-        border=config.border,
-        flip=flip,
-        cutout=config.cutout,
-        erase=config.erase,
-        mixup=config.mixup,
-        cutmix=config.cutmix,
-        classes=classes,
-    )
-    return None if wanted == Augmentation(border=config.border, classes=classes) else wanted
+def is_norm(layer: keras.Layer) -> bool:
+    """Returns whether a layer is a norm: one without layers inside whose class, or one it is made from, is called so.
+
+    That holds for those of Keras and of this library, and for most that people write.
+    """
+    called = any(_NORM.search(kind.__name__) for kind in type(layer).mro())
+    return called and not layer._flatten_layers(include_self=False)
+
+
+def make_augmentation(config: AugmentConfig, *, classes: int, epochs: int = 1) -> Augmentation | None:
+    """Returns what is done to training pictures in a training of so many epochs, None for nothing."""
+    settings = config.model_dump(exclude={"repeats", "test_flip", "sizes"})
+    shift, flip = settled(config.shift), settled(config.flip)
+    # Of sizes that fall into one epoch, where there are few, the last holds.
+    sizes = tuple({round(share * epochs): side for share, side in config.sizes}.items())
+    wanted = Augmentation(**settings | {"shift": shift, "flip": flip, "sizes": sizes, "classes": classes})
+    does = wanted.changes_pictures or wanted.mixup or wanted.cutmix
+    return wanted if does else None

@@ -51,7 +51,7 @@ def predict(saved: Saved, x: np.ndarray, names: Sequence[str]) -> list[Predictio
     Raises:
         NoAnswerError: If the model gives no finite numbers.
     """
-    outputs = raw_outputs(saved.model, x, path=saved.path)
+    outputs = raw_outputs(saved.model, x, path=saved.path, mirrored=saved.mirrored)
     if not saved.classes:
         return [Prediction(name, float(value), None) for name, value in zip(names, outputs[:, 0], strict=True)]
     logits = ending(saved.model, outputs) == "logits"

@@ -41,6 +41,11 @@ class Saved:
     trained_on: Fingerprint | None = None
 
     @property
+    def mirrored(self) -> bool:
+        """Whether its answer to a picture is the mean of those to it and to its mirror image."""
+        return self.config is not None and self.config.augment.test_flip
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one raw input: `(height, width, channels)` or `(features,)`."""
         return tuple(self.model.input_shape[1:])
@@ -104,7 +109,9 @@ def load_saved(path: str | Path, *, exported: bool = False, any_kind: bool = Fal
     return saved
 
 
-def raw_outputs(model: Any, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256) -> np.ndarray:
+def raw_outputs(
+    model: Any, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256, mirrored: bool = False
+) -> np.ndarray:
     """Returns logits or probabilities `(examples, classes)` as float32, or numbers `(examples, 1)` as float64.
 
     Args:
@@ -112,10 +119,14 @@ def raw_outputs(model: Any, x: np.ndarray, *, path: Path | None = None, batch_si
         x: Raw inputs of shape `(examples, ...)`, of any number of examples: batches are filled up to one shape.
         path: Where the model comes from, for the message.
         batch_size: Examples per step.
+        mirrored: Whether outputs are the mean of those for a picture and for its mirror image.
 
     Raises:
         NoAnswerError: If there are outputs that are no finite numbers.
     """
+    if mirrored and x.ndim == 4:
+        both = [raw_outputs(model, each, path=path, batch_size=batch_size) for each in (x, x[:, :, ::-1])]
+        return np.mean(both, axis=0, dtype=both[0].dtype)
     parts = take_apart(model)
     if isinstance(model, Exported):
         outputs = np.asarray(model.predict(x, min(batch_size, len(x))), np.float32)

@@ -20,6 +20,7 @@ from keras_residual._optional import require
 from keras_residual.data import (
     BUILTIN_NAMES,
     KERAS_NAMES,
+    Augmentation,
     Batches,
     Dataset,
     Fingerprint,
@@ -35,7 +36,7 @@ from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
-from keras_residual.training.making import compile_learner, make_augmentation
+from keras_residual.training.making import compile_learner, make_augmentation, watch_plateau
 from keras_residual.training.optimizers import EvaluateAverages
 from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.record import Record
@@ -108,6 +109,17 @@ class Prepared:
         return len(self.learn) // settled(self.config.batch_size)
 
     @property
+    def augmentation(self) -> Augmentation | None:
+        """What is done to the training pictures."""
+        return make_augmentation(self.config.augment, classes=len(self.dataset.classes), epochs=self.epochs)
+
+    def batches(self, x: np.ndarray, y: np.ndarray) -> Batches:
+        """Returns the training batches of the data's training part, as it is or standardised."""
+        config = self.config
+        how: dict[str, Any] = {"augment": self.augmentation, "repeats": config.augment.repeats}
+        return Batches(x, y, settled(config.batch_size), rows=self.learn, seed=config.seed, **how)
+
+    @property
     def state(self) -> Mapping[str, Any] | None:
         """What it goes on from; None where it begins."""
         return self.earlier.state if self.earlier else None
@@ -171,7 +183,9 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
-    assembled = assemble(config.model, dataset, learn)
+    assembled = assemble(
+        config.model, dataset, learn, any_size=dataset.kind == "pictures" and bool(config.augment.sizes)
+    )
     return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before)
 
 
@@ -212,6 +226,7 @@ def train(
             raise bad_argument("train", "recipe", "left out where `config` is prepared already", recipe)
         config = (config or TrainConfig()).updated({"recipe": recipe})
     prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
+    callbacks = (*watch_plateau(prepared.config.optimizer), *callbacks)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
     before = prepared.earlier
@@ -232,7 +247,7 @@ def train(
         _fit(prepared, session)
         seconds = session.seconds
         model = load_keras_model(run.model)
-        outputs = raw_outputs(model, dataset.x_test)
+        outputs = raw_outputs(model, dataset.x_test, mirrored=config.augment.test_flip)
         trained = look.now(model.get_weights()) if look else None
         metrics = {
             "data": dataset.name,
@@ -259,17 +274,15 @@ def train(
 def _fit(prepared: Prepared, session: Session) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
-    learn, choose = prepared.learn, prepared.choose
-    batch_size = settled(config.batch_size)
-    augment = make_augmentation(config.augment, classes=len(dataset.classes))
     compile_learner(
         assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
     )
     fit(
         assembled.network,
-        Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
-        PaddedBatches(x, y, batch_size, rows=choose),
+        prepared.batches(x, y),
+        PaddedBatches(x, y, settled(config.batch_size), rows=prepared.choose),
         session,
+        resized=[epoch for epoch, _ in prepared.augmentation.sizes] if prepared.augmentation else (),
     )
 
 
