@@ -64,12 +64,12 @@ def labels(targets: np.ndarray, classes: Sequence[str]) -> list[str]:
     if not classes:
         return [f"{float(number):.4g}" for number in np.reshape(targets, -1)]
     if targets.ndim == 1:
-        return [classes[index] for index in targets]
+        return [classes[int(index)] for index in targets]
     return [_mixed(shares, classes) for shares in targets]
 
 
 def _mixed(shares: np.ndarray, classes: Sequence[str]) -> str:
-    order = [index for index in np.argsort(-shares, kind="stable") if shares[index] >= _SHARE]
+    order = [int(index) for index in np.argsort(-shares, kind="stable") if shares[index] >= _SHARE]
     if len(order) == 1:
         return classes[order[0]]
     return " + ".join(f"{shares[index]:.2f} {classes[index]}" for index in order)
