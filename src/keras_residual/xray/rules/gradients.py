@@ -14,7 +14,9 @@ from keras_residual.xray.stages import Block, begins_stage, connections, hidden,
 
 def _little_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
     last = max(_gradient(block) for block in hidden(blocks))
-    return [i for i, block in enumerate(blocks) if _is_measured(block) and not _gradient(block) > 0.1 * last]
+    return [
+        i for i, block in enumerate(blocks) if _is_measured(block) and not _gradient(block) > GRADIENT_NORM.low * last
+    ]
 
 
 def _much_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
@@ -22,7 +24,7 @@ def _much_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
         return []
     (stage,) = (stage for stage in stages(blocks) if stage.start <= first < stage.stop)
     last = _gradient(blocks[stage.stop - 1])
-    return [i for i in range(stage.start, stage.stop) if _gradient(blocks[i]) > 10 * last]
+    return [i for i in range(stage.start, stage.stop) if _gradient(blocks[i]) > GRADIENT_NORM.high * last]
 
 
 def _is_measured(block: Block) -> bool:
@@ -105,7 +107,10 @@ def no_gradient(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
     reaches=_little_gradient,
 )
 def gradient_vanishes(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
-    """Finds where the gradient has shrunk on its way, along the blocks, outside of them, or from step to step."""
+    """Finds where the gradient has shrunk on its way, along the blocks, outside of them, or from step to step.
+
+    Each has a threshold of its own beside that of the whole way: `LEAST_BETWEEN`, `LEAST_PULL`, `LEAST_OVER_TIME`.
+    """
     if begins_with_zeros(model):
         return
     for find in (_along_the_blocks, _outside_the_blocks, _over_time):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from keras_residual.xray.quantities.gradients import GRADIENT_NORM
 from keras_residual.xray.quantities.quantity import most_alike
 from keras_residual.xray.quantities.signal import SAMPLE_COSINE
 from keras_residual.xray.rules.rule import all_behind, rule
@@ -102,13 +103,18 @@ def skip_scaled(blocks: Sequence[Block], model: Block, threshold: float) -> Iter
         )
 
 
+def _with_little_gradient(blocks: Sequence[Block], first: int | None) -> Sequence[int]:
+    last = blocks[-1]["gradient_norm"] or 0.0
+    return [i for i, block in enumerate(blocks) if (block["gradient_norm"] or 0.0) <= GRADIENT_NORM.low * last]
+
+
 @rule(
     turn=70,
     threshold=100.0,
     in_words="In a net this deep, the rescaling behind every sum wears the shortcuts down",
     because="each norm behind a sum weakens the shortcut, and from some hundred on the gradient vanishes (Xiong et al. "
     "2020, https://arxiv.org/abs/2002.04745; Wang et al. 2022, https://arxiv.org/abs/2203.00555)",
-    reaches=lambda blocks, first: _little_gradient(blocks),
+    reaches=_with_little_gradient,
 )
 def post_norm(blocks: Sequence[Block], model: Block, threshold: float) -> Iterator[tuple[str, str, str]]:
     """Finds the first block of a deep net whose sums have norms behind them and shortcuts that are not strengthened."""
@@ -120,11 +126,6 @@ def post_norm(blocks: Sequence[Block], model: Block, threshold: float) -> Iterat
             f"{model['gradient_ratio']:.2g} times that at the last",
             "depth_rule='deepnorm' or 'keel' of `kr.ResidualStack`, or norm_position='pre' of `kr.Residual`",
         )
-
-
-def _little_gradient(blocks: Sequence[Block]) -> Sequence[int]:
-    last = blocks[-1]["gradient_norm"] or 0.0
-    return [i for i, block in enumerate(blocks) if (block["gradient_norm"] or 0.0) <= 0.1 * last]
 
 
 @rule(
