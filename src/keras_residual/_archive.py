@@ -19,6 +19,7 @@ _ENCRYPTED = 0x1
 _ROOM, _GROWTH = 128_000_000, 10
 _CHUNK = 1 << 20
 _LONGEST_NUMPY_HEADER = 10_000
+_LOCAL_LENGTHS = 26  # of name and extra field in the header before a member
 
 
 class ArchiveError(ValueError):
@@ -108,6 +109,26 @@ class Archive:
         content: Any = array.reshape(-1, order="A").view(np.uint8)
         self._fill(name, start, memoryview(content))
         return array
+
+    def place(self, name: str) -> tuple[int, tuple[int, ...], np.dtype] | None:
+        """Returns where in the file the numbers of an array lie, its shape and type; None where they do not lie so.
+
+        They do in a member that is not compressed, with the last axis together. Its checksum is not looked at.
+        """
+        member = self._member(name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        with _saying_what_is_damaged(), self._zip.open(member) as file:
+            shape, fortran_order, dtype = _numpy_header(file)
+            header = file.tell()
+        if fortran_order or dtype.hasobject or math.prod(shape) * dtype.itemsize != member.file_size - header:
+            return None
+        # The local header has a length of its own: its extra field is not that of the directory.
+        with Path(str(self._zip.filename)).open("rb") as file:
+            file.seek(member.header_offset + _LOCAL_LENGTHS)
+            lengths = file.read(4)
+        name_length, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
+        return member.header_offset + _LOCAL_LENGTHS + 4 + name_length + extra + header, shape, dtype
 
     def _member(self, name: str) -> zipfile.ZipInfo:
         try:

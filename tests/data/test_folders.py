@@ -4,7 +4,8 @@ import shutil
 import numpy as np
 import pytest
 
-from keras_residual.data import load_dataset, pictures
+from keras_residual.data import Fingerprint, load_dataset
+from keras_residual.data.lazy import LazyExamples
 
 pytestmark = pytest.mark.any_backend
 
@@ -45,14 +46,101 @@ def test_names_are_in_natural_order(tmp_path, write_picture):
     assert load_dataset(str(tmp_path), test_fraction=0.5).classes == ("class1", "class2", "class10")
 
 
-@pytest.mark.parametrize("name", ["test", "val"])
-def test_an_own_split_is_kept_and_its_classes_are_those_of_train(tmp_path, write_picture, name):
+def write_parts(folder, write_picture, parts, *, classes_first=False):
+    """Writes six grey pictures of each of two classes for each part, and returns the values of each."""
+    values = {}
+    for number, part in enumerate(parts):
+        values[part] = []
+        for label, base in (("a", 0), ("b", 100)):
+            for place in range(6):
+                value = base + 10 * number + place
+                inside = f"{label}/{part}" if classes_first else f"{part}/{label}"
+                write_picture(folder / inside / f"{place}.png", value)
+                values[part].append(value)
+    return {part: sorted(each) for part, each in values.items()}
+
+
+@pytest.mark.parametrize("classes_first", [False, True])
+@pytest.mark.parametrize(
+    ("train", "validation", "test"),
+    [
+        ("train", "val", "test"),
+        ("Training", "Validation", "Testing"),
+        ("training_set", "valid", "test_set"),
+        ("TRAIN-SET", "val_set", "testset"),
+        ("train", None, "test"),
+        ("train", "validation", None),
+    ],
+)
+def test_parts_by_every_usual_name_are_what_they_are_called(
+    tmp_path, write_picture, classes_first, train, validation, test
+):
+    names = [name for name in (train, validation, test) if name]
+    values_of = write_parts(tmp_path, write_picture, names, classes_first=classes_first)
+    data = load_dataset(str(tmp_path))
+    assert (data.classes, data.notes) == (("a", "b"), ())
+    chosen = data.x_train[data.choose] if data.choose is not None else data.x_train[:0]
+    learned = np.delete(data.x_train, data.choose, 0) if data.choose is not None else data.x_train
+    assert values(chosen) == values_of.get(validation, [])
+    if test:
+        assert (values(learned), values(data.x_test)) == (values_of[train], values_of[test])
+    else:  # drawn from what is learned from, never from what is chosen by
+        assert sorted(values(learned) + values(data.x_test)) == values_of[train]
+        assert len(data.x_test) == 3
+    assert data.own_test == bool(test)
+    np.testing.assert_array_equal(data.y_train, data.x_train[:, 0, 0, 0] >= 100)
+    np.testing.assert_array_equal(data.y_test, data.x_test[:, 0, 0, 0] >= 100)
+    where = "drawn by seed 0, 0.2 of each class"
+    inside = {name: f"CLASS/{name}/ of the data" if classes_first else f"{name}/ of the data" for name in names}
+    assert data.found[1] == (
+        f"Validation: {inside.get(validation, 'drawn by seed from what is learned from')}. "
+        f"Test: {inside.get(test, where)}."
+    )
+
+
+def test_the_classes_of_an_own_split_are_those_of_train(tmp_path, write_picture):
     for label, value in (("a", 1), ("b", 2), ("c", 3)):
         write_picture(tmp_path / "train" / label / "x.png", value)
-    write_picture(tmp_path / name / "c" / "x.png", 9)
-    (tmp_path / name / "b").mkdir()
+    write_picture(tmp_path / "test" / "c" / "x.png", 9)
+    (tmp_path / "test" / "b").mkdir()
     data = load_dataset(str(tmp_path))
     assert (values(data.x_train), values(data.x_test), data.y_test.tolist()) == ([1, 2, 3], [9], [2])
+
+
+def test_two_folders_that_are_called_as_one_part_are_refused(tmp_path, write_picture):
+    write_parts(tmp_path, write_picture, ["train", "training", "test"])
+    refused(
+        f"Data {str(tmp_path)!r}: both 'train' and 'training' in {tmp_path} are called as the train part. "
+        "Put them together or rename one.",
+        tmp_path,
+    )
+
+
+def test_pictures_without_labels_are_no_test(tmp_path, write_picture):
+    write_parts(tmp_path, write_picture, ["train", "val"])
+    for number in range(3):
+        write_picture(tmp_path / "test" / f"{number}.png", number)
+    data = load_dataset(str(tmp_path))
+    assert data.notes[0] == "test/ has no sub-folders that would tell the classes, and is not used."
+    assert (len(data.choose), len(data.y_test)) == (12, 3)
+
+
+def test_what_is_found_is_said(two_classes, write_picture):
+    write_picture(two_classes / "cat" / "large.png", 50, size=(30, 20))
+    (two_classes / "readme.txt").write_text("beside the classes")
+    (two_classes / "cat" / ".DS_Store").write_bytes(b"x")
+    (two_classes / "dog" / "notes.txt").write_text("x")
+    (two_classes / "dog" / "broken.png").write_bytes(b"x")
+    data = load_dataset(str(two_classes))
+    assert data.found == (
+        "Found 21 pictures of 2 classes, 8×8 to 20×30 pixels: cat 11, dog 10.",
+        "Validation: drawn by seed from what is learned from. Test: drawn by seed 0, 0.2 of each class.",
+        "Pictures are read at 64×64 in grey: small, so that a first run is quick; --image-size N for another.",
+        "Held in memory: 84.0 KiB.",
+        "Ignored, since they are hidden or lie beside the class folders: .DS_Store, readme.txt.",
+        f"1 file is no picture and ignored: {str(two_classes / 'dog' / 'notes.txt')!r}.",
+        f"1 file is skipped, since it cannot be read: {str(two_classes / 'dog' / 'broken.png')!r}.",
+    )
 
 
 def test_a_class_may_be_called_train(tmp_path, write_picture):
@@ -166,9 +254,10 @@ def test_pictures_that_lie_beside_the_class_folders_are_said(two_classes, write_
 def test_what_lies_beside_the_parts_is_said(tmp_path, write_picture):
     for number, place in enumerate(["train/a/x", "train/b/x", "test/a/x", "test/x", "val/a/x", "x"]):
         write_picture(tmp_path / f"{place}.png", number)
+    (tmp_path / "more").mkdir()
     assert load_dataset(str(tmp_path)).notes == (
         "2 pictures outside the class folders are not used, such as 'test/x.png'.",
-        "1 folder beside those for training and testing is not used: 'val'.",
+        "1 folder beside those for training and testing is not used: 'more'.",
     )
 
 
@@ -214,47 +303,68 @@ def test_a_class_with_one_picture_cannot_be_split(two_classes, write_picture):
     )
 
 
-def test_files_that_are_no_pictures_are_named(two_classes, write_picture):
+def told(data):
+    lines = []
+    data.skipped.tell(lines.append)
+    return lines
+
+
+def test_files_that_are_no_pictures_are_named_and_more_than_a_limit_refused(two_classes, write_picture):
     notes = two_classes / "cat" / "notes.txt"
     notes.write_text("two cats")
-    message = f"Data {str(two_classes)!r}: 1 file is not a picture that can be read: {notes} ({NO_PICTURE}). "
-    refused(message + "Remove or replace it.", two_classes)
-    for number in range(1, 7):
-        (two_classes / "dog" / f"empty{number}.jpg").touch()
-    listing = ", ".join(f"{two_classes / 'dog' / f'empty{number}.jpg'} ({NO_PICTURE})" for number in range(1, 5))
+    broken = [two_classes / "dog" / f"empty{number}.jpg" for number in range(1, 7)]
+    for path in broken:
+        path.touch()
+    data = load_dataset(str(two_classes), most_broken=6)
+    assert len(data.y_train) + len(data.y_test) == 20
+    assert told(data) == [
+        f"Ignored: {notes} ({NO_PICTURE})", *(f"Skipped: {path} ({NO_PICTURE})" for path in broken)
+    ]  # fmt: skip
+    listing = ", ".join(f"{path} ({NO_PICTURE})" for path in broken[:5])
     refused(
-        f"Data {str(two_classes)!r}: 7 files are not pictures that can be read: {notes} ({NO_PICTURE}), {listing}, …. "
-        "Remove or replace them.",
+        f"Data {str(two_classes)!r}: 6 files are not pictures that can be read, and 5 are passed over: {listing}, …. "
+        "Remove or replace them, or raise the limit with --set data.most_broken=6.",
+        two_classes,
+        most_broken=5,
+    )
+
+
+def test_a_class_without_any_picture_that_can_be_read_is_refused(two_classes):
+    for path in (two_classes / "cat").iterdir():
+        path.write_bytes(b"x")
+    refused(
+        f"Data {str(two_classes)!r}: no picture of the class 'cat' can be read, such as {two_classes / 'cat'}/cat0.png "
+        f"({NO_PICTURE}). Replace them or remove the class.",
         two_classes,
     )
 
 
-def test_a_truncated_jpeg_is_named(two_classes, write_picture):
+def damaged(path):
+    """Returns a JPEG cut short and a PNG with other bytes inside, as functions that damage a file."""
+
+    def cut():
+        path.write_bytes(path.read_bytes()[:2000])
+
+    def overwrite():
+        content = bytearray(path.read_bytes())
+        start = content.index(b"IDAT")
+        content[start + 6 : start + 30] = bytes(24)
+        path.write_bytes(bytes(content))
+
+    return cut if path.suffix == ".jpg" else overwrite
+
+
+@pytest.mark.parametrize(
+    ("suffix", "reason"), [(".jpg", r"image file is truncated \(\d+ bytes not processed\)"), (".png", ".+")]
+)
+def test_a_damaged_picture_is_named_and_left_out(two_classes, write_picture, suffix, reason):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    path = write_picture(two_classes / "dog" / "dog3.jpg", pixels=noise)
-    path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(ValueError, match=r"1 file is not a picture that can be read: ") as caught:
-        load_dataset(str(two_classes))
-    assert re.fullmatch(
-        re.escape(f"Data {str(two_classes)!r}: 1 file is not a picture that can be read: {path} (")
-        + r"image file is truncated \(\d+ bytes not processed\)\)\. Remove or replace it\.",
-        str(caught.value),
-    )
-
-
-def test_a_corrupted_png_is_named(two_classes, write_picture):
-    noise = np.random.default_rng(0).integers(0, 256, (8, 8)).astype(np.uint8)
-    path = write_picture(two_classes / "cat" / "cat3.png", pixels=noise)
-    content = bytearray(path.read_bytes())
-    start = content.index(b"IDAT")
-    content[start + 6 : start + 30] = bytes(24)
-    path.write_bytes(bytes(content))
-    with pytest.raises(
-        ValueError,
-        match=f"^{re.escape(f'Data {str(two_classes)!r}: 1 file is not a picture that can be read: {path} (')}"
-        r".+\)\. Remove or replace it\.$",
-    ):
-        load_dataset(str(two_classes))
+    path = write_picture(two_classes / "dog" / f"dog30{suffix}", pixels=noise)
+    assert len(load_dataset(str(two_classes), test_fraction=1.0).y_test) == 21
+    damaged(path)()
+    data = load_dataset(str(two_classes), test_fraction=1.0)
+    assert len(data.y_test) == 20
+    assert re.fullmatch(rf"Skipped: {re.escape(str(path))} \({reason}\)", told(data)[0])
 
 
 def test_hidden_files_and_what_systems_leave_are_passed_over(two_classes):
@@ -272,18 +382,38 @@ def test_pictures_lie_at_any_depth_under_their_class(two_classes, write_picture)
     assert 50 in values(np.concatenate([data.x_train, data.x_test]))
 
 
-def test_more_pictures_than_memory_may_hold_are_refused_before_decoding(two_classes, monkeypatch):
-    monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 20 * 30 * 30)
-    assert load_dataset(str(two_classes), image_size=30).input_shape == (30, 30, 1)
-    monkeypatch.setattr(pictures, "_each", lambda read, items, owner, names=None: [pictures.Header(8, 8, True)] * 20)
-    monkeypatch.setattr(pictures, "MAX_PICTURE_BYTES", 2**30)
-    packed = sum(path.stat().st_size for path in two_classes.rglob("*.png"))
-    refused(
-        f"Data {str(two_classes)!r}: 20 pictures of 8000×8000×1 would take 1.2 GiB, more than the 512.0 MiB of memory "
-        f"that are allowed for {packed / 1024:.1f} KiB of pictures. Take fewer of them, or lower `image_size`; 5181 is "
-        "the largest that fits.",
-        two_classes,
-        image_size=8000,
+@pytest.mark.parametrize("own_test", [False, True])
+def test_what_does_not_fit_into_memory_is_read_when_it_is_asked_for(tmp_path, write_picture, own_test):
+    rng = np.random.default_rng(0)
+    for part in ("train", "test") if own_test else ("",):
+        for label in "ab":
+            for number in range(20):
+                noise = rng.integers(0, 256, (11, 9, 3)).astype(np.uint8)
+                write_picture(tmp_path / part / label / f"{number}.png", pixels=noise)
+    (tmp_path / ("train" if own_test else "") / "b" / "broken.png").write_bytes(b"x")
+    held, lazy = (load_dataset(str(tmp_path), memory=memory) for memory in (2**29, 1000))
+    for part in ("train", "test"):
+        x, y = getattr(lazy, f"x_{part}"), getattr(lazy, f"y_{part}")
+        expected = getattr(held, f"x_{part}")
+        assert isinstance(x, LazyExamples)
+        assert isinstance(expected, np.ndarray)
+        assert (x.shape, x.dtype, x.ndim, len(x)) == (expected.shape, expected.dtype, expected.ndim, len(expected))
+        np.testing.assert_array_equal(x[:], expected)
+        np.testing.assert_array_equal(y, getattr(held, f"y_{part}"))
+        one, other = (Fingerprint.of(each, y) for each in (x, expected))
+        np.testing.assert_array_equal(one.digests, other.digests)
+    assert lazy.found[3].startswith("Read from the disk as they are needed, since ")
+
+
+def test_a_network_made_for_a_size_has_it_unless_small_pictures_share_one(two_classes, write_picture):
+    usual = (20, 24, "the usual size of N")
+    assert load_dataset(str(two_classes), usual_size=usual).input_shape == (8, 8, 1)
+    write_picture(two_classes / "cat" / "large.png", 1, size=(200, 100))
+    data = load_dataset(str(two_classes), usual_size=usual)
+    assert data.input_shape == (20, 24, 1)
+    assert data.found[2] == "Pictures are read at 20×24 in grey: the usual size of N; --image-size N for another."
+    assert load_dataset(str(two_classes), usual_size=usual, image_size=9).found[2] == (
+        "Pictures are read at 9×9 in grey: as asked."
     )
 
 

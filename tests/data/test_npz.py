@@ -3,7 +3,8 @@ import re
 import numpy as np
 import pytest
 
-from keras_residual.data import load_dataset
+from keras_residual.data import Fingerprint, load_dataset
+from keras_residual.data.lazy import LazyExamples
 
 pytestmark = pytest.mark.any_backend
 
@@ -141,3 +142,26 @@ def test_a_bare_array_is_refused(tmp_path):
         "Write it with numpy.savez, from arrays of numbers or text.",
         path,
     )
+
+
+@pytest.mark.parametrize("own_test", [False, True])
+@pytest.mark.parametrize("shape", [(5, 4, 3), (6,)])
+def test_arrays_that_are_not_compressed_stay_in_the_file(tmp_path, own_test, shape):
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (40, *shape)).astype(np.uint8 if len(shape) == 3 else np.float64)
+    y = np.arange(40) % 2
+    arrays = (
+        {"x_train": x[:30], "y_train": y[:30], "x_test": x[30:], "y_test": y[30:]} if own_test else {"x": x, "y": y}
+    )
+    np.savez(tmp_path / "a.npz", **arrays)
+    np.savez_compressed(tmp_path / "b.npz", **arrays)
+    held, streamed, packed = (
+        load_dataset(str(tmp_path / name), memory=memory)
+        for name, memory in (("a.npz", 2**29), ("a.npz", 0), ("b.npz", 0))
+    )
+    for part in ("x_train", "x_test"):
+        assert isinstance(getattr(streamed, part), LazyExamples)
+        np.testing.assert_array_equal(getattr(streamed, part)[:], getattr(held, part))
+        np.testing.assert_array_equal(getattr(packed, part), getattr(held, part))
+    one, other = (Fingerprint.of(data.x_train, data.y_train) for data in (held, streamed))
+    np.testing.assert_array_equal(one.digests, other.digests)

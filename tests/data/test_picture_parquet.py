@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from keras_residual.data import load_dataset
+from keras_residual.data import load_dataset, picture_parquet
 
 pytestmark = pytest.mark.any_backend
 
@@ -77,22 +77,36 @@ def test_a_label_without_a_class_is_refused(tmp_path):
     )
 
 
-def test_a_picture_without_bytes_is_refused(tmp_path):
-    pictures = [{"bytes": encoded(0), "path": "0.png"}, {"bytes": None, "path": "1.png"}]
-    refused(
-        "column 'img' has no bytes in row 2. Remove the row, or write the bytes of the pictures into the file.",
-        write(tmp_path / "p.parquet", [0, 1] * 4, pictures=pictures * 4),
-    )
+@pytest.mark.parametrize("small", [2**26, 0])
+def test_pictures_that_are_missing_or_damaged_are_named_by_row_and_path(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(picture_parquet, "_SMALL_FILE", small)
+    pictures = [{"bytes": encoded(row), "path": f"{row}.png"} for row in range(20)]
+    pictures[3]["bytes"], pictures[8]["bytes"] = b"no picture", None
+    data = load_dataset(str(write(tmp_path / "p.parquet", [0, 1] * 10, pictures=pictures)))
+    x, y = np.concatenate([data.x_train, data.x_test]), np.concatenate([data.y_train, data.y_test])
+    assert sorted(x[:, 0, 0, 0].tolist()) == [*range(3), *range(4, 8), *range(9, 20)]
+    np.testing.assert_array_equal(y, x[:, 0, 0, 0] % 2)
+    lines = []
+    data.skipped.tell(lines.append)
+    reason = "not a picture in JPEG, PNG, WebP, BMP, GIF or TIFF"
+    assert lines == [f"Skipped: row 4: 3.png ({reason})", f"Skipped: row 9: 8.png ({reason})"]
 
 
-def test_a_damaged_picture_is_named_by_row_and_path(tmp_path):
-    pictures = [{"bytes": encoded(row), "path": f"{row}.png"} for row in range(10)]
-    pictures[3]["bytes"] = b"no picture"
-    refused(
-        "1 file is not a picture that can be read: row 4: 3.png (not a picture in JPEG, PNG, WebP, BMP, GIF "
-        "or TIFF). Remove or replace it.",
-        write(tmp_path / "p.parquet", [0, 1] * 5, pictures=pictures),
-    )
+def test_the_rows_of_a_damaged_row_group_are_broken_and_the_others_are_read(tmp_path):
+    path = write(tmp_path / "p.parquet", [0, 1] * 14)
+    group = pq.ParquetFile(path).metadata.row_group(1)
+    column = next(group.column(place) for place in range(3) if group.column(place).path_in_schema == "img.bytes")
+    content = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    content[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(bytes(content))
+    data = load_dataset(str(path))
+    x = np.concatenate([data.x_train, data.x_test])
+    assert sorted(x[:, 0, 0, 0].tolist()) == [*range(7), *range(14, 28)]
+    lines = []
+    data.skipped.tell(lines.append)
+    assert len(lines) == 7
+    assert lines[0].startswith("Skipped: row 8 of p.parquet (row group 2 is damaged: ")
 
 
 def test_pictures_are_not_regressed_and_have_no_columns(tmp_path):

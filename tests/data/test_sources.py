@@ -26,7 +26,7 @@ def test_another_suffix_is_refused(tmp_path):
     path = tmp_path / "cat.png"
     path.write_bytes(b"x")
     refused(
-        f"Data {str(path)!r}: a data file ends in .csv, .parquet or .npz. "
+        f"Data {str(path)!r}: a data file ends in .csv, .parquet, .npz or .tar. "
         "Pictures come as a folder with one sub-folder a class.",
         path,
     )

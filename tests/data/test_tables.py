@@ -6,7 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from keras_residual.data import load_dataset
+from keras_residual.data import Fingerprint, load_dataset
+from keras_residual.data import columns as columns_module
+from keras_residual.data.lazy import LazyExamples
 
 pytestmark = pytest.mark.any_backend
 
@@ -582,3 +584,120 @@ def test_a_table_of_one_number_is_not_unpacked(tmp_path):
         ValueError, match=f"would take 305.2 MiB of memory, and 256.0 MiB are allowed for a file of {size:.1f} KiB"
     ):
         load_dataset(str(path), target="y", task="regression")
+
+
+# --- Tables that do not fit into memory -------------------------------------------------------------------------------
+
+
+def mixed_rows(count=3000):
+    rng = np.random.default_rng(0)
+    return {
+        "whole": rng.integers(-9, 9, count),
+        "number": rng.normal(size=count),
+        "flag": rng.random(count) < 0.5,
+        "kind": np.where(rng.random(count) < 0.3, "cat", "dog"),
+        "code": np.char.zfill(rng.integers(0, 12, count).astype(str), 3),
+    }
+
+
+def write_table(path, columns):
+    from pyarrow import csv, parquet, table
+
+    if path.suffix == ".csv":
+        csv.write_csv(table(columns), path)
+    else:
+        parquet.write_table(table(columns), path, row_group_size=700)
+    return str(path)
+
+
+def same(one, other):
+    assert (one.classes, one.features, one.task) == (other.classes, other.features, other.task)
+    for part in ("train", "test"):
+        held, streamed = getattr(one, f"x_{part}"), getattr(other, f"x_{part}")
+        assert isinstance(streamed, LazyExamples)
+        np.testing.assert_array_equal(streamed[:], held)
+        np.testing.assert_array_equal(getattr(other, f"y_{part}"), getattr(one, f"y_{part}"))
+        y = getattr(one, f"y_{part}")
+        np.testing.assert_array_equal(Fingerprint.of(streamed, y).digests, Fingerprint.of(held, y).digests)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("target", ["kind", "code", "number", "flag"])
+def test_a_table_that_stays_on_the_disk_is_the_one_in_memory(tmp_path, monkeypatch, suffix, target):
+    columns = mixed_rows()
+    drop = tuple(name for name in ("kind", "code") if name != target)
+    drop = drop if suffix == ".parquet" else tuple(name for name in drop if name != "code")
+    path = write_table(tmp_path / f"t{suffix}", columns)
+    held = load_dataset(path, target=target, drop=drop)
+    monkeypatch.setattr(columns_module, "LARGEST_CSV_IN_MEMORY", 1000)
+    monkeypatch.setattr(columns_module, "_CSV_BLOCK", 5000)
+    streamed = load_dataset(path, target=target, drop=drop, memory=0)
+    same(held, streamed)
+    assert streamed.found[2].startswith("Read from a scratch file as they are needed, since ")
+
+
+@pytest.mark.parametrize(
+    ("late", "kind"),
+    [("1.5", float), ("1e400", None), ("x", None), ("0x1f", None), ("", None)],
+)
+def test_what_turns_up_late_in_a_csv_decides_the_type_as_if_it_were_read_whole(write_csv, monkeypatch, late, kind):
+    rows = [f"{row},{row % 2}" for row in range(2000)]
+    rows[1700] = f"{late},1"
+    path = write_csv("a,y\n" + "\n".join(rows) + "\n")
+
+    def outcome():
+        try:
+            return load_dataset(path, target="y", memory=0).x_train[:].tolist()
+        except ValueError as error:
+            return str(error)
+
+    whole = outcome()
+    monkeypatch.setattr(columns_module, "LARGEST_CSV_IN_MEMORY", 1000)
+    monkeypatch.setattr(columns_module, "_CSV_BLOCK", 3000)
+    assert outcome() == whole
+    assert isinstance(whole, list) == (kind is float)
+
+
+def test_a_validation_table_chooses_and_what_is_not_there_is_drawn(tmp_path):
+    columns = mixed_rows(600)
+    for start, name in enumerate(("train", "Valid", "test")):
+        part = {key: value[200 * start : 200 * (start + 1)] for key, value in columns.items()}
+        write_table(tmp_path / f"{name}.parquet", part)
+    arguments = {"target": "kind", "drop": ("code",)}
+    held = load_dataset(str(tmp_path), **arguments)
+    assert held.choose.tolist() == list(range(200, 400))
+    np.testing.assert_array_equal(held.x_train[:, 0], columns["whole"][:400])
+    np.testing.assert_array_equal(held.x_test[:, 0], columns["whole"][400:])
+    assert held.found[1] == "Validation: Valid.parquet. Test: test.parquet."
+    same(held, load_dataset(str(tmp_path), memory=0, **arguments))
+    (tmp_path / "test.parquet").unlink()
+    drawn = load_dataset(str(tmp_path), **arguments)
+    assert (len(drawn.x_train), len(drawn.choose), len(drawn.x_test)) == (360, 200, 40)
+    assert len(load_dataset(str(tmp_path), test_fraction=1.0, **arguments).x_test) == 400
+
+
+def test_a_damaged_row_group_is_named_by_its_rows(tmp_path):
+    from pyarrow import parquet
+
+    path = write_table(
+        tmp_path / "t.parquet", {"a": np.random.default_rng(0).normal(size=2100), "y": np.arange(2100.0)}
+    )
+    group = parquet.ParquetFile(path).metadata.row_group(1).column(0)
+    content = bytearray((tmp_path / "t.parquet").read_bytes())
+    start = group.dictionary_page_offset or group.data_page_offset
+    content[start : start + group.total_compressed_size] = b"\xff" * group.total_compressed_size
+    (tmp_path / "t.parquet").write_bytes(bytes(content))
+    with pytest.raises(
+        ValueError, match=r"rows 701 to 1400 of .* cannot be read \(row group 2 is damaged: .*\)\. Corr"
+    ):
+        load_dataset(path, target="y", memory=0)
+    with pytest.raises(ValueError, match=r"the file .* cannot be read as parquet: "):
+        load_dataset(path, target="y")
+
+
+def test_a_gap_in_a_later_block_is_named_by_its_row(tmp_path):
+    values = np.arange(140_000.0)
+    values[100_000] = np.inf
+    path = write_table(tmp_path / "t.parquet", {"a": values, "y": np.arange(140_000.0)})
+    with pytest.raises(ValueError, match="must hold finite numbers, but has inf in row 100001"):
+        load_dataset(path, target="y", memory=0)

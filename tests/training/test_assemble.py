@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keras_residual.data import Dataset
-from keras_residual.training import assemble as assemble_module
+from keras_residual.data import Dataset, lazy
 from keras_residual.training.assemble import assemble, moments, standardised, take_apart
 from keras_residual.training.config import ModelConfig
 from keras_residual.training.saved import raw_outputs
@@ -45,7 +44,7 @@ def test_a_column_of_one_number_does_not_vary(value):
 
 @any_backend
 def test_pictures_are_looked_at_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr(assemble_module, "_NUMBERS_AT_A_TIME", 100)
+    monkeypatch.setattr(lazy, "_CHUNK", 100)
     x = np.random.default_rng(0).integers(0, 256, (40, 5, 4, 3)).astype(np.uint8)
     mean, deviation = moments(x)
     np.testing.assert_allclose(mean, x.mean((0, 1, 2)), rtol=1e-12)

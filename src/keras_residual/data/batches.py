@@ -1,4 +1,4 @@
-"""Arrays to batches of one shape: training batches that a seed and a step decide, and padded ones in order."""
+"""Examples to batches of one shape: training batches that a seed and a step decide, and padded ones in order."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from keras_residual._arguments import whole_number
 from keras_residual._errors import bad_argument
 from keras_residual.data.augment import Augment
+from keras_residual.data.lazy import Inputs, LazyExamples, ahead, served
 
 
 class Batches:
@@ -21,7 +22,7 @@ class Batches:
     the number of steps done, and nothing else of the data has to be saved.
 
     Args:
-        x: Array of shape `(examples, ...)`.
+        x: Array of shape `(examples, ...)`, or `LazyExamples`, of which some batches are read ahead in threads.
         y: Array of shape `(examples, ...)`.
         batch_size: Rows in a batch, from 1 to the number of examples.
         rows: Places of the examples that are served; by default all. They are not copied.
@@ -42,7 +43,7 @@ class Batches:
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: Inputs,
         y: np.ndarray,
         batch_size: int,
         *,
@@ -78,35 +79,38 @@ class Batches:
             self._drawn = (epoch, order)
         copies, places = self._places(index)
         rows = order[places]
+        x, rows = served(self._x, rows)
         if self._augment is None:
-            return self._x[rows], self._y[rows]
-        return self._augment(self._x[rows], self._y[rows], self._seed, epoch, rows + copies * len(self._x))
+            return x, self._y[rows]
+        return self._augment(x, self._y[rows], self._seed, epoch, rows + copies * len(self._x))
 
     def _places(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns which copy of which example of the epoch's order each row of a batch is."""
-        served = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
+        places = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
         # Copies of an example apart, since Mixup and CutMix put neighbours together.
-        served = served[np.argsort(served % self._repeats, kind="stable")]
-        return served % self._repeats, served // self._repeats
+        places = places[np.argsort(places % self._repeats, kind="stable")]
+        return places % self._repeats, places // self._repeats
 
     def since(self, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the batches of a step and of all that follow it, without end.
 
         For `fit`, with `steps_per_epoch=`. Keras looks ahead, so each call of `fit` needs an iterator of its own.
         """
-        return (self.batch(step) for step in itertools.count(step))
+        steps = itertools.count(step)
+        return ahead(self.batch, steps) if isinstance(self._x, LazyExamples) else (self.batch(step) for step in steps)
 
 
 class PaddedBatches(keras.utils.PyDataset):
     """Batches for evaluation: in order, all of one shape, the last filled up with copies of the last example.
 
-    A batch is `(x, y, weight)`, with weight 0 for copies and 1 otherwise, so the weights sum to the number of examples.
+    A batch is `(x, y, weight)`, with weight 0 for copies and 1 otherwise, so the weights sum to the number of examples;
+    one whose file is gone has weight 0 too.
     Metrics are exact where they are compiled as `weighted_metrics=`. The `loss` that Keras reports is too small by
     `examples / (batches * batch_size)`, since it divides by rows and not by weights: read the loss from a weighted
     metric, or divide by that factor.
 
     Args:
-        x: Array of shape `(examples, ...)`.
+        x: Array of shape `(examples, ...)`, or `LazyExamples`, of which some batches are read ahead in threads.
         y: Array of shape `(examples, ...)`.
         batch_size: Rows in a batch, 1 or more.
         rows: Places of the examples that are served, in their order; by default all. They are not copied.
@@ -120,7 +124,7 @@ class PaddedBatches(keras.utils.PyDataset):
         (3, [1.0, 0.0])
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, *, rows: np.ndarray | None = None):
+    def __init__(self, x: Inputs, y: np.ndarray, batch_size: int, *, rows: np.ndarray | None = None):
         super().__init__()
         self._rows = _checked_rows("PaddedBatches", x, y, batch_size, rows)
         self._x, self._y = x, y
@@ -138,10 +142,11 @@ class PaddedBatches(keras.utils.PyDataset):
         places = np.arange(index * self._batch_size, (index + 1) * self._batch_size)
         weight = (places < len(self._rows)).astype(np.float32)
         rows = self._rows[np.minimum(places, len(self._rows) - 1)]
-        return self._x[rows], self._y[rows], weight
+        x, found = served(self._x, rows)
+        return x, self._y[found], weight * (found == rows)
 
 
-def _checked_rows(owner: str, x: np.ndarray, y: np.ndarray, batch_size: int, rows: np.ndarray | None) -> np.ndarray:
+def _checked_rows(owner: str, x: Inputs, y: np.ndarray, batch_size: int, rows: np.ndarray | None) -> np.ndarray:
     rows = np.arange(len(x)) if rows is None else rows
     if len(x) != len(y) or len(rows) == 0:
         raise ValueError(f"{owner}: x and y must have equally many examples, 1 or more, not {len(x)} and {len(y)}.")

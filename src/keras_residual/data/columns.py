@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
@@ -23,15 +25,24 @@ from keras_residual.data.csv_text import (
     check_encoding,
     check_quotes,
     first_line,
+    quotes_and_hexadecimal,
     separator,
 )
 from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
+from keras_residual.data.lazy import Inputs, digests_of
+from keras_residual.data.scratch import rows_of_file, scratch_file, scratch_folder
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 MOST_COLUMNS = 100_000
 # The model that is saved takes float32, whatever it is computed in.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
 _MOST_ROWS, _MOST_NAMES, _LINE = 5, 30, 300
+_ROWS_AT_A_TIME, _PICTURES_AT_A_TIME = 2**16, 256
+LARGEST_CSV_IN_MEMORY = 2**28
+"""Bytes of a CSV that is read as a whole; a larger one is read a block at a time, and written to a scratch file."""
+_CSV_BLOCK = 2**24
+# What becomes of a column in which something turns up that its type does not have.
+_WIDER = {"null": ("int64", "double"), "int64": ("double",)}
 # Below this, different whole numbers are different 64-bit floats.
 _EXACT = 2**53
 
@@ -48,6 +59,8 @@ class TableFile:
         schema: Its `pyarrow.Schema`; the names are distinct.
         read: Function of some names that returns these columns as a `pyarrow.Table`.
         read_texts: Function of some names that returns these columns as text.
+        batches: Function of some names that yields their rows a few at a time: how many, the `pyarrow.RecordBatch`, and
+            what is wrong with it, which is "" where there is a batch and else stands for None.
         spelled: Names of the columns that the file itself has as text or decimals, of which `read` makes numbers.
     """
 
@@ -58,6 +71,7 @@ class TableFile:
     schema: Any
     read: Callable[[Sequence[str]], Any]
     read_texts: Callable[[Sequence[str]], Any]
+    batches: Callable[[Sequence[str]], Iterator[tuple[int, Any, str]]]
     spelled: frozenset[str]
 
     @property
@@ -105,6 +119,7 @@ def _with_composed_names(file: TableFile) -> TableFile:
         schema=schema,
         read=renamed(file.read),
         read_texts=renamed(file.read_texts),
+        batches=lambda wanted: file.batches([own[name] for name in wanted]),
         spelled=frozenset(map(composed, file.spelled)),
     )
 
@@ -123,16 +138,52 @@ def feature_matrix(file: TableFile, features: Sequence[str], *, may_drop: bool =
     """
     what, way_out = f"{file.rows} rows of {len(features)} numbers", "Take fewer rows, or write the table as CSV."
     check_unpacked(8 * file.rows * len(features), file.size, owner=file.owner, what=what, way_out=way_out)
-    table = file.read(features)
+    table, way_outs = file.read(features), _way_outs(features, may_drop)
     result = np.empty((file.rows, len(features)), np.float64)
-    way_outs = [
-        f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
-        for name in features
-    ]
     for position, name in enumerate(features):
         result[:, position] = _numbers(table.column(position), name, file.owner, way_outs[position])
     check_spelled(file, features, result, way_outs=way_outs)
     return result
+
+
+def feature_rows(file: TableFile, features: Sequence[str], *, memory: int) -> Inputs:
+    """Returns what `feature_matrix` does, in memory or, where that takes more than `memory` bytes, in a scratch file.
+
+    It is written once, some thousand rows at a time, and holds the numbers as they are in memory. Numbers that one
+    float would stand for are looked for among as many rows only.
+
+    Raises:
+        ValueError: As `feature_matrix`, and where a row group cannot be read.
+    """
+    if 8 * file.rows * len(features) <= memory:
+        return feature_matrix(file, features)
+    way_outs, row, digests = _way_outs(features, True), 0, np.empty(file.rows, np.uint64)
+    for name, way_out in zip(features, way_outs, strict=True):
+        if _is_text(file.schema.field(name).type):  # whose first word may come late
+            _numbers(file.read([name]).column(0), name, file.owner, way_out)
+    with scratch_file(file.owner) as scratch:
+        for rows, batch, wrong in file.batches(features):
+            if batch is None:
+                raise bad_data(
+                    file.owner, f"rows {row + 1} to {row + rows} of {file.path} cannot be read ({wrong})",
+                    "Correct or replace it.",
+                )  # fmt: skip
+            block = np.empty((rows, len(features)), np.float64)
+            for place, name in enumerate(features):
+                block[:, place] = _numbers(batch.column(place), name, file.owner, way_outs[place], row)
+            digests[row : row + rows] = digests_of(block)
+            scratch.write(block.data)
+            row += rows
+    if row != file.rows:
+        raise bad_data(file.owner, f"the file {file.path} says that it has {file.rows} rows and has {row}")
+    return rows_of_file(scratch, 0, (file.rows, len(features)), np.float64, digests)
+
+
+def _way_outs(features: Sequence[str], may_drop: bool) -> list[str]:
+    return [
+        f", or leave the column out with --set 'data.drop={json.dumps([name])}'" if may_drop else ""
+        for name in features
+    ]
 
 
 def check_spelled(
@@ -171,15 +222,15 @@ def check_spelled(
         _check_told_apart(exact, f"{what} {shown(names[position])}", file.owner, way_outs[position])
 
 
-def check_complete(column: Any, name: str, *, owner: str, way_out: str) -> None:
-    """Raises a ValueError that names the rows where the column has no value."""
+def check_complete(column: Any, name: str, *, owner: str, way_out: str, first: int = 0) -> None:
+    """Raises a ValueError that names the rows where the column has no value; `first` is the place of its first row."""
     if column.null_count:
-        missing = np.flatnonzero(column.is_null().to_numpy())
+        missing = first + np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False))
         raise bad_data(owner, f"column {shown(name)} has no value in {rows_in_words(missing)}", way_out)
 
 
 def finite_numbers(
-    values: np.ndarray, *, owner: str, what: str, drop: str = "", keep_apart: str | None = None
+    values: np.ndarray, *, owner: str, what: str, drop: str = "", keep_apart: str | None = None, first: int = 0
 ) -> np.ndarray:
     """Returns numbers as float64.
 
@@ -189,6 +240,7 @@ def finite_numbers(
         what: What holds them, for the message.
         drop: How the message says to leave them out, "" where they cannot be.
         keep_apart: What else it says to do about numbers that one float would stand for; None for `drop`.
+        first: Place of the first row.
 
     Raises:
         ValueError: If a number is not finite, beyond what 32-bit floats hold, or one 64-bit float with another.
@@ -197,12 +249,12 @@ def finite_numbers(
     sizes = np.abs(numbers)
     wrong = np.argwhere(~(sizes <= _LARGEST_NUMBER))
     if len(wrong):
-        first = tuple(wrong[0])
-        rule = "finite numbers" if not np.isfinite(numbers[first]) else f"numbers up to {_LARGEST_NUMBER:.1e}"
-        where = rows_in_words(wrong[(wrong[:, 1:] == wrong[0, 1:]).all(axis=1), 0])
-        where += "".join(f", column 'x{column}'" for column in first[1:])
+        one = tuple(wrong[0])
+        rule = "finite numbers" if not np.isfinite(numbers[one]) else f"numbers up to {_LARGEST_NUMBER:.1e}"
+        where = rows_in_words(first + wrong[(wrong[:, 1:] == wrong[0, 1:]).all(axis=1), 0])
+        where += "".join(f", column 'x{column}'" for column in one[1:])
         raise bad_data(
-            owner, f"{what} must hold {rule}, but has {values[first]} in {where}",
+            owner, f"{what} must hold {rule}, but has {values[one]} in {where}",
             f"Correct the value or remove the row{drop}.",
         )  # fmt: skip
     if values.dtype.kind in "iu" and sizes.max(initial=0) >= _EXACT:
@@ -222,7 +274,7 @@ def column_values(column: Any) -> np.ndarray | None:
     arrow = _optional.require("pyarrow", extra="train")
     types = arrow.types
     kind = _value_type(column.type)
-    if str(kind) in ("string", "large_string", "string_view"):
+    if _is_text(kind):
         return _text(column)
     if types.is_dictionary(column.type):
         column = column.cast(kind)
@@ -231,6 +283,10 @@ def column_values(column: Any) -> np.ndarray | None:
     if types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type):
         return column.to_numpy()
     return None
+
+
+def _is_text(kind: Any) -> bool:
+    return str(_value_type(kind)) in ("string", "large_string", "string_view")
 
 
 def _value_type(kind: Any) -> Any:
@@ -244,17 +300,19 @@ def rows_in_words(rows: np.ndarray) -> str:
     return f"row{'s' if len(rows) > 1 else ''} {listing}"
 
 
-def _numbers(column: Any, name: str, owner: str, drop: str) -> np.ndarray:
-    """Returns a column as float64; `drop` says how to leave it out, "" where it cannot be."""
-    check_complete(column, name, owner=owner, way_out=f"Fill the gap or remove the row{drop}.")
+def _numbers(column: Any, name: str, owner: str, drop: str, first: int = 0) -> np.ndarray:
+    """Returns a column, or a part of it from row `first` on, as float64; `drop` says how to leave it out, or is ""."""
+    arrow = _optional.require("pyarrow", extra="train")
+    column = column if isinstance(column, arrow.ChunkedArray) else arrow.chunked_array([column])
+    check_complete(column, name, owner=owner, way_out=f"Fill the gap or remove the row{drop}.", first=first)
     values = column_values(column)
     if values is None or values.dtype.kind not in "iufb":
         row = 0 if values is None else _first_text(values)
         raise bad_data(
-            owner, f"column {shown(name)} must hold numbers, but row {row + 1} has {_cell(column[row])} "
+            owner, f"column {shown(name)} must hold numbers, but row {first + row + 1} has {_cell(column[row])} "
             f"({printable(column.type)})", f"Correct or convert it{drop}.",
         )  # fmt: skip
-    return finite_numbers(values, owner=owner, what=f"column {shown(name)}", drop=drop)
+    return finite_numbers(values, owner=owner, what=f"column {shown(name)}", drop=drop, first=first)
 
 
 def _check_told_apart(beyond: np.ndarray, what: str, owner: str, way_out: str) -> None:
@@ -319,6 +377,8 @@ def _understood(read: Callable[[], Any], path: Path, owner: str) -> Any:
 
 
 def _open_csv(path: Path, owner: str, size: int) -> TableFile:
+    if size > LARGEST_CSV_IN_MEMORY:
+        return _open_large_csv(path, owner, size)
     csv = _optional.require("pyarrow.csv", extra="train")
     arrow = _optional.require("pyarrow", extra="train")
     content = path.read_bytes()
@@ -363,10 +423,107 @@ def _open_csv(path: Path, owner: str, size: int) -> TableFile:
     if any(arrow.types.is_binary(kind) for kind in table.schema.types):
         raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
     _check_header(table, path, owner)
+
+    def batches(names: Sequence[str]) -> Iterator[tuple[int, Any, str]]:
+        return ((batch.num_rows, batch, "") for batch in table.select(list(names)).to_batches(_ROWS_AT_A_TIME))
+
     return TableFile(
-        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts,
+        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts, batches,
         spelled=frozenset(table.column_names),
     )  # fmt: skip
+
+
+def _open_large_csv(path: Path, owner: str, size: int) -> TableFile:
+    """Returns a CSV that is read a block at a time: once for what its bytes say, then to a Parquet file without a name.
+
+    A column's type is that of all its values: where a later block has something that the type of the first blocks does
+    not have, the reading begins anew with a wider one.
+    """
+    csv, parquet = (_optional.require(f"pyarrow.{name}", extra="train") for name in ("csv", "parquet"))
+    arrow = _optional.require("pyarrow", extra="train")
+    with path.open("rb") as file:
+        head = file.read(_CSV_BLOCK)
+    check_encoding(head, path, owner=owner)
+    header = first_line(head)
+    delimiter = separator(header)
+    if header.count(delimiter.encode()) >= MOST_COLUMNS:
+        raise bad_data(
+            owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
+            "are allowed", "Put the examples into rows and what is known of each into columns.",
+        )  # fmt: skip
+    quoted, may_be_hexadecimal = quotes_and_hexadecimal(path)
+    if quoted:
+        check_quotes(path.read_bytes(), delimiter, path, owner=owner)
+
+    def stream(**columns: Any) -> Any:
+        return csv.open_csv(
+            path,
+            read_options=csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
+            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
+            convert_options=csv.ConvertOptions(strings_can_be_null=True, **columns),
+        )
+
+    def texts(names: Sequence[str]) -> Any:
+        types = dict.fromkeys(names, arrow.string())
+        return _understood(lambda: stream(include_columns=list(names), column_types=types).read_all(), path, owner)
+
+    schema, types = _understood(lambda: stream().schema, path, owner), dict[str, Any]()
+    names = schema.names
+    if may_be_hexadecimal:  # pyarrow reads them as whole numbers, which no other number may be
+        types = dict.fromkeys(_hexadecimal(stream, names), arrow.string())
+    while True:
+        descriptor, scratch = tempfile.mkstemp(".parquet", "keras-residual-", scratch_folder())
+        os.close(descriptor)
+        try:
+            reader = stream(column_types=types)
+            schema = reader.schema
+            with parquet.ParquetWriter(scratch, schema, use_dictionary=False, compression="none") as writer:
+                for batch in reader:
+                    writer.write_batch(batch)
+            file = _open_parquet(Path(scratch), owner, size)
+        except arrow.ArrowInvalid as error:
+            wider = _wider_type(str(error), names, types, schema)
+            if wider is None:
+                _check_even_rows(str(error), header, delimiter, path, owner)
+                raise
+            types |= wider
+        else:
+            break
+        finally:
+            Path(scratch).unlink()  # what is open stays readable
+    if any(arrow.types.is_binary(kind) for kind in file.schema.types):
+        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
+    _check_header(file.schema.empty_table(), path, owner)
+    return replace(file, path=path, read_texts=texts, spelled=frozenset(names))
+
+
+def _wider_type(error: str, names: list[str], types: dict[str, Any], schema: Any) -> dict[str, Any] | None:
+    """Returns the next type of the column of which pyarrow says that a value is none of its type; None for no such."""
+    arrow = _optional.require("pyarrow", extra="train")
+    found = re.search(r"In CSV column #(\d+): .*CSV conversion error to ([\w]+)", error)
+    if not found or int(found[1]) >= len(names):
+        return None
+    name = names[int(found[1])]
+    kind = str(schema.field(name).type)
+    if kind == "string":
+        return None
+    wider = [*_WIDER.get(kind, ()), "string"]
+    tried = str(types[name]) if name in types else ""
+    following = wider[wider.index(tried) + 1 :] if tried in wider else wider
+    return {name: arrow.type_for_alias(following[0])}
+
+
+def _hexadecimal(stream: Callable[..., Any], names: list[str]) -> list[str]:
+    arrow = _optional.require("pyarrow", extra="train")
+    compute = _optional.require("pyarrow.compute", extra="train")
+    return sorted(
+        {
+            name
+            for batch in stream(column_types=dict.fromkeys(names, arrow.string()))
+            for name in names
+            if compute.any(compute.match_substring_regex(batch.column(name), r"^\s*-?0[xX]")).as_py()
+        }
+    )
 
 
 def _without_hexadecimal(table: Any, read: Callable[..., Any]) -> Any:
@@ -434,7 +591,35 @@ def _open_parquet(path: Path, owner: str, size: int) -> TableFile:
         return read(names).cast(arrow.schema([(name, arrow.string()) for name in names]))
 
     decimals = frozenset(field.name for field in schema if arrow.types.is_decimal(_value_type(field.type)))
-    return TableFile(path, owner, size, file.metadata.num_rows, schema, read, read_texts, spelled=decimals)
+
+    def batches(names: Sequence[str]) -> Iterator[tuple[int, Any, str]]:
+        return _row_groups(file, list(names), path, owner, size)
+
+    return TableFile(path, owner, size, file.metadata.num_rows, schema, read, read_texts, batches, spelled=decimals)
+
+
+def _row_groups(file: Any, names: list[str], path: Path, owner: str, size: int) -> Iterator[tuple[int, Any, str]]:
+    """Yields the rows of a Parquet file, one row group after the other; of one that is damaged, what is wrong with it.
+
+    A value that is stored once may be repeated in each row, so what a batch takes is counted.
+    """
+    arrow = _optional.require("pyarrow", extra="train")
+    fixed = all(_bytes_in_a_row(file.schema_arrow.field(name).type) for name in names)
+    most_rows = _ROWS_AT_A_TIME if fixed else _PICTURES_AT_A_TIME
+    for group in range(file.num_row_groups):
+        left = file.metadata.row_group(group).num_rows
+        try:
+            for batch in file.iter_batches(batch_size=most_rows, row_groups=[group], columns=names):
+                check_unpacked(
+                    batch.nbytes, size, owner=owner, what=f"{batch.num_rows} rows of {path}",
+                    way_out="Write it with fewer rows in a row group.",
+                )  # fmt: skip
+                yield batch.num_rows, batch.select(names), ""
+                left -= batch.num_rows
+        except (arrow.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            yield left, None, f"row group {group + 1} is damaged: {printable(' '.join(str(error).split()), 200)}"
 
 
 def _read_parquet(file: Any, schema: Any, names: list[str], path: Path, owner: str, size: int) -> Any:

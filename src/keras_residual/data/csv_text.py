@@ -17,7 +17,7 @@ _BYTE_ORDER_MARKS = (  # that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-_SAMPLE = 4096
+_SAMPLE, _BLOCK = 4096, 2**22
 
 
 def first_line(content: bytes) -> bytes:
@@ -57,6 +57,23 @@ def check_quotes(content: bytes, sign: str, path: Path, *, owner: str) -> None:
                 owner, f"the quote that opens a value in line {line} of {path} is not closed",
                 "Close or remove it; a quote within quotes is written twice.",
             )  # fmt: skip
+
+
+def quotes_and_hexadecimal(path: Path) -> tuple[bool, bool]:
+    """Returns whether a file has a line with a quote and no other, and whether it has `0x` somewhere.
+
+    It is read a block at a time.
+    """
+    quotes, hexadecimal, end = False, False, b""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            quotes = quotes or b'"' in block
+            hexadecimal = hexadecimal or b"0x" in end + block or b"0X" in end + block
+            end = block[-1:]
+    if quotes:
+        with path.open("rb") as file:
+            quotes = any(line.count(b'"') % 2 for line in file)
+    return quotes, hexadecimal
 
 
 def _wide_encoding(content: bytes) -> str | None:

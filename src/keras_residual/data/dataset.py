@@ -1,14 +1,15 @@
-"""Training and test data in memory, checked once so that nothing downstream has to ask."""
+"""Training and test data, in memory or on the disk, checked once so that nothing downstream has to ask."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from keras_residual._errors import bad_data, shown
 from keras_residual.data.files import in_words
+from keras_residual.data.lazy import Inputs, LazyExamples, Skipped
 
 Kind = Literal["pictures", "table"]
 Task = Literal["classification", "regression"]
@@ -26,7 +27,8 @@ class Dataset:
         kind: What a row of `x` is: a picture or a row of a table.
         task: What `y` holds: class indices or numbers.
         x_train: Pictures: uint8 of shape `(examples, height, width, channels)`, 0..255, 1 or 3 channels.
-            Tables: finite floats of shape `(examples, features)`, float64 where `load_dataset` has read them.
+            Tables: finite floats of shape `(examples, features)`, float64 where `load_dataset` has read them. What
+            takes too much memory is a `LazyExamples`.
         y_train: Classes: int32 of shape `(examples,)` in `[0, len(classes))`. Numbers: finite floats, same shape.
         x_test: As `x_train`.
         y_test: As `y_train`.
@@ -34,6 +36,10 @@ class Dataset:
         features: Column names of a table in the order of `x`; `()` for pictures.
         own_test: Whether the source has a test part of its own, so that nothing was drawn by seed.
         notes: What the user should know of the data: sentences.
+        found: What was found where, and how it is read: sentences.
+        choose: Places in `x_train` of the validation part that the source itself has, by which the best epoch is
+            chosen; None where it has none.
+        skipped: What could not be read; None where everything is in memory since it was made.
 
     Raises:
         ValueError: If a part is empty, has another type or shape than stated, or there is one class only, or so many
@@ -43,14 +49,17 @@ class Dataset:
     name: str
     kind: Kind
     task: Task
-    x_train: np.ndarray
+    x_train: Inputs
     y_train: np.ndarray
-    x_test: np.ndarray
+    x_test: Inputs
     y_test: np.ndarray
     classes: tuple[str, ...]
     features: tuple[str, ...]
     own_test: bool = False
     notes: tuple[str, ...] = ()
+    found: tuple[str, ...] = ()
+    choose: np.ndarray | None = None
+    skipped: Skipped | None = None
 
     def __post_init__(self) -> None:
         self._check_classes()
@@ -76,6 +85,13 @@ class Dataset:
         """Shape of one example: `(height, width, channels)` or `(features,)`."""
         return self.x_test.shape[1:]
 
+    def without_gone(self, outputs: np.ndarray) -> tuple[Dataset, np.ndarray]:
+        """Returns the data without the test examples whose files went while they were read, and answers to the rest."""
+        if not isinstance(self.x_test, LazyExamples) or self.x_test.there.all():
+            return self, outputs
+        there = self.x_test.there
+        return replace(self, x_test=self.x_test.subset(there), y_test=self.y_test[there]), outputs[there]
+
     @property
     def _owner(self) -> str:
         return f"Data {shown(self.name)}"
@@ -98,7 +114,7 @@ class Dataset:
                 "numbers.",
             )  # fmt: skip
 
-    def _check_inputs(self, part: str, x: np.ndarray) -> None:
+    def _check_inputs(self, part: str, x: Inputs) -> None:
         if self.kind == "pictures":
             right = x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3) and not self.features
             rule = "uint8 of shape (examples, height, width, 1 or 3)"

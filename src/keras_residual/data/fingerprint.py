@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,13 @@ import numpy as np
 
 from keras_residual._errors import bad_data, shown
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.lazy import Inputs, LazyExamples, digests_of, parts, subset
 from keras_residual.data.npz import read_arrays
 from keras_residual.data.split import places_in_groups
 
 _FORMS = {"digests": ("<u8", 1), "answers": ("<f8", 1), "chose": ("|b1", 1), "run": ("<u8", 0)}
 """Types and axes of the arrays of a file; earlier ones have no `chose` and no `run`."""
+_AT_A_TIME = 2**20
 _WAY_OUT = "Remove it, or train again."
 
 
@@ -38,22 +39,20 @@ class Fingerprint:
     run: int | None = None
 
     @classmethod
-    def of(
-        cls, x: np.ndarray, y: np.ndarray, chose: np.ndarray | None = None, *, run: int | None = None
-    ) -> Fingerprint:
+    def of(cls, x: Inputs, y: np.ndarray, chose: np.ndarray | None = None, *, run: int | None = None) -> Fingerprint:
         """Returns the fingerprint of examples as a `Dataset` holds them.
 
         Args:
-            x: Inputs, as the model sees them.
+            x: Inputs, as the model sees them; lazy ones have their digests, or are read once.
             y: Class indices or numbers.
             chose: Places of those by which the best epoch is chosen; None where that is not known.
             run: As `Fingerprint` takes it.
         """
         among = None if chose is None else np.isin(np.arange(len(y)), chose)
-        if x.dtype.kind == "f":
-            x = x + 0.0  # -0.0 is 0.0
-        digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in x)
-        return cls(np.frombuffer(digests, np.uint64), y.astype(np.float64) + 0.0, among, run)
+        digests = x.digests if isinstance(x, LazyExamples) else None
+        if digests is None:
+            digests = np.concatenate([np.zeros(0, np.uint64), *map(digests_of, parts(x))])
+        return cls(digests, y.astype(np.float64) + 0.0, among, run)
 
     @classmethod
     def read(cls, path: Path) -> Fingerprint:
@@ -141,7 +140,7 @@ def without(dataset: Dataset, trained: Fingerprint, *, drawn: bool = False) -> D
         )  # fmt: skip
     if these.any():
         notes += (f"Left out of the test: {these.sum()} of {count} examples{_used_for(trained, test)}.",)
-        dataset = replace(dataset, x_test=dataset.x_test[~these], y_test=dataset.y_test[~these])
+        dataset = replace(dataset, x_test=subset(dataset.x_test, ~these), y_test=dataset.y_test[~these])
     if equal.any():
         notes += (
             f"Counted in the test, though equal to training examples in all that the model sees: {equal.sum()} of "
@@ -159,12 +158,16 @@ def _used_for(trained: Fingerprint, test: Fingerprint) -> str:
 
 
 def _counts(values: np.ndarray, of: np.ndarray) -> np.ndarray:
-    """Returns how often each of some values is among others."""
-    distinct, counts = np.unique(values, return_counts=True)
+    """Returns how often each of the values `of` is among `values`, in memory that grows with the former alone."""
+    distinct = np.unique(of)
+    counts = np.zeros(len(distinct), int)
     if not len(distinct):
-        return np.zeros(len(of), int)
-    place = np.minimum(np.searchsorted(distinct, of), len(distinct) - 1)
-    return np.where(distinct[place] == of, counts[place], 0)
+        return counts
+    for start in range(0, len(values), _AT_A_TIME):
+        some = values[start : start + _AT_A_TIME]
+        place = np.minimum(np.searchsorted(distinct, some), len(distinct) - 1)
+        counts += np.bincount(place[distinct[place] == some], minlength=len(distinct))
+    return counts[np.searchsorted(distinct, of)]
 
 
 def _mixed(print_: Fingerprint) -> np.ndarray:

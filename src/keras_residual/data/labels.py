@@ -17,7 +17,7 @@ from keras_residual.data.dataset import Task
 
 # Control characters, parts that are not UTF-8, line ends; marks that turn the writing direction of what follows.
 _NO_CHARACTERS, _TURNS = ("Cc", "Cs", "Zl", "Zp"), ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
-_MOST_ALIKE = 5
+_MOST_ALIKE, _AT_A_TIME = 5, 2**20
 # Whole numbers with at most so many distinct values are taken for classes.
 MOST_WHOLE_CLASSES = 20
 # What else to do where numbers of a target would be one 64-bit float.
@@ -64,10 +64,12 @@ def class_names(values: np.ndarray, texts: np.ndarray | None = None, *, owner: s
         ValueError: If a name cannot be written or shown as one line.
     """
     if texts is None:
-        distinct = np.unique(values)
+        distinct, _ = _coded(values)
         texts = label_texts(distinct)
     else:
-        texts, first = np.unique(texts, return_index=True)
+        texts, codes = _coded(texts)
+        first = np.zeros(len(texts), int)
+        first[codes[::-1]] = np.arange(len(codes))[::-1]
         distinct = values[first]
     of = {str(text): value for text, value in zip(texts, distinct, strict=True)}
     by_value = distinct.dtype.kind in "iufb"
@@ -148,7 +150,8 @@ def encode_classes(
     Raises:
         ValueError: If a label is not among the classes.
     """
-    distinct, inverse = np.unique(label_texts(values) if texts is None else texts, return_inverse=True)
+    labels, codes = _coded(values if texts is None else texts)
+    distinct = label_texts(labels) if texts is None else labels
     index = {name: position for position, name in enumerate(classes)}
     if values.dtype.kind in "iufb":
         by_number = _by_number(classes)
@@ -157,12 +160,30 @@ def encode_classes(
                 index[label] = by_number[_number(label)]
     for row, label in enumerate(distinct):
         if str(label) not in index:
-            count = int(np.sum(inverse == row))
+            count = int(np.sum(codes == row))
             raise bad_data(
                 owner, f"{what} {shown(str(label))} ({count} example{'s' if count > 1 else ''}) is not one of the "
                 "classes", did_you_mean(str(label), classes).strip(),
             )  # fmt: skip
-    return np.array([index[str(label)] for label in distinct], dtype=np.int32)[inverse]
+    return np.array([index[str(label)] for label in distinct], dtype=np.int32)[codes]
+
+
+def _coded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct values in order, and the place of each value among them, int32.
+
+    NumPy's own way takes five times the memory of the values, and most of the time where they are Python's strings.
+    """
+    if values.dtype.kind == "O":
+        places: dict[Any, int] = {}
+        codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int32, len(values))
+        ordered = sorted(places)
+        into = np.empty(len(ordered), np.int32)
+        into[[places[value] for value in ordered]] = np.arange(len(ordered))
+        return np.array([*ordered, None], object)[:-1], into[codes]
+    distinct, codes = np.unique(values), np.empty(len(values), np.int32)
+    for start in range(0, len(values), _AT_A_TIME):
+        codes[start : start + _AT_A_TIME] = np.searchsorted(distinct, values[start : start + _AT_A_TIME])
+    return distinct, codes
 
 
 def _by_number(classes: Sequence[str]) -> dict[Any, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,12 +16,16 @@ from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
 from keras_residual.data.files import check_file, check_unpacked
 from keras_residual.data.labels import choose_task, class_names, encode_classes, encode_numbers
+from keras_residual.data.lazy import Inputs, LazyExamples, digests_of, subset
+from keras_residual.data.lazy import parts as parts_of
 from keras_residual.data.pictures import conform
 from keras_residual.data.request import Request, source_name
+from keras_residual.data.scratch import OpenFile, rows_of_file
 from keras_residual.data.split import split_indices
 
 _WAY_OUT = "Write it with numpy.savez, which does not compress, or take fewer examples."
 _WRITE = "Write it with numpy.savez, from arrays of numbers or text."
+_NOT_FOR = {2: "The data is a table.", 4: "The data is pictures."}
 _PARTS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -42,8 +47,10 @@ def load_npz(path: Path, request: Request) -> Dataset:
             owner, f"the file must hold `x` and `y`, or {', '.join(f'`{part}`' for part in _PARTS)}, but holds "
             f"{listed(names) or 'nothing'}",
         )  # fmt: skip
-    arrays = read_arrays(path, _PARTS if own_test else ("x", "y"), owner=owner)
-    x, y, *of_test = arrays.values()
+    parts = _PARTS if own_test else ("x", "y")
+    lazy = {name: rows for name in parts if name[0] == "x" and (rows := _rows_on_disk(path, name, request)) is not None}
+    arrays = read_arrays(path, [name for name in parts if name not in lazy], owner=owner) | lazy
+    x, y, *of_test = (arrays[name] for name in parts)
     if x.ndim > 1:
         request.check_kind("table" if x.ndim == 2 else "pictures")
     y = _answers(y, x, "y", path, owner)
@@ -55,7 +62,7 @@ def load_npz(path: Path, request: Request) -> Dataset:
     x, features = _inputs(x, "x", path, request)
     if not own_test:
         rows, test_rows = split_indices(encoded, classes, request)
-        x, x_test, encoded, encoded_test = x[rows], x[test_rows], encoded[rows], encoded[test_rows]
+        x, x_test, encoded, encoded_test = subset(x, rows), subset(x, test_rows), encoded[rows], encoded[test_rows]
     else:
         x_test, y_test = of_test
         y_test = _answers(y_test, x_test, "y_test", path, owner)
@@ -66,11 +73,39 @@ def load_npz(path: Path, request: Request) -> Dataset:
         )
         x_test, _ = _inputs(x_test, "x_test", path, request)
         if request.test_fraction == 1:
-            x, encoded = x[:0], encoded[:0]
+            x, encoded = subset(x, slice(0, 0)), encoded[:0]
     kind = "table" if features else "pictures"
     return Dataset(
         source_name(path), kind, task, x, encoded, x_test, encoded_test, classes, features, own_test=own_test
     )
+
+
+def _rows_on_disk(path: Path, name: str, request: Request) -> LazyExamples | None:
+    """Returns pictures or numbers that stay in the file, since they are too large for memory; None where they do not.
+
+    Of a compressed file nothing can be read by its place, and what has another size or type than it is to have is made
+    so in memory.
+    """
+    with _opened(path, request.owner) as archive:
+        found = archive.place(f"{name}.npy")
+    if found is None:
+        return None
+    start, shape, dtype = found
+    size = math.prod(shape) * dtype.itemsize
+    pictures = len(shape) == 4 and dtype == np.uint8 and shape[-1] in (1, 3)
+    asked = [own if side is None else side for side, own in zip(request.picture_shape, shape[1:], strict=False)]
+    table = len(shape) == 2 and dtype == np.float64 and not request.features and not request.drop
+    if size <= request.memory or not (table or (pictures and tuple(asked) == shape[1:])):
+        return None
+    x = rows_of_file(OpenFile(path.open("rb")), start, shape, dtype)
+    x.digests = np.empty(len(x), np.uint64)
+    row = 0
+    for part in parts_of(x):
+        if table:
+            finite_numbers(part, owner=request.owner, what=name, first=row)
+        x.digests[row : row + len(part)] = digests_of(part)
+        row += len(part)
+    return x
 
 
 def array_names(path: Path, *, owner: str) -> list[str]:
@@ -162,8 +197,12 @@ def as_table(x: np.ndarray, name: str, *, path: Path, owner: str) -> np.ndarray:
     return finite_numbers(x, owner=owner, what=name)
 
 
-def _inputs(x: np.ndarray, name: str, path: Path, request: Request) -> tuple[np.ndarray, tuple[str, ...]]:
+def _inputs(x: Inputs, name: str, path: Path, request: Request) -> tuple[Inputs, tuple[str, ...]]:
     owner = request.owner
+    if isinstance(x, LazyExamples):
+        columns = tuple(f"x{column}" for column in range(x.shape[1])) if x.ndim == 2 else ()
+        request.refuse(*(("image_size", "image_shape") if columns else ("features", "drop")), because=_NOT_FOR[x.ndim])
+        return x, columns
     if x.dtype.kind not in "biuf" or x.ndim not in (2, 3, 4):
         raise bad_data(
             owner, f"{name} must hold numbers, of rank 2 for a table and 3 or 4 for pictures, but is {x.dtype} of "
@@ -185,7 +224,7 @@ def _inputs(x: np.ndarray, name: str, path: Path, request: Request) -> tuple[np.
     return table, features
 
 
-def _answers(y: np.ndarray, x: np.ndarray, name: str, path: Path, owner: str) -> np.ndarray:
+def _answers(y: np.ndarray, x: Inputs, name: str, path: Path, owner: str) -> np.ndarray:
     count = len(x) if x.ndim else 0
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,17 @@ from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, shown
 from keras_residual._json import parse
 from keras_residual._order import composed
-from keras_residual.data.columns import TableFile, check_complete
+from keras_residual.data.columns import TableFile
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import check_names, class_names, encode_classes
-from keras_residual.data.pictures import Picture, choose_shape, decode, read_headers
-from keras_residual.data.request import Request, source_name
-from keras_residual.data.split import split_indices
+from keras_residual.data.picture_set import Part, picture_set
+from keras_residual.data.pictures import Picture, Span
+from keras_residual.data.request import Request
+from keras_residual.data.scratch import scratch_file
 from keras_residual.data.tables import target_values
+
+_SMALL_FILE = 2**26
+"""Bytes up to which the encoded pictures of a file stay in memory until they are decoded."""
 
 
 def picture_column(file: TableFile) -> str | None:
@@ -30,75 +35,75 @@ def picture_column(file: TableFile) -> str | None:
     return None
 
 
-def picture_dataset(path: Path, train: TableFile, test: TableFile | None, request: Request) -> Dataset:
-    """Returns the pictures of one table split by seed, or of two as they are.
+def picture_dataset(path: Path, train: TableFile, others: Mapping[str, TableFile], request: Request) -> Dataset:
+    """Returns the pictures of one table split by seed, or of several as they are.
 
     The label column is the target, or `label`, or the only other column. Its class names come from the schema's
     Hugging Face metadata where they are there, else from the labels.
 
     Raises:
-        ValueError: If there is no label column, a label has no class, or a picture is missing or damaged.
+        ValueError: If there is no label column, a label has no class, or more pictures are broken than may be.
     """
     request.check_kind("pictures")
     request.refuse("features", "drop", because="The data is pictures.")
     owner = request.owner
     if request.task == "regression":
         raise bad_data(owner, "pictures have classes here, so the task is classification")
-    label = _label_column(train, request)
+    label = label_column(train, request, beside=picture_column(train))
     names = _metadata_names(train, label)
     values = target_values(train, label)
     classes = request.classes or names or class_names(values, owner=owner)
     y = _encode(values, names, classes, label, owner)
-    test_pictures: list[Picture] = []
-    y_test = y[:0]
-    if test is not None:
-        if label not in test.names or picture_column(test) is None:
-            raise bad_data(test.owner, "the columns must be those of the training table")
-        test_names = _metadata_names(test, label) or names
-        y_test = _encode(target_values(test, label), test_names, classes, label, test.owner)
-        test_pictures = table_pictures(test)
-    # Where all is for testing, the training pictures are not even looked at.
-    unused = test is not None and request.test_fraction == 1
-    pictures, y = ([], y[:0]) if unused else (table_pictures(train), y)
-    shape = choose_shape(read_headers(pictures + test_pictures, owner=owner), request.picture_shape)
-    if test is None:
-        rows, test_rows = split_indices(y, classes, request)
-        y, y_test = y[rows], y[test_rows]
-        pictures, test_pictures = [pictures[row] for row in rows], [pictures[row] for row in test_rows]
-    x = decode(pictures + test_pictures, shape, owner=owner)
-    x, x_test = x[: len(pictures)], x[len(pictures) :]
-    name = source_name(path)
-    return Dataset(
-        name, "pictures", "classification", x, y, x_test, y_test, classes, (), own_test=test is not None
-    )  # fmt: skip
+    parts = {"train": Part(str(train.path.name), table_pictures(train), y)}
+    for part, table in others.items():
+        if label not in table.names or picture_column(table) is None:
+            raise bad_data(table.owner, "the columns must be those of the training table")
+        own_names = _metadata_names(table, label) or names
+        own = _encode(target_values(table, label), own_names, classes, label, table.owner)
+        parts[part] = Part(table.path.name, table_pictures(table), own)
+    return picture_set(path, parts, classes, request)
 
 
 def table_pictures(file: TableFile) -> list[Picture]:
-    """Returns the encoded pictures, each called by its path and its row.
+    """Returns the encoded pictures, each called by its path and its row; a row without one is a broken one.
 
-    Raises:
-        ValueError: If a row has no picture.
+    A file of more than some bytes has them copied, a row group at a time, to a scratch file, from which each can be
+    read by itself.
     """
-    name = str(picture_column(file))
-    column = file.read([name]).column(name)
-    way_out = "Remove the row, or write the bytes of the pictures into the file."
-    check_complete(column, name, owner=file.owner, way_out=way_out)
-    has_path = file.schema.field(name).type.get_field_index("path") >= 0
-    pictures: list[Picture] = []
-    for chunk in column.chunks:
-        # `flatten` sees to the part of a longer chunk that this may be; `field` does not.
-        parts = dict(zip([field.name for field in chunk.type], chunk.flatten(), strict=True))
-        paths = parts["path"].to_pylist() if has_path else [None] * len(chunk)
-        for path, content in zip(paths, parts["bytes"].to_pylist(), strict=True):
-            row = len(pictures) + 1
-            if content is None:
-                raise bad_data(file.owner, f"column {shown(name)} has no bytes in row {row}", way_out)
-            pictures.append(Picture(f"row {row}: {path}" if path else f"row {row}", content))
+    if file.size <= _SMALL_FILE:
+        return [Picture(name, content) for name, content in _encoded(file)]
+    with scratch_file(file.owner) as scratch:
+        pictures, start = [], 0
+        for name, content in _encoded(file):
+            scratch.write(content)
+            pictures.append(Picture(name, Span(scratch, start, len(content))))
+            start += len(content)
     return pictures
 
 
-def _label_column(file: TableFile, request: Request) -> str:
-    others = [name for name in file.names if name != picture_column(file)]
+def _encoded(file: TableFile) -> Iterator[tuple[str, bytes]]:
+    name, row = str(picture_column(file)), 0
+    for rows, batch, wrong in file.batches([name]):
+        if batch is None:
+            yield from ((f"row {row + 1 + each} of {file.path.name} ({wrong})", b"") for each in range(rows))
+            row += rows
+            continue
+        column = batch.column(0)
+        # `flatten` sees to the part of a longer array that this may be; `field` does not.
+        parts = dict(zip([field.name for field in column.type], column.flatten(), strict=True))
+        paths = parts["path"].to_pylist() if "path" in parts else [None] * rows
+        for path, content in zip(paths, parts["bytes"], strict=True):
+            row += 1
+            yield f"row {row}: {path}" if path else f"row {row}", content.as_py() or b""
+
+
+def label_column(file: TableFile, request: Request, *, beside: str | None) -> str:
+    """Returns the name of the column of labels, which is the target, or `label`, or the only one beside the pictures'.
+
+    Raises:
+        ValueError: If there is no such column; lists the columns.
+    """
+    others = [name for name in file.names if name != beside]
     if request.target is not None:
         if request.target not in others:
             raise bad_data(

@@ -1,15 +1,14 @@
-"""Pictures to one uint8 array: encoded ones (files or bytes) are looked at first, then decoded in threads."""
+"""Encoded pictures (files, bytes, pieces of files) to uint8 arrays: looked at first, then decoded in threads."""
 
 from __future__ import annotations
 
 import io
 import math
-import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +17,17 @@ import numpy as np
 from keras_residual import _optional
 from keras_residual._errors import bad_data, printable
 from keras_residual.data.files import in_words
-from keras_residual.data.pixels import GREY_MODES, is_turned, shrink, to_pixels
+from keras_residual.data.lazy import Inputs, LazyExamples, Skipped, digests_of, in_threads
+from keras_residual.data.pixels import GREY_MODES, Box, fit, in_channels, is_turned, shrink, to_pixels
+from keras_residual.data.scratch import OpenFile
 
 # The only formats that are opened, whatever a file is called. Pillow knows many more, of which some start other
 # programs (EPS runs Ghostscript) and others are hardly ever tested.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _NO_PICTURE = "not a picture in JPEG, PNG, WebP, BMP, GIF or TIFF"
-# The decoded pictures of a set stay in memory together. More than this is refused before decoding, and from small files
-# more than the second number and the third times their size: real pictures grow less, crafted ones by thousands.
+# Pictures of arrays and those that `predict` reads stay in memory together. More than this is refused before decoding,
+# and from small files more than the second number and the third times their size: real pictures grow less, crafted ones
+# by thousands.
 MAX_PICTURE_BYTES = 4 * 2**30
 SMALL_PICTURE_BYTES = 2**29
 MOST_PICTURE_GROWTH = 100
@@ -35,7 +37,7 @@ _BYTES_A_PIXEL, _WEBP_BYTES_A_PIXEL = 16, 24
 _COEFFICIENT_BYTES = 8
 # For all the pictures that are decoded at a time.
 _DECODING_BYTES = 3 * 2**28
-# Pictures that all share a size up to this keep it; others get DEFAULT_SIZE.
+# Pictures that all share a size up to this keep it; others get DEFAULT_SIZE where no network says more.
 LARGEST_OWN_SIZE = 96
 DEFAULT_SIZE = 64
 _TOO_LARGE = (
@@ -45,11 +47,19 @@ _MOST_LISTED = 5
 _AT_A_TIME = 32
 
 
+class Span(NamedTuple):
+    """A part of a file that is open for reading: where in it the part begins, and its length in bytes."""
+
+    file: OpenFile
+    start: int
+    length: int
+
+
 class Picture(NamedTuple):
-    """An encoded picture: how messages call it, and the file or the bytes that hold it."""
+    """An encoded picture: how messages call it, and what holds it: a path, bytes, or a piece of a file."""
 
     name: str
-    content: Path | bytes
+    content: str | Path | bytes | Span
 
 
 class Header(NamedTuple):
@@ -60,12 +70,8 @@ class Header(NamedTuple):
     grey: bool
 
 
-def read_headers(pictures: Sequence[Picture], *, owner: str) -> list[Header]:
-    """Returns the header of each picture.
-
-    Raises:
-        ValueError: If there are files that are no pictures; names them all up to five.
-    """
+def read_headers(pictures: Sequence[Picture], skipped: Skipped) -> list[Header | None]:
+    """Returns the header of each picture; None of those that have none, which are named to `skipped`."""
 
     def read(picture: Picture) -> Header:
         with _open(picture) as image:
@@ -76,23 +82,114 @@ def read_headers(pictures: Sequence[Picture], *, owner: str) -> list[Header]:
                 width, height = height, width
             return Header(height, width, image.mode in GREY_MODES)
 
-    return _each(read, pictures, owner)
+    headers: list[Header | None] = []
+    for picture, (header, reason) in zip(pictures, _each(read, pictures), strict=True):
+        if header is None:
+            skipped.add(picture.name, reason)
+        headers.append(header)
+    return headers
 
 
-def choose_shape(headers: Sequence[Header], asked: tuple[int | None, int | None, int | None]) -> tuple[int, int, int]:
-    """Returns height, width and channels for all pictures: what was asked, else what the headers suggest.
+def choose_shape(
+    headers: Sequence[Header],
+    asked: tuple[int | None, int | None, int | None],
+    usual: tuple[int, int, str] | None = None,
+) -> tuple[tuple[int, int, int], str]:
+    """Returns height, width and channels for all pictures, and why: what was asked, else what network and headers say.
 
-    A size that all share and that is at most `LARGEST_OWN_SIZE` stays, others become `DEFAULT_SIZE` squared; one
-    channel where all pictures are grey, else three.
+    Args:
+        headers: Those of all pictures.
+        asked: Height, width and channels, each None where nobody asked.
+        usual: Height and width that the network has been made for, and what to say of them; None where it takes any.
+
+    Returns:
+        The shape, and a sentence. A size that all pictures share and that is at most `LARGEST_OWN_SIZE` goes before the
+        network's, and where that has none it is `DEFAULT_SIZE` squared. There is one channel where all pictures are
+        grey, else there are three.
     """
     height, width, channels = asked
+    why = "as asked"
     if height is None or width is None:
         sizes = {(header.height, header.width) for header in headers}
         shared = next(iter(sizes)) if len(sizes) == 1 else (math.inf, math.inf)
-        height, width = shared if max(shared) <= LARGEST_OWN_SIZE else (DEFAULT_SIZE, DEFAULT_SIZE)
+        if max(shared) <= LARGEST_OWN_SIZE:
+            (height, width), why = shared, "the size that all of them have"
+        elif usual is not None:
+            height, width, why = usual
+        else:
+            height, width, why = DEFAULT_SIZE, DEFAULT_SIZE, "small, so that a first run is quick"
+        why += "; --image-size N for another"
     if channels is None:
         channels = 1 if all(header.grey for header in headers) else 3
-    return int(height), int(width), channels
+    shape = int(height), int(width), channels
+    return shape, f"Pictures are read at {shape[0]}×{shape[1]}{' in grey' if channels == 1 else ''}: {why}."
+
+
+class Decoder:
+    """Reads encoded pictures at one shape, each by its place; what can be read no more is told to `skipped`.
+
+    Args:
+        pictures: The encoded pictures.
+        shape: Height, width and channels.
+        skipped: Is told of those that cannot be read.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], shape: tuple[int, int, int], skipped: Skipped) -> None:
+        self._pictures, self.shape, self._skipped = pictures, shape, skipped
+        _quieten()
+
+    def __call__(self, places: np.ndarray, boxes: Boxes | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the pictures as uint8 `(places, height, width, channels)`, and which of them could be read.
+
+        Args:
+            places: Their places.
+            boxes: Function of a place, and of the height and width of the picture there, that returns the part of it
+                that is taken; None for the middle.
+        """
+        result, readable = np.zeros((len(places), *self.shape), np.uint8), np.zeros(len(places), bool)
+
+        def fill(row: int) -> None:
+            picture, place = self._pictures[places[row]], int(places[row])
+            box = None if boxes is None else partial(boxes, place)
+            pixels, reason = _attempt(lambda: _pixels(picture, self.shape, box))
+            if reason:
+                self._skipped.add(picture.name, reason)
+            else:
+                result[row], readable[row] = pixels, True
+
+        in_threads(fill, range(len(places)))
+        self._skipped.check()
+        return result, readable
+
+
+Boxes = Callable[[int, int, int], Box]
+
+
+def read_once(
+    pictures: Sequence[Picture], shape: tuple[int, int, int], *, skipped: Skipped, budget: int
+) -> tuple[Inputs, np.ndarray]:
+    """Decodes each picture once and returns those that can be read, and which these are, as booleans.
+
+    They stay in memory where all of them take `budget` bytes at most. Else they are decoded anew whenever they are
+    asked for, and what stays is a digest of each.
+    """
+    decoder, count = Decoder(pictures, shape, skipped), len(pictures)
+    step = max(1, min(_AT_A_TIME * 8, _DECODING_BYTES // 8 // math.prod(shape)))
+    readable = np.zeros(count, bool)
+    starts = range(0, count, step)
+    if count * math.prod(shape) <= budget:
+        x = np.empty((count, *shape), np.uint8)
+        for start in starts:
+            rows = np.arange(start, min(start + step, count))
+            x[rows], readable[rows] = decoder(rows)
+        return (x if readable.all() else x[readable]), readable
+    digests = np.zeros(count, np.uint64)
+    for start in starts:
+        rows = np.arange(start, min(start + step, count))
+        part, readable[rows] = decoder(rows)
+        digests[rows] = digests_of(part)
+    places = np.flatnonzero(readable)
+    return LazyExamples(decoder, shape, np.uint8, places, digests[places]), readable
 
 
 def check_memory(count: int, shape: tuple[int, int, int], *, packed: int, owner: str) -> None:
@@ -122,17 +219,24 @@ def decode(pictures: Sequence[Picture], shape: tuple[int, int, int], *, owner: s
         ValueError: If there are damaged pictures, which it names all up to five, or more than memory may hold.
     """
     # A file may hold a picture once and have it in many rows.
-    different = {picture.content for picture in pictures}
-    packed = sum(len(each) if isinstance(each, bytes) else each.stat().st_size for each in different)
+    packed = sum(map(_stored_bytes, {picture.content for picture in pictures}))
     check_memory(len(pictures), shape, packed=packed, owner=owner)
     result = np.empty((len(pictures), *shape), np.uint8)
-    memory = _Memory(_DECODING_BYTES)
 
     def fill(row: int) -> None:
-        with _open(pictures[row]) as image, memory.taken(_decoding_bytes(image, shape)):
-            result[row] = to_pixels(image, shape)
+        result[row] = _pixels(pictures[row], shape)
 
-    _each(fill, range(len(pictures)), owner, names=pictures)
+    reasons = [reason for _, reason in _each(fill, range(len(pictures)))]
+    failed = [
+        f"{printable(picture.name)} ({printable(reason)})"
+        for picture, reason in zip(pictures, reasons, strict=True)
+        if reason
+    ]
+    if failed:
+        listing = ", ".join(failed[:_MOST_LISTED]) + (", …" if len(failed) > _MOST_LISTED else "")
+        few = "1 file is not a picture" if len(failed) == 1 else f"{len(failed)} files are not pictures"
+        way_out = "Remove or replace it." if len(failed) == 1 else "Remove or replace them."
+        raise bad_data(owner, f"{few} that can be read: {listing}", way_out)
     return result
 
 
@@ -156,11 +260,9 @@ def conform(
     if pictures.shape[1:] == (height, width, channels):
         return pictures
     check_memory(len(pictures), (height, width, channels), packed=packed, owner=owner)
-    pillow = _optional.require("PIL.Image", extra="train")
     result = np.empty((len(pictures), height, width, channels), np.uint8)
     for row, picture in enumerate(pictures):
-        image = pillow.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-        result[row] = to_pixels(image, (height, width, channels))
+        result[row] = fit(in_channels(picture, channels), (height, width))
     return result
 
 
@@ -184,24 +286,41 @@ class _Memory:
                 self._given_back.notify_all()
 
 
+_MEMORY = _Memory(_DECODING_BYTES)
+
+
+def _pixels(picture: Picture, shape: tuple[int, int, int], box: Callable[[int, int], Box] | None = None) -> np.ndarray:
+    with _open(picture) as image, _MEMORY.taken(_decoding_bytes(image, shape, whole=box is not None)):
+        return to_pixels(image, shape, box)
+
+
 def _open(picture: Picture) -> Any:
     """Returns the picture, opened and not decoded."""
     pillow = _optional.require("PIL.Image", extra="train")
-    content = picture.content
+    content: Any = picture.content
+    if isinstance(content, Span):
+        content = content.file.read(content.start, content.length)
     try:
         return pillow.open(io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS)
     except pillow.DecompressionBombError:
         raise ValueError(_TOO_LARGE) from None
 
 
-def _decoding_bytes(image: Any, shape: tuple[int, int, int]) -> int:
+def _stored_bytes(content: str | Path | bytes | Span) -> int:
+    if isinstance(content, bytes):
+        return len(content)
+    return content.length if isinstance(content, Span) else Path(content).stat().st_size
+
+
+def _decoding_bytes(image: Any, shape: tuple[int, int, int], *, whole: bool) -> int:
     """Returns what decoding an opened picture for the shape takes at most.
 
     Raises:
         ValueError: If that is more than all pictures may take together.
     """
     kept = _COEFFICIENT_BYTES * math.prod(image.size) if "progressive" in image.info else 0
-    shrink(image, shape)
+    if not whole:
+        shrink(image, shape)
     a_pixel = _WEBP_BYTES_A_PIXEL if image.format == "WEBP" else _BYTES_A_PIXEL
     size = kept + a_pixel * math.prod(image.size)
     if size > _DECODING_BYTES:
@@ -209,33 +328,33 @@ def _decoding_bytes(image: Any, shape: tuple[int, int, int]) -> int:
     return size
 
 
-def _each(function: Callable, items: Sequence, owner: str, names: Sequence[Picture] | None = None) -> list:
-    """Returns the function of each item, called in threads, or raises one error that names every item it failed on."""
-    unidentified = _optional.require("PIL", extra="train").UnidentifiedImageError
+def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[tuple[Any, str]]:
+    """Returns the function of each item and "", or None and what is wrong with it; called in threads."""
+    # A task for each would take more memory than a small picture, and more time.
+    parts = [items[start : start + _AT_A_TIME] for start in range(0, len(items), _AT_A_TIME)]
+    _quieten()
+    found = in_threads(lambda part: [_attempt(lambda item=item: function(item)) for item in part], parts)
+    return [result for part in found for result in part]
 
-    def attempt(item: Any) -> tuple[Any, str]:
-        try:
-            return function(item), ""
-        except unidentified:
-            return None, _NO_PICTURE
-        # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others for damaged data.
-        except Exception as error:
-            return None, str(error) or type(error).__name__
 
-    # Pillow warns of what it makes the best of, such as a tag that it does not understand.
-    with warnings.catch_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        warnings.simplefilter("ignore")
-        # A task for each would take more memory than a small picture, and more time.
-        parts = [items[start : start + _AT_A_TIME] for start in range(0, len(items), _AT_A_TIME)]
-        results = [result for part in pool.map(lambda part: list(map(attempt, part)), parts) for result in part]
-    failed = [
-        f"{printable(picture.name)} ({printable(reason)})"
-        for picture, (_, reason) in zip(names or items, results, strict=True)
-        if reason
-    ]
-    if failed:
-        listing = ", ".join(failed[:_MOST_LISTED]) + (", …" if len(failed) > _MOST_LISTED else "")
-        few = "1 file is not a picture" if len(failed) == 1 else f"{len(failed)} files are not pictures"
-        way_out = "Remove or replace it." if len(failed) == 1 else "Remove or replace them."
-        raise bad_data(owner, f"{few} that can be read: {listing}", way_out)
-    return [value for value, _ in results]
+def _attempt(function: Callable[[], Any]) -> tuple[Any, str]:
+    """Returns what a function returns and "", or None and what is wrong with the picture that it reads."""
+    try:
+        return function(), ""
+    except _optional.require("PIL", extra="train").UnidentifiedImageError:
+        return None, _NO_PICTURE
+    except (ImportError, MemoryError):
+        raise
+    except OSError as error:
+        return None, error.strerror or str(error) or type(error).__name__
+    # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and others for damaged data.
+    except Exception as error:
+        return None, str(error) or type(error).__name__
+
+
+def _quieten() -> None:
+    """Has Pillow not warn of what it makes the best of, such as a tag that it does not understand.
+
+    Once and for all: what `warnings.catch_warnings` puts back, it puts back for every thread.
+    """
+    warnings.filterwarnings("ignore", module=r"(PIL|keras_residual\.data)\.")

@@ -9,8 +9,11 @@ from typing import Literal
 from keras_residual._errors import bad_argument, bad_data, shown, wrong_type
 from keras_residual._order import composed
 from keras_residual.data.dataset import Kind
+from keras_residual.data.lazy import MEMORY_BUDGET
 
 MAX_SEED = 2**32 - 1
+MOST_BROKEN = 100
+"""Pictures that cannot be read and are passed over, where nobody says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,9 @@ class Request:
     classes: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
+    usual_size: tuple[int, int, str] | None = None
+    memory: int = MEMORY_BUDGET
+    most_broken: int = MOST_BROKEN
 
     def __post_init__(self) -> None:
         # A configuration could not be written down.
@@ -51,6 +57,9 @@ class Request:
             raise bad_argument(self.owner, "test_fraction", "above 0, and 1 at most", self.test_fraction)
         if not _is_whole(self.seed, low=0) or self.seed > MAX_SEED:
             raise bad_argument(self.owner, "seed", f"a whole number in [0, {MAX_SEED}]", self.seed)
+        for argument in ("memory", "most_broken"):
+            if not _is_whole(getattr(self, argument), low=0):
+                raise bad_argument(self.owner, argument, "a whole number, 0 or more", getattr(self, argument))
         for argument in ("classes", "features", "drop"):
             names = getattr(self, argument)
             if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):

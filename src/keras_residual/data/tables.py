@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, printable, shown
-from keras_residual.data.columns import TableFile, check_complete, check_spelled, column_values, feature_matrix
+from keras_residual.data.columns import TableFile, check_complete, check_spelled, column_values, feature_rows
 from keras_residual.data.dataset import Dataset, Task
 from keras_residual.data.features import check_columns, pick_features
+from keras_residual.data.files import in_words
 from keras_residual.data.labels import KEEP_APART, choose_task, class_names, encode_classes, encode_numbers
+from keras_residual.data.lazy import Inputs, LazyExamples, joined, subset
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
 
@@ -19,13 +23,13 @@ from keras_residual.data.split import split_indices
 _ROW_NUMBERS = ("", "__index_level_0__", "Unnamed: 0")
 
 
-def table_dataset(path: Path, train: TableFile, test: TableFile | None, request: Request) -> Dataset:
+def table_dataset(path: Path, train: TableFile, others: Mapping[str, TableFile], request: Request) -> Dataset:
     """Returns the rows of one table split by seed, or of two as they are.
 
     Args:
         path: The file or folder, for the name.
-        train: All rows, or the training rows where there is a test table.
-        test: The test rows, or None.
+        train: All rows, or the training rows where there are other parts.
+        others: The tables of the other parts; `"validation"` is what the best epoch is chosen by.
         request: Gives target, task, features and dropped columns.
 
     Raises:
@@ -33,7 +37,7 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
     """
     request.check_kind("table")
     request.refuse("image_size", "image_shape", because="The data is a table.")
-    owner = request.owner
+    owner, test = request.owner, others.get("test")
     target = pick_target(train.names, request)
     for position, name in enumerate(train.names):
         if name in _ROW_NUMBERS and name not in (*request.drop, target) and not request.features:
@@ -42,26 +46,57 @@ def table_dataset(path: Path, train: TableFile, test: TableFile | None, request:
                 f"Give it a name, or leave it out with --set 'data.drop=[\"{name}\"]'.",
             )  # fmt: skip
     features = pick_features(train.names, request, target=target)
-    if test is not None:
-        check_columns((*features, target), test.names, owner=test.owner)
+    for table in others.values():
+        check_columns((*features, target), table.names, owner=table.owner)
     values = target_values(train, target)
     task = choose_task(values, request.task)
     texts = _label_texts(train, target, values, task)
     classes = _classes(values, texts, task, request)
     y = _encode(train, values, texts, task, classes, target)
+    del values, texts
+
+    def inputs(file: TableFile) -> Inputs:
+        return feature_rows(file, features, memory=request.memory)
+
+    def answers(file: TableFile) -> np.ndarray:
+        own = target_values(file, target)
+        return _encode(file, own, _label_texts(file, target, own, task), task, classes, target)
+
+    everything = request.test_fraction == 1
     if test is None:
-        x = feature_matrix(train, features)
-        rows, test_rows = split_indices(y, classes, request)
-        x, x_test, y, y_test = x[rows], x[test_rows], y[rows], y[test_rows]
+        x, (rows, test_rows) = inputs(train), split_indices(y, classes, request)
+        x, x_test, y, y_test = subset(x, rows), subset(x, test_rows), y[rows], y[test_rows]
     else:
-        test_values = target_values(test, target)
-        test_texts = _label_texts(test, target, test_values, task)
-        y_test = _encode(test, test_values, test_texts, task, classes, target)
-        x_test = feature_matrix(test, features)
+        x_test, y_test = inputs(test), answers(test)
         # Where all is for testing, the training rows are not even looked at.
-        x, y = (x_test[:0], y[:0]) if request.test_fraction == 1 else (feature_matrix(train, features), y)
-    name = source_name(path)
-    return Dataset(name, "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None)
+        x, y = (subset(x_test, slice(0, 0)), y[:0]) if everything else (inputs(train), y)
+    choose = None
+    if "validation" in others and not (everything and test is not None):
+        own_x, own_y = inputs(others["validation"]), answers(others["validation"])
+        if everything:
+            x_test, y_test = joined(x_test, own_x), np.concatenate([y_test, own_y])
+        else:
+            choose = np.arange(len(y), len(y) + len(own_y))
+            x, y = joined(x, own_x), np.concatenate([y, own_y])
+    return Dataset(
+        source_name(path), "table", task, x, y, x_test, y_test, classes, features, own_test=test is not None,
+        choose=choose, found=_found(x, train, others, request),
+    )  # fmt: skip
+
+
+def _found(x: Inputs, train: TableFile, others: Mapping[str, TableFile], request: Request) -> tuple[str, ...]:
+    counts = [f"{file.path.name} {file.rows}" for file in (train, *others.values())]
+    drawn = f"drawn by seed {request.seed}, {request.test_fraction:.3g} of {train.path.name}"
+    validation, test = (others[part].path.name if part in others else "" for part in ("validation", "test"))
+    size = in_words(8 * math.prod(x.shape))
+    return (
+        f"Found rows of {x.shape[1]} features: {', '.join(counts)}.",
+        f"Validation: {validation or 'drawn by seed from what is learned from'}. Test: {test or drawn}.",
+        f"Read from a scratch file as they are needed, since {size} would not fit into the "
+        f"{in_words(request.memory)} of data.memory."
+        if isinstance(x, LazyExamples)
+        else f"Held in memory: {size}.",
+    )
 
 
 def pick_target(columns: tuple[str, ...], request: Request) -> str:

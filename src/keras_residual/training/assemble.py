@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_residual._errors import bad_data, shown
 from keras_residual.data.dataset import Dataset
+from keras_residual.data.lazy import Inputs, LazyExamples, parts
 from keras_residual.models import create_model
 from keras_residual.training.config import ModelConfig, settled
 
@@ -24,7 +25,7 @@ from keras_residual.training.config import ModelConfig, settled
 _STANDARDISE, _SMALL_UNITS, _TARGET_UNITS = "standardise", "small_units", "target_units"
 # Keras divides by the deviation or by 1e-7, whichever is larger, and holds its square in single precision.
 _SMALL, _SMALLEST = 1e-6, 1e-18
-_NUMBERS_AT_A_TIME = 2**22
+_ENOUGH_PICTURES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +45,14 @@ class Standardised:
     target_mean: float = 0.0
     target_scale: float = 1.0
 
-    def inputs(self, x: np.ndarray) -> np.ndarray:
+    def inputs(self, x: Inputs) -> Inputs:
         """Returns what the network takes: rows as float32 of mean 0 and deviation 1, pictures as they are."""
-        return x if self.columns is None else standardised(x, *self.columns)
+        if self.columns is None:
+            return x
+        mean, deviation = self.columns
+        if isinstance(x, LazyExamples):
+            return x.map(lambda rows: standardised(rows, mean, deviation), np.float32)
+        return standardised(x, mean, deviation)
 
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Returns what the network is to answer: class indices as they are, numbers of mean 0 and deviation 1."""
@@ -171,21 +177,26 @@ def take_apart(model: keras.Model) -> Standardised:
     )
 
 
-def moments(x: np.ndarray, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+def moments(x: Inputs, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of the last axis, in float64; the deviation is 1 where nothing varies.
 
     Args:
-        x: Examples of any shape and type; they are not copied.
+        x: Examples of any shape and type; they are not copied. Of pictures that are read when they are asked for it is
+            some thousands, evenly spread.
         rows: Places of the examples that count; by default all.
     """
     rows = np.arange(len(x)) if rows is None else rows
     axes = tuple(range(x.ndim - 1))
+    if isinstance(x, LazyExamples) and x.ndim > 2:
+        rows = rows[:: -(-len(rows) // _ENOUGH_PICTURES)]
+    if x.dtype == np.uint8:
+        return _moments_of_bytes(x, rows)
     # Differences to some example of the set are exact or nearly so; the sum of large numbers would not be, and a column
     # of one number would vary by its rounding.
     start = x[rows[0]].reshape(-1, x.shape[-1])[0].astype(np.float64)
     count = len(rows) * (x[0].size // x.shape[-1])
-    mean = start + sum(np.sum(part - start, axis=axes, dtype=np.float64) for part in _parts(x, rows)) / count
-    squares = sum(np.sum(np.square(part - mean, dtype=np.float64), axis=axes) for part in _parts(x, rows)) / count
+    mean = start + sum(np.sum(part - start, axis=axes, dtype=np.float64) for part in parts(x, rows)) / count
+    squares = sum(np.sum(np.square(part - mean, dtype=np.float64), axis=axes) for part in parts(x, rows)) / count
     deviation = np.sqrt(squares)
     return mean, np.where(deviation > 0, deviation, 1.0)
 
@@ -194,17 +205,24 @@ def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.n
     """Returns examples as float32 with mean 0 and deviation 1 along the last axis, computed in float64."""
     result = np.empty(x.shape, np.float32)
     start = 0
-    for part in _parts(x, np.arange(len(x))):
+    for part in parts(x):
         with np.errstate(over="ignore"):  # of a number that is nothing like those that were trained on
             result[start : start + len(part)] = (part - mean) / deviation
         start += len(part)
     return result
 
 
-def _parts(x: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields the rows of `x` a few at a time, so that no second copy of all of them is made."""
-    step = max(1, _NUMBERS_AT_A_TIME // max(1, x[0].size))
-    return (x[rows[start : start + step]] for start in range(0, len(rows), step))
+def _moments_of_bytes(x: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `moments` does, exactly, and reads each picture once: how often each of 256 values is says all."""
+    channels = x.shape[-1]
+    counts = np.zeros((channels, 256), np.int64)
+    for part in parts(x, rows):
+        for channel in range(channels):
+            counts[channel] += np.bincount(part[..., channel].reshape(-1), minlength=256)
+    values = np.arange(256.0)
+    mean = counts @ values / counts.sum(axis=1)
+    deviation = np.sqrt((counts * np.square(values - mean[:, None])).sum(axis=1) / counts.sum(axis=1))
+    return mean, np.where(deviation > 0, deviation, 1.0)
 
 
 def _check_deviation(deviation: np.ndarray, dataset: Dataset) -> None:

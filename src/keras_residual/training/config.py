@@ -82,6 +82,10 @@ class DataConfig(Section):
         drop: Columns of a table that are not to be used.
         classes: Names of the classes in index order; filled in by `resolve`.
         features: Columns of a table in the order the model takes them; filled in by `resolve`.
+        memory: Megabytes (2**20 bytes) up to which the inputs stay in memory; of more, examples are read from the disk
+            as they are needed.
+        workers: Threads that read; left out, one a core. The batches are the same for any number.
+        most_broken: Pictures that cannot be read and are skipped; where there are more, the run stops and names some.
     """
 
     source: Text = "digits"
@@ -93,6 +97,13 @@ class DataConfig(Section):
     drop: Names = ()
     classes: Names = ()
     features: Names = ()
+    memory: Annotated[int, Field(ge=0, le=10**9)] = 512
+    workers: Annotated[int, Field(ge=1, le=256)] | None = None
+    most_broken: Annotated[int, Field(ge=0, le=10**9)] = 100
+
+
+HOW_IT_IS_READ = ("memory", "workers", "most_broken")
+"""Settings of `data` that change nothing of what is read."""
 
 
 class ModelConfig(Section):

@@ -12,7 +12,7 @@ from typing import Any
 
 from keras_residual._errors import printable, shown
 from keras_residual._optional import require
-from keras_residual.training.config import Section, TrainConfig, parse_toml
+from keras_residual.training.config import HOW_IT_IS_READ, Section, TrainConfig, parse_toml
 from keras_residual.training.config_errors import ConfigError
 from keras_residual.training.run_directory import RunDirectory
 
@@ -90,7 +90,8 @@ def digest_of_data(config: TrainConfig) -> int:
     Args:
         config: A configuration without "auto".
     """
-    told = config.to_dict()["data"] | {"source": Path(config.data.source).name, "seed": config.seed}
+    read = {key: value for key, value in config.to_dict()["data"].items() if key not in HOW_IT_IS_READ}
+    told = read | {"source": Path(config.data.source).name, "seed": config.seed}
     text = json.dumps(told, sort_keys=True, default=str)
     return int.from_bytes(hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest(), "little")
 

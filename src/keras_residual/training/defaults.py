@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keras_residual.models.catalog import usual_input
+from keras_residual.models.facts import pretrained_weights
 from keras_residual.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -75,6 +77,25 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
     else:
         values["augment"] = {"shift": 0, "flip": False}
     return config.parse(values)
+
+
+def usual_size(config: TrainConfig) -> tuple[int, int, str] | None:
+    """Returns the height and width of pictures that the network of a configuration has been made for, and why.
+
+    They are those of its weights, or the usual ones of its family; None for a network that is made for any.
+    """
+    name = config.model.name
+    if name in ("auto", *MODELS.values()):
+        return None
+    architecture, _, tag = name.partition(".")
+    try:
+        if tag:
+            height, width = pretrained_weights(name).input_size
+            return height, width, f"the size that the weights {name} expect"
+        shape, _ = usual_input(architecture)
+    except (StopIteration, ValueError):  # a name that is none is refused where the network is made
+        return None
+    return (shape[0], shape[1], f"the usual size of {architecture}") if len(shape) == 3 else None
 
 
 def by_number_of_examples(config: TrainConfig, examples: int) -> TrainConfig:

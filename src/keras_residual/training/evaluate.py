@@ -18,6 +18,7 @@ from keras_residual.training.scores import score
 
 # Numbers that differ so much from those of the training are likely to have another unit.
 _MANY_DEVIATIONS, _OTHER_SPREAD, _ENOUGH_ROWS = 10, 30, 10
+_MANY_ROWS = 100_000
 
 
 def load_test_data(saved: Saved, source: str | None = None, *, target: str | None = None) -> Dataset:
@@ -76,6 +77,7 @@ def evaluate(saved: Saved, dataset: Dataset) -> dict[str, float]:
         NoAnswerError: If the model gives no finite numbers.
     """
     outputs = raw_outputs(saved.model, dataset.x_test, path=saved.path, mirrored=saved.mirrored)
+    dataset, outputs = dataset.without_gone(outputs)
     if dataset.classes:
         outputs = as_logits(outputs, ending(saved.model, outputs), classes=len(dataset.classes))
     return {
@@ -108,10 +110,11 @@ def _doubts(saved: Saved, dataset: Dataset) -> list[str]:
 def _other_units(dataset: Dataset, known: Standardised, means: np.ndarray, deviations: np.ndarray) -> list[str]:
     """Returns a sentence for each column that looks as if it had another unit than in the training."""
     columns = [f"column {shown(name)}" for name in dataset.features]
-    values = dataset.x_test
+    rows = np.arange(0, len(dataset.y_test), -(-len(dataset.y_test) // _MANY_ROWS))
+    values = dataset.x_test[rows]
     if not dataset.classes:
         columns.append("the target")
-        values = np.column_stack([values, dataset.y_test])
+        values = np.column_stack([values, dataset.y_test[rows]])
         means, deviations = np.append(means, known.target_mean), np.append(deviations, known.target_scale)
     if len(values) < _ENOUGH_ROWS:
         return []

@@ -15,11 +15,11 @@ from keras_residual._backend import BACKEND, VERSION
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Dataset, Fingerprint
 from keras_residual.training.checkpoint import Checkpoints
-from keras_residual.training.config import TrainConfig, settled
+from keras_residual.training.config import HOW_IT_IS_READ, TrainConfig, settled
 from keras_residual.training.config_file import read_run
 from keras_residual.training.run_directory import RunDirectory
 
-_FREE = ("out", "xray", "save_every", "max_minutes", "patience")
+_FREE = ("out", "xray", "save_every", "max_minutes", "patience", *(f"data.{name}" for name in HOW_IT_IS_READ))
 """Settings that decide where and how long a run goes on, and nothing of what it computes."""
 _FOUND_OUT = ("data.classes", "data.features")
 

@@ -10,12 +10,16 @@ import numpy as np
 
 from keras_residual._errors import listed, printable, shown
 from keras_residual.data import Fingerprint, PaddedBatches
+from keras_residual.data.lazy import Inputs, LazyExamples
 from keras_residual.deploy.exported import Exported, is_exported, load_exported
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import take_apart
 from keras_residual.training.config import DataConfig, TrainConfig
 from keras_residual.training.config_file import digest_of_data, read_config
 from keras_residual.training.run_directory import RunDirectory
+
+_EXPORTED_ROWS = 4096
+"""Rows that go to an exported model at a time, so that no more of lazy ones are in memory."""
 
 
 class NoAnswerError(ValueError):
@@ -110,7 +114,7 @@ def load_saved(path: str | Path, *, exported: bool = False, any_kind: bool = Fal
 
 
 def raw_outputs(
-    model: Any, x: np.ndarray, *, path: Path | None = None, batch_size: int = 256, mirrored: bool = False
+    model: Any, x: Inputs, *, path: Path | None = None, batch_size: int = 256, mirrored: bool = False
 ) -> np.ndarray:
     """Returns logits or probabilities `(examples, classes)` as float32, or numbers `(examples, 1)` as float64.
 
@@ -125,11 +129,13 @@ def raw_outputs(
         NoAnswerError: If there are outputs that are no finite numbers.
     """
     if mirrored and x.ndim == 4:
-        both = [raw_outputs(model, each, path=path, batch_size=batch_size) for each in (x, x[:, :, ::-1])]
+        both = [raw_outputs(model, each, path=path, batch_size=batch_size) for each in (x, _mirrored(x))]
         return np.mean(both, axis=0, dtype=both[0].dtype)
     parts = take_apart(model)
     if isinstance(model, Exported):
-        outputs = np.asarray(model.predict(x, min(batch_size, len(x))), np.float32)
+        step = batch_size * -(-_EXPORTED_ROWS // batch_size)
+        pieces = (x[start : start + step] for start in range(0, len(x), step))
+        outputs = np.concatenate([model.predict(piece, min(batch_size, len(x))) for piece in pieces]).astype(np.float32)
     else:
         batches = PaddedBatches(parts.inputs(x), np.zeros(len(x)), min(batch_size, len(x)))
         quiet: Any = 0  # annotated as text, documented as a number
@@ -142,6 +148,11 @@ def raw_outputs(
             f"nothing like those that it was trained on."
         )
     return outputs if outputs.shape[-1] > 1 else parts.answers(outputs)
+
+
+def _mirrored(x: Inputs) -> Inputs:
+    turn = lambda pictures: pictures[:, :, ::-1]  # noqa: E731
+    return x.map(turn, x.dtype) if isinstance(x, LazyExamples) else turn(x)
 
 
 def _check(saved: Saved) -> None:

@@ -28,12 +28,13 @@ from keras_residual.data import (
     load_dataset,
 )
 from keras_residual.data.augment import check_shift
+from keras_residual.data.lazy import set_workers
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import digest_of_data, to_toml
-from keras_residual.training.defaults import resolve
+from keras_residual.training.defaults import resolve, usual_size
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.making import compile_learner, make_augmentation, watch_plateau
@@ -132,7 +133,7 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be known of the data and of the run that goes on."""
-        return self.dataset.notes + (self.earlier.notes if self.earlier else ())
+        return self.dataset.found + self.dataset.notes + (self.earlier.notes if self.earlier else ())
 
 
 def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> Prepared:
@@ -161,6 +162,7 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
     settings = config.data
+    set_workers(settings.workers)
     dataset = load_dataset(
         settings.source,
         target=settings.target,
@@ -171,9 +173,16 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         seed=config.seed,
         classes=settings.classes or None,
         features=settings.features or None,
+        usual_size=usual_size(config),
+        memory=2**20 * settings.memory,
+        most_broken=settings.most_broken,
     )
     learn, choose = split_validation(
-        dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
+        dataset.y_train,
+        fraction=settings.validation_fraction,
+        classes=len(dataset.classes),
+        seed=config.seed,
+        own=dataset.choose,
     )
     config, now = resolve(config, dataset, examples=len(learn)), facts(dataset)
     trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, choose, run=digest_of_data(config))
@@ -242,12 +251,15 @@ def train(
         run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
         for note in prepared.notes:
             run.log(note)
+        if dataset.skipped:
+            dataset.skipped.tell(run.log)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
         _fit(prepared, session)
         seconds = session.seconds
         model = load_keras_model(run.model)
         outputs = raw_outputs(model, dataset.x_test, mirrored=config.augment.test_flip)
+        dataset, outputs = dataset.without_gone(outputs)
         trained = look.now(model.get_weights()) if look else None
         metrics = {
             "data": dataset.name,

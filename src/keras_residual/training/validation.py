@@ -7,7 +7,9 @@ import numpy as np
 from keras_residual.data.split import places_in_groups
 
 
-def split_validation(y: np.ndarray, *, fraction: float, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_validation(
+    y: np.ndarray, *, fraction: float, classes: int, seed: int, own: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sorted indices of the examples to learn from and of those to choose by.
 
     Args:
@@ -15,10 +17,13 @@ def split_validation(y: np.ndarray, *, fraction: float, classes: int, seed: int)
         fraction: Share in `(0, 1)` to choose by.
         classes: Number of classes, each of which gives its share and keeps one to learn from; 0 for numbers.
         seed: The same seed gives the same split.
+        own: Places of the validation part that the data themselves have, which then is the one; None without.
 
     Raises:
         ValueError: If there are too few examples to spare one.
     """
+    if own is not None and 0 < len(own) < len(y):
+        return np.setdiff1d(np.arange(len(y)), own), own
     groups = y if classes else np.zeros(len(y), int)
     # A stream of its own: the split of training from test draws from the same seed.
     places = places_in_groups(groups, np.random.default_rng((seed, 1)).random(len(y)))
