@@ -25,6 +25,14 @@ def train(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the network.", show_default="by the kind of data")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Weights that the network begins with: a file, a folder, or hf://owner/name. Its head is new.",
+            show_default="those of the name's tag, as in resnet50.a1_in1k",
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="A published training; keras-residual recipes lists them.")
     ] = None,
@@ -97,6 +105,7 @@ def train(
                 "data.target": target,
                 "data.image_size": image_size,
                 "model.name": model,
+                "model.weights": weights,
                 "optimizer.learning_rate": learning_rate,
                 "batch_size": batch_size,
                 "epochs": epochs,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_data, shown
+from keras_residual._errors import bad_argument, bad_data, shown
 from keras_residual.data.dataset import Dataset
-from keras_residual.models import create_model
+from keras_residual.models.registry import create_model, resolve
 from keras_residual.training.config import ModelConfig, settled
 
 # Of the layers that make the saved model of the network.
@@ -61,36 +61,51 @@ class Assembled(Standardised):
 
     Args:
         raw: From raw inputs to logits, or to the target in its own units: what is saved.
+        body: The network of the catalogue within; None where it is another one.
     """
 
     raw: keras.Model
+    body: keras.Model | None = None
 
 
-def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembled:
-    """Builds the models; `rows` are the places of the training examples from which the standardisation comes.
+def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, execution: str | None = None) -> Assembled:
+    """Builds the models.
+
+    Args:
+        config: Which network, and what pictures are standardised by, if it is not the training pictures.
+        dataset: The data.
+        rows: Places of the training examples from which the standardisation comes.
+        execution: As `create_model` takes it.
 
     Raises:
-        ValueError: If a column varies, but by too little to be standardised in single precision.
+        ValueError: If a column varies, but by too little to be standardised in single precision, or a mean is not one
+            number a channel.
     """
     x, y = dataset.x_train, dataset.y_train
-    mean, deviation = moments(x, rows)
+    pictures = dataset.kind == "pictures"
+    mean, deviation = _set_moments(config, x.shape[-1]) if pictures and config.mean else moments(x, rows)
     _check_deviation(deviation, dataset)
-    inputs = keras.Input(shape=x.shape[1:], name="inputs")
+    inputs = whole = keras.Input(shape=x.shape[1:], name="inputs")
+    if pictures and config.crop is not None:
+        over = [(side - config.crop) for side in x.shape[1:3]]
+        margins = tuple((edge // 2, edge - edge // 2) for edge in over)
+        whole = keras.layers.Cropping2D(margins, data_format="channels_last", name="middle")(inputs)
     small = deviation < _SMALL
     variance = np.where(small, 1.0, deviation**2)
-    hidden = keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)(inputs)
+    hidden = keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)(whole)
     if small.any():
         factor = np.where(small, 1 / deviation, 1.0)
         hidden = keras.layers.Normalization(
             axis=-1, mean=np.zeros_like(mean), variance=factor**2, invert=True, name=_SMALL_UNITS
         )(hidden)
-    if dataset.kind == "pictures" and keras.config.image_data_format() == "channels_first":
+    if pictures and keras.config.image_data_format() == "channels_first":
         hidden = keras.layers.Permute((3, 1, 2), name="channels_first")(hidden)
     network = create_model(
-        config.name,
+        resolve(config.name)[0],
         input_shape=tuple(hidden.shape[1:]),
         num_classes=len(dataset.classes) or 1,
         drop_path_rate=settled(config.drop_path_rate),
+        execution=execution,
     )
     outputs = network(hidden)
     target_mean, target_scale = 0.0, 1.0
@@ -106,7 +121,7 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray) -> Assembl
         numbers = keras.Input(shape=x.shape[1:], name="standardised")
         learner, columns = keras.Model(numbers, network(numbers)), (mean, deviation)
     return Assembled(
-        raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale
+        raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale, body=network
     )  # fmt: skip
 
 
@@ -165,6 +180,18 @@ def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.n
             result[start : start + len(part)] = (part - mean) / deviation
         start += len(part)
     return result
+
+
+def _set_moments(config: ModelConfig, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and deviation of pixels 0..255 that are set; of grey pictures those of all colours together."""
+    found = [np.array(values, np.float64) for values in (config.mean, config.std)]
+    if channels == 1:
+        found = [values.mean(keepdims=True) if len(values) else values for values in found]
+    for name, values in zip(("mean", "std"), found, strict=True):
+        if len(values) != channels:
+            rule = f"{channels} number{'s' if channels > 1 else ''}, one a channel"
+            raise bad_argument("TrainConfig", f"model.{name}", rule, getattr(config, name))
+    return 255 * found[0], 255 * found[1]
 
 
 def _parts(x: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:

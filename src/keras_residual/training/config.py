@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from keras_residual._errors import shown, unknown_name
 from keras_residual._optional import require
+from keras_residual.models.registry import resolve
 from keras_residual.training.config_errors import ConfigError, explain, unknown_key
 from keras_residual.training.recipes import RECIPES
 
@@ -97,12 +98,43 @@ class ModelConfig(Section):
     """Which network.
 
     Args:
-        name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data.
+        name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data. With a tag, as in
+            `"resnet50.a1_in1k"`, it begins with pretrained weights.
         drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training.
+        weights: Where the weights are that it begins with: a file, a folder or `"hf://owner/name"`; left out, those of
+            the name's tag, else random ones. The head is always new.
+        crop: Edge in pixels of the middle of a picture, which is all that the network sees; filled in with that of the
+            weights, and left out it is the whole picture.
+        mean: Mean of each channel, of values 0..1, by which pictures are standardised; filled in with that of the
+            weights, and left out it is that of the training pictures.
+        std: Deviation of each channel; likewise.
     """
 
     name: Text = "auto"
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
+    weights: TextOrNone = None
+    crop: Annotated[int, Field(ge=4, le=4096)] | None = None
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)] = ()
+
+
+class FinetuneConfig(Section):
+    """How weights that a network begins with are changed; without such weights these settings are of no use.
+
+    Args:
+        head_epochs: Epochs at the beginning in which the head is trained alone; `"auto"` is a fifth of all, one at
+            least.
+        thawed_rate: Share of `optimizer.learning_rate` that the head has afterwards, when everything is trained.
+        stage_rate: Share of the head's learning rate that the last stage has, the stage before it of the last one's,
+            and so on to the stem.
+        batch_norm: `"frozen"` keeps batch norms, with their statistics, as they are; `"auto"` does so where less than
+            5,000 pictures are learned from or a batch has less than 16.
+    """
+
+    head_epochs: Annotated[int, Field(ge=0, le=10**6)] | Auto = 0
+    thawed_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stage_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_norm: Literal["frozen", "trained"] | Auto = "auto"
 
 
 class OptimizerConfig(Section):
@@ -120,7 +152,7 @@ class OptimizerConfig(Section):
         schedule: `"cosine"`, `"linear"` and `"one_cycle"` fall to zero, `"step"` by a factor at each milestone;
             `"constant"` stays.
         warmup: Share of the steps in which the learning rate rises.
-        warmup_start: Share of the learning rate that it rises from.
+        warmup_start: Share of the learning rate that it rises from; for `"one_cycle"` 0 stands for 1/25.
         milestones: Shares of the steps at which `"step"` falls.
         factor: What `"step"` multiplies the learning rate by.
         by_epoch: Whether the learning rate changes only from epoch to epoch.
@@ -193,6 +225,7 @@ class TrainConfig(Section):
         recipe: A name of `keras_residual.recipes`: its settings hold for all that is not set otherwise.
         data: What to learn from.
         model: Which network.
+        finetune: How weights that it begins with are changed.
         optimizer: How the weights are changed.
         loss: What is made small.
         augment: How training pictures are varied.
@@ -221,6 +254,7 @@ class TrainConfig(Section):
     recipe: TextOrNone = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -291,6 +325,11 @@ class TrainConfig(Section):
             value = _toml_value(key, text)
             settings[key] = text if _is_text(keys[key]) and not isinstance(value, str) else value
         return self.updated(settings)
+
+    @property
+    def begins_with_weights(self) -> bool:
+        """Whether the network begins with weights that were trained before."""
+        return self.model.weights is not None or (self.model.name != "auto" and resolve(self.model.name)[1] is not None)
 
     @property
     def checkpoint_every(self) -> tuple[int | None, float]:

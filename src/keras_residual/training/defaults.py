@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from keras_residual.training.finetune import EPOCHS, FEW_IN_A_BATCH, FEW_PICTURES, LEAST_STEPS, MOST_EPOCHS
+
 if TYPE_CHECKING:
     from keras_residual.data.dataset import Dataset
     from keras_residual.training.config import TrainConfig
 
 MODELS = {"pictures": "small_resnet", "table": "tabular_resnet"}
 LEARNING_RATE = {"pictures": 3e-3, "table": 1e-3}
+FINETUNED = 1e-3  # of weights to begin with
 
 # Pictures that mean the same in a mirror. Digits and letters do not, so nothing else is mirrored unasked.
 MIRRORED = frozenset({"cifar10", "cifar100"})
@@ -35,13 +38,14 @@ CHOICES = {
 }
 
 
-def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainConfig:
+def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained: bool = False) -> TrainConfig:
     """Returns the configuration with every "auto" replaced and with what `evaluate` must know about the data.
 
     Args:
         config: What the user set.
         dataset: The data that it names.
         examples: Training examples, those for validation taken off.
+        pretrained: Whether the network begins with weights.
 
     Raises:
         ValueError: If the batch is larger than the training examples.
@@ -55,12 +59,19 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
         )
     pictures = dataset.kind == "pictures"
     values: dict[str, Any] = config.to_dict()
-    values["epochs"] = _either(config.epochs, choice.epochs)
+    steps = examples // batch_size
+    usual = min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps))) if pretrained else choice.epochs
+    values["epochs"] = epochs = _either(config.epochs, usual)
+    values["finetune"]["head_epochs"] = _either(config.finetune.head_epochs, min(max(1, round(epochs / 5)), epochs - 1))
+    few = pretrained and (examples < FEW_PICTURES or batch_size < FEW_IN_A_BATCH)
+    values["finetune"]["batch_norm"] = _either(config.finetune.batch_norm, "frozen" if few else "trained")
     values["batch_size"] = batch_size
     values["data"] |= {"task": dataset.task, "classes": dataset.classes, "features": dataset.features}
     values["model"]["name"] = _either(config.model.name, MODELS[dataset.kind])
     values["model"]["drop_path_rate"] = _either(config.model.drop_path_rate, choice.drop_path_rate)
-    values["optimizer"]["learning_rate"] = _either(config.optimizer.learning_rate, LEARNING_RATE[dataset.kind])
+    values["optimizer"]["learning_rate"] = _either(
+        config.optimizer.learning_rate, FINETUNED if pretrained else LEARNING_RATE[dataset.kind]
+    )
     values["optimizer"]["weight_decay"] = _either(config.optimizer.weight_decay, choice.weight_decay)
     if pictures:
         side = min(dataset.input_shape[:2])

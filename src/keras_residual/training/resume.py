@@ -21,7 +21,8 @@ from keras_residual.training.run_directory import RunDirectory
 
 _FREE = ("out", "xray", "save_every", "max_minutes", "patience")
 """Settings that decide where and how long a run goes on, and nothing of what it computes."""
-_FOUND_OUT = ("data.classes", "data.features")
+_FOUND_OUT = ("data.classes", "data.features", "data.image_size", "model.crop", "model.mean", "model.std")
+"""What a run finds out about its data and its weights, where nobody says it."""
 
 
 @dataclass(frozen=True)

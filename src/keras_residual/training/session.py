@@ -47,6 +47,7 @@ class Session(keras.callbacks.CallbackList):
         callbacks: Those of the user. Of each the attributes that change in training are part of the state, if they are
             plain values and arrays.
         stop: What asks it to stop; heeded when a step, or an epoch with its validation, is complete.
+        anew: Epochs after which an optimizer begins anew, so that a state from there has none.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Session(keras.callbacks.CallbackList):
         stop: Heeding,
         *,
         shown: Sequence[keras.callbacks.Callback] = (),
+        anew: Sequence[int] = (),
     ) -> None:
         model, config = prepared.assembled.network, prepared.config
         every = [record, *shown, *callbacks]
         super().__init__(every, add_history=True, model=model, epochs=prepared.epochs, steps=prepared.steps, verbose=0)
         self.epochs, self._steps = prepared.epochs, prepared.steps
+        self._anew = frozenset(epochs * self._steps for epochs in anew)
         self._learner, self._record, self._users, self._stop = model, record, list(callbacks), stop
         self._run, self._facts, self._checkpoints = record.run, prepared.facts, Checkpoints(record.run)
         self._every_steps, self._every_seconds = config.checkpoint_every
@@ -172,7 +175,7 @@ class Session(keras.callbacks.CallbackList):
             self.ended = "time"
             return
         self.step = (epoch + 1) * self._steps
-        if self._offset:  # the next call of `fit` reads the data anew
+        if self._offset or self.step in self._anew:  # the next call of `fit` reads the data anew
             self._random = random_states()
         if self.step >= self.epochs * self._steps:
             self.ended = "epochs"
@@ -211,7 +214,7 @@ class Session(keras.callbacks.CallbackList):
                 if (attributes := changed(callback, before))
             ],
             "random": random_states(),
-            "variables": _values([*self._learner.variables, *self._learner.optimizer.variables]),
+            "variables": _values(self._variables(self.step)),
             # Keras begins an epoch with new ones.
             "metrics": _values(self._learner.metrics_variables) if within else [],
         }
@@ -226,8 +229,14 @@ class Session(keras.callbacks.CallbackList):
             )
 
     def _pairs(self, state: Mapping[str, Any]) -> list[tuple[list[Any], list[np.ndarray]]]:
-        variables = [*self._learner.variables, *self._learner.optimizer.variables]
-        return [(variables, state["variables"]), (self._learner.metrics_variables, state["metrics"])]
+        return [
+            (self._variables(state["step"]), state["variables"]),
+            (self._learner.metrics_variables, state["metrics"]),
+        ]
+
+    def _variables(self, step: int) -> list[Any]:
+        """Returns what a state after that step holds: the weights, and the optimizer's variables if it goes on."""
+        return [*self._learner.variables, *([] if step in self._anew else self._learner.optimizer.variables)]
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         for variables, values in self._pairs(state):

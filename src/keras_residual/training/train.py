@@ -33,6 +33,16 @@ from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig, settled
 from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve
+from keras_residual.training.finetune import (
+    Phase,
+    begin_with,
+    check_finetuning,
+    phases,
+    read_pretrained,
+    said,
+    thaw,
+    with_pictures_of,
+)
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.making import compile_learner, make_augmentation
@@ -96,6 +106,7 @@ class Prepared:
     facts: Mapping[str, Any]
     trained_on: Fingerprint
     earlier: Earlier | None = None
+    about_weights: tuple[str, ...] = ()
 
     @property
     def epochs(self) -> int:
@@ -120,7 +131,7 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be known of the data and of the run that goes on."""
-        return self.dataset.notes + (self.earlier.notes if self.earlier else ())
+        return self.dataset.notes + self.about_weights + (self.earlier.notes if self.earlier else ())
 
 
 def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> Prepared:
@@ -148,6 +159,11 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
             check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
+    weights = None if before and before.state else read_pretrained(config.model)
+    if weights is not None:
+        name = weights.architecture if config.model.name == "auto" else config.model.name
+        config = with_pictures_of(config.updated({"model.name": name}), weights)
+    begins = weights is not None or (before is not None and before.was.begins_with_weights)
     settings = config.data
     dataset = load_dataset(
         settings.source,
@@ -163,7 +179,8 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     learn, choose = split_validation(
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
-    config, now = resolve(config, dataset, examples=len(learn)), facts(dataset)
+    check_finetuning(config, dataset, begins=begins)
+    config, now = resolve(config, dataset, examples=len(learn), pretrained=begins), facts(dataset)
     trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, choose, run=digest_of_data(config))
     if before is not None:
         check_data(before, trained_on, now)
@@ -171,8 +188,15 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
-    assembled = assemble(config.model, dataset, learn)
-    return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before)
+    # Batch norms of a scanned stack are no layers that could be frozen.
+    assembled = assemble(config.model, dataset, learn, execution="unrolled" if begins else None)
+    about = ()
+    if weights is not None and assembled.body is not None:
+        begin_with(assembled.body, weights)
+        about = said(config, weights, dataset)
+    if begins and assembled.body is not None:
+        thaw(assembled.body, config)
+    return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before, about)
 
 
 def train(
@@ -219,7 +243,11 @@ def train(
     with keeping(run) as heeding:
         record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
         shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
-        session = Session(prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown])
+        parts_of_run = _phases(prepared)
+        session = Session(
+            prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown],
+            anew=[phase.until for phase in parts_of_run[:-1]],
+        )  # fmt: skip
         Checkpoints(run).restore_best(prepared.step)
         _atomic.write_text(run.config, to_toml(config))
         _atomic.write_bytes(run.trained_on, prepared.trained_on.to_bytes())
@@ -229,7 +257,7 @@ def train(
             run.log(note)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
-        _fit(prepared, session)
+        _fit(prepared, session, parts_of_run)
         seconds = session.seconds
         model = load_keras_model(run.model)
         outputs = raw_outputs(model, dataset.x_test)
@@ -256,21 +284,31 @@ def train(
     return TrainResult(run.path, metrics, record.rows, record.best_epoch, go_on)
 
 
-def _fit(prepared: Prepared, session: Session) -> None:
+def _phases(prepared: Prepared) -> tuple[Phase, ...]:
+    classes, learner = len(prepared.dataset.classes), prepared.assembled.network
+
+    def compiled(config: TrainConfig, epochs: int, shares: Sequence[float] | None) -> None:
+        compile_learner(learner, config, classes=classes, epochs=epochs, steps_per_epoch=prepared.steps, shares=shares)
+
+    body = prepared.assembled.body if prepared.config.begins_with_weights else None
+    return phases(body, prepared.config, compiled)
+
+
+def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
     augment = make_augmentation(config.augment, classes=len(dataset.classes))
-    compile_learner(
-        assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
-    )
     fit(
         assembled.network,
         Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
         PaddedBatches(x, y, batch_size, rows=choose),
         session,
+        parts_of_run,
     )
+    if config.begins_with_weights and assembled.body is not None:
+        thaw(assembled.body, config)  # whichever part was trained last
 
 
 def _what_decides_a_step(config: TrainConfig) -> str:
