@@ -27,6 +27,8 @@ Setting = TypeVar("Setting", bool, int, float, bool | str)
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
+OWN = "own"
+"""The name of a model, and the source of data, that were not named but given to `train`."""
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
 _EVERY = re.compile(r"([1-9]\d{0,8}) ?steps?|(\d{1,6}(?:\.\d{1,6})?) ?min(?:utes?)?")
@@ -135,6 +137,11 @@ class FinetuneConfig(Section):
     thawed_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     stage_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     batch_norm: Literal["frozen", "trained"] | Auto = "auto"
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything is frozen, or has a rate of its own."""
+        return self.head_epochs != 0 or self.stage_rate < 1 or self.batch_norm == "frozen"
 
 
 class OptimizerConfig(Section):
@@ -329,7 +336,8 @@ class TrainConfig(Section):
     @property
     def begins_with_weights(self) -> bool:
         """Whether the network begins with weights that were trained before."""
-        return self.model.weights is not None or (self.model.name != "auto" and resolve(self.model.name)[1] is not None)
+        named = self.model.name not in ("auto", OWN)
+        return self.model.weights is not None or (named and resolve(self.model.name)[1] is not None)
 
     @property
     def checkpoint_every(self) -> tuple[int | None, float]:

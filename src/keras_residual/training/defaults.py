@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MODELS = {"pictures": "small_resnet", "table": "tabular_resnet"}
 LEARNING_RATE = {"pictures": 3e-3, "table": 1e-3}
-FINETUNED = 1e-3  # of weights to begin with
+FINETUNED = 1e-3  # of weights to begin with, and of a model of the caller's own
 
 # Pictures that mean the same in a mirror. Digits and letters do not, so nothing else is mirrored unasked.
 MIRRORED = frozenset({"cifar10", "cifar100"})
@@ -67,10 +67,10 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained:
     values["finetune"]["batch_norm"] = _either(config.finetune.batch_norm, "frozen" if few else "trained")
     values["batch_size"] = batch_size
     values["data"] |= {"task": dataset.task, "classes": dataset.classes, "features": dataset.features}
-    values["model"]["name"] = _either(config.model.name, MODELS[dataset.kind])
+    values["model"]["name"] = _either(config.model.name, MODELS.get(dataset.kind))
     values["model"]["drop_path_rate"] = _either(config.model.drop_path_rate, choice.drop_path_rate)
     values["optimizer"]["learning_rate"] = _either(
-        config.optimizer.learning_rate, FINETUNED if pretrained else LEARNING_RATE[dataset.kind]
+        config.optimizer.learning_rate, FINETUNED if pretrained else LEARNING_RATE.get(dataset.kind, FINETUNED)
     )
     values["optimizer"]["weight_decay"] = _either(config.optimizer.weight_decay, choice.weight_decay)
     if pictures:

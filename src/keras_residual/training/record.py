@@ -81,13 +81,15 @@ class Record(keras.callbacks.Callback):
         """Writes history and, if it is the best, the model."""
         logs = {} if logs is None else logs
         # In place, so that the callbacks after this one see the exact numbers too.
-        logs["loss"], logs["val_loss"] = logs.pop(EXACT), logs.pop(f"val_{EXACT}")
+        for part in ("", "val_"):
+            if part + EXACT in logs:  # not of a model of the caller's own
+                logs[f"{part}loss"] = logs.pop(part + EXACT)
         numbers = {key: float(value) for key, value in logs.items()}
         for key in ("loss", "val_loss"):
             self._check("loss" if key == "loss" else "validation loss", numbers[key], f"after epoch {epoch + 1}")
             logs[key] = numbers[key] = numbers[key] * self.assembled.target_scale**2
         seconds = round(time.perf_counter() - self._started, 3)
-        row = {"epoch": epoch + 1, **{key: numbers[key] for key in COLUMNS if key in numbers}, "seconds": seconds}
+        row = {"epoch": epoch + 1, **{key: numbers[key] for key in _in_order(numbers)}, "seconds": seconds}
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
         if self._best is None or rank < self._best:
@@ -155,8 +157,14 @@ class StepTimes:
 def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
     """Returns one line about an epoch, as a terminal or a log shows it."""
     count = f"{row['epoch']:.0f}" + (f"/{of}" if of else "")
-    numbers = [f"{key} {percent(row[key]) if key in SHARES else _short(row[key])}" for key in COLUMNS if key in row]
+    numbers = [f"{key} {percent(row[key]) if key in SHARES else _short(row[key])}" for key in _in_order(row)]
     return "  ".join([f"epoch {count}", *numbers])
+
+
+def _in_order(row: Mapping[str, float]) -> list[str]:
+    """Returns the names of the numbers of an epoch: those that every run has first."""
+    others = [key for key in row if key not in (*COLUMNS, "epoch", "seconds")]
+    return [key for key in COLUMNS if key in row] + others
 
 
 def _short(value: float) -> str:

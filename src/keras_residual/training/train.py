@@ -30,7 +30,7 @@ from keras_residual.data.augment import check_shift
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.checkpoint import Checkpoints
-from keras_residual.training.config import TrainConfig, settled
+from keras_residual.training.config import OWN, TrainConfig, settled
 from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve
 from keras_residual.training.finetune import (
@@ -45,8 +45,9 @@ from keras_residual.training.finetune import (
 )
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
-from keras_residual.training.making import compile_learner, make_augmentation
+from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer
 from keras_residual.training.optimizers import EvaluateAverages
+from keras_residual.training.own import Own, Plain, fingerprint
 from keras_residual.training.progress import NotebookProgress
 from keras_residual.training.record import Record
 from keras_residual.training.report import write_report
@@ -107,6 +108,14 @@ class Prepared:
     trained_on: Fingerprint
     earlier: Earlier | None = None
     about_weights: tuple[str, ...] = ()
+    own: Own | None = None
+
+    @property
+    def tunes(self) -> bool:
+        """Whether parts of the network are frozen, or have rates of their own."""
+        if self.own is not None:
+            return self.config.finetune.is_asked
+        return self.assembled.body is not None and self.config.begins_with_weights
 
     @property
     def epochs(self) -> int:
@@ -134,7 +143,7 @@ class Prepared:
         return self.dataset.notes + self.about_weights + (self.earlier.notes if self.earlier else ())
 
 
-def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> Prepared:
+def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None, own: Own | None = None) -> Prepared:
     """Reads the data, settles every setting and builds the model; nothing is written.
 
     Whatever is wrong with the configuration or the data is found here.
@@ -142,6 +151,7 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     Args:
         config: What to train; None for the default, or for what the run has that is gone on with.
         resume: Directory of a run that is gone on with.
+        own: A model or data of the caller's own.
 
     Raises:
         ValueError: If a setting does not fit the data, the data cannot be learned from, or the run cannot be gone on
@@ -159,13 +169,15 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
             check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
-    weights = None if before and before.state else read_pretrained(config.model)
+    model, data = (None, None) if own is None else (own.model, own.dataset(config))
+    _check_own(config, resume, model=model is not None, data=data is not None)
+    weights = None if model or (before and before.state) else read_pretrained(config.model)
     if weights is not None:
         name = weights.architecture if config.model.name == "auto" else config.model.name
         config = with_pictures_of(config.updated({"model.name": name}), weights)
     begins = weights is not None or (before is not None and before.was.begins_with_weights)
     settings = config.data
-    dataset = load_dataset(
+    dataset = data or load_dataset(
         settings.source,
         target=settings.target,
         task=settings.task,
@@ -179,9 +191,11 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     learn, choose = split_validation(
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
-    check_finetuning(config, dataset, begins=begins)
-    config, now = resolve(config, dataset, examples=len(learn), pretrained=begins), facts(dataset)
-    trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, choose, run=digest_of_data(config))
+    asked = model is not None and config.finetune.is_asked
+    if model is None:
+        check_finetuning(config, dataset, begins=begins)
+    config, now = resolve(config, dataset, examples=len(learn), pretrained=begins or asked), facts(dataset)
+    trained_on = fingerprint(dataset, choose, digest_of_data(config))
     if before is not None:
         check_data(before, trained_on, now)
     if dataset.kind == "pictures":
@@ -189,19 +203,29 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
     # Batch norms of a scanned stack are no layers that could be frozen.
-    assembled = assemble(config.model, dataset, learn, execution="unrolled" if begins else None)
+    assembled = own.assembled(dataset, config) if own and model else assemble(
+        config.model, dataset, learn, execution="unrolled" if begins else None
+    )  # fmt: skip
     about = ()
     if weights is not None and assembled.body is not None:
         begin_with(assembled.body, weights)
         about = said(config, weights, dataset)
-    if begins and assembled.body is not None:
+    prepared = Prepared(
+        config, dataset, learn, choose, assembled, now, trained_on, before, about, own if model else None
+    )
+    if prepared.tunes and assembled.body is not None:
         thaw(assembled.body, config)
-    return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before, about)
+    return prepared
 
 
 def train(
     config: TrainConfig | Prepared | None = None,
     *,
+    model: keras.Model | str | None = None,
+    data: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    optimizer: Any = None,
     recipe: str | None = None,
     resume: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -215,6 +239,14 @@ def train(
     Args:
         config: What to train, or what `prepare` made of it; None for the default, or for what the run has that is
             gone on with.
+        model: A Keras model of the caller's own: functional, sequential, or a class that can be saved. It is trained
+            as it is, on data as they are, and has the best weights afterwards. Or the name of a model.
+        data: What to learn from, instead of `config.data.source`: arrays `(x, y)` or
+            `((x_train, y_train), (x_test, y_test))`, what `kr.data.load_dataset` returns, or a place that it reads.
+        loss: For a model of the caller's own, as `compile` takes it. Where there is none, that with which the model is
+            compiled; else for whole numbers the cross-entropy of what the model gives, or the mean squared error.
+        metrics: Likewise; else the accuracy of classes.
+        optimizer: Likewise; else the one that `config` and its recipe describe.
         recipe: A name of `keras_residual.recipes`, whose settings hold for all that `config` does not set.
         resume: Directory of a run that is gone on with. `config` may then give it more epochs, and a `patience`,
             `save_every`, `max_minutes` and `xray` of its own; any other difference is refused.
@@ -231,15 +263,18 @@ def train(
         >>> train(TrainConfig()).metrics["test_accuracy"]                               # doctest: +SKIP
         0.9861
     """
-    if recipe is not None:
-        if isinstance(config, Prepared):
-            raise bad_argument("train", "recipe", "left out where `config` is prepared already", recipe)
-        config = (config or TrainConfig()).updated({"recipe": recipe})
-    prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
+    if isinstance(config, Prepared):
+        for name, value in {"recipe": recipe, "model": model, "data": data, "resume": resume}.items():
+            if value is not None:
+                raise bad_argument("train", name, "left out where `config` is prepared already", value)
+        prepared = config
+    else:
+        prepared = _prepared_from_call(config, model, data, loss, metrics, optimizer, recipe, resume)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
     before = prepared.earlier
     run = before.run if before else RunDirectory.create(config.out, name=dataset.name)
+    run.by_call = OWN in (config.model.name, config.data.source)
     with keeping(run) as heeding:
         record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
         shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
@@ -259,39 +294,89 @@ def train(
         untrained = look.now() if look else None
         _fit(prepared, session, parts_of_run)
         seconds = session.seconds
-        model = load_keras_model(run.model)
-        outputs = raw_outputs(model, dataset.x_test)
-        trained = look.now(model.get_weights()) if look else None
-        metrics = {
+        best, found, outputs = _tested(prepared, run)
+        trained = look.now(best.get_weights()) if look else None
+        name = best.name if prepared.own else config.model.name
+        numbers = {
             "data": dataset.name,
-            "model": config.model.name,
-            "params": model.count_params(),
+            "model": name,
+            "params": best.count_params(),
             "epochs": len(record.rows),
             "steps": session.step,
             "train_seconds": round(seconds, 3),
             **record.speed(settled(config.batch_size)),
-            **score(outputs, dataset.y_test, classes=len(dataset.classes)),
+            **found,
             "backend": BACKEND,
             "versions": _versions(),
             "seed": config.seed,
         }
         write_report(
-            run, dataset, outputs, record.rows, metrics, best_epoch=record.best_epoch, xrays=(untrained, trained)
+            run, dataset, outputs, record.rows, numbers, best_epoch=record.best_epoch, xrays=(untrained, trained)
         )
-        run.save_metrics(metrics)
+        run.save_metrics(numbers)
         run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
     go_on = run.how_to_go_on() if session.ended == "time" else None
-    return TrainResult(run.path, metrics, record.rows, record.best_epoch, go_on)
+    return TrainResult(run.path, numbers, record.rows, record.best_epoch, go_on)
+
+
+def _prepared_from_call(
+    config: TrainConfig | None,
+    model: Any,
+    data: Any,
+    loss: Any,
+    metrics: Sequence[Any] | None,
+    optimizer: Any,
+    recipe: str | None,
+    resume: str | Path | None,
+) -> Prepared:
+    settings: dict[str, Any] = {} if recipe is None else {"recipe": recipe}
+    if isinstance(model, str):
+        settings, model = settings | {"model.name": model}, None
+    if isinstance(data, (str, Path)):
+        settings, data = settings | {"data.source": str(data)}, None
+    own = Own(model, data, loss, metrics, optimizer)
+    settings |= own.settings()
+    if settings and (config is not None or resume is None):
+        config = (config or TrainConfig()).updated(settings)
+    return prepare(config, resume=resume, own=own)
+
+
+def _check_own(config: TrainConfig, resume: str | Path | None, *, model: bool, data: bool) -> None:
+    """Raises a ValueError where a run needs a model or data of the caller's own, and there are none."""
+    settings = {"model": (config.model.name, model), "data": (config.data.source, data)}
+    missing = [name for name, (setting, there) in settings.items() if setting == OWN and not there]
+    if missing:
+        call = ", ".join([f"{name}=..." for name in missing] + ([f"resume={str(resume)!r}"] if resume else []))
+        raise ValueError(
+            f"train: this run needs the caller's own {' and '.join(missing)}, which a configuration does not hold. "
+            f"Pass what it was begun with in Python: kr.train({call})"
+        )
+
+
+def _tested(prepared: Prepared, run: RunDirectory) -> tuple[keras.Model, dict[str, float], np.ndarray | None]:
+    """Returns the best model, its numbers on the test part, and its answers there if they are logits or numbers."""
+    dataset = prepared.dataset
+    if prepared.own is not None:
+        prepared.assembled.raw.load_weights(run.model)
+        return (prepared.assembled.raw, *prepared.own.tested(dataset))
+    model = load_keras_model(run.model)
+    outputs = raw_outputs(model, dataset.x_test)
+    return model, score(outputs, dataset.y_test, classes=len(dataset.classes)), outputs
 
 
 def _phases(prepared: Prepared) -> tuple[Phase, ...]:
     classes, learner = len(prepared.dataset.classes), prepared.assembled.network
 
     def compiled(config: TrainConfig, epochs: int, shares: Sequence[float] | None) -> None:
+        if prepared.own is not None:
+            steps = {"steps": epochs * prepared.steps, "steps_per_epoch": prepared.steps}
+            prepared.own.compile(
+                config, prepared.dataset, lambda: make_optimizer(config.optimizer, **steps, shares=shares)
+            )
+            return
         compile_learner(learner, config, classes=classes, epochs=epochs, steps_per_epoch=prepared.steps, shares=shares)
 
-    body = prepared.assembled.body if prepared.config.begins_with_weights else None
-    return phases(body, prepared.config, compiled)
+    return phases(prepared.assembled.body if prepared.tunes else None, prepared.config, compiled)
 
 
 def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) -> None:
@@ -303,11 +388,11 @@ def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) ->
     fit(
         assembled.network,
         Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
-        PaddedBatches(x, y, batch_size, rows=choose),
+        (Plain if prepared.own else PaddedBatches)(x, y, batch_size, rows=choose),
         session,
         parts_of_run,
     )
-    if config.begins_with_weights and assembled.body is not None:
+    if prepared.tunes and assembled.body is not None:
         thaw(assembled.body, config)  # whichever part was trained last
 
 
@@ -324,7 +409,9 @@ def _look_through(run: RunDirectory, prepared: Prepared) -> LookThrough | None:
         return None
     dataset, rows = prepared.dataset, prepared.learn[:EXAMPLES]
     x, y = dataset.x_train[rows], dataset.y_train[rows]
-    return LookThrough(run, prepared.config.model.name, prepared.assembled, x, y, classes=len(dataset.classes))
+    name = prepared.assembled.network.name if prepared.own else prepared.config.model.name
+    loss = None if prepared.own is None else prepared.own.loss_for(dataset)
+    return LookThrough(run, name, prepared.assembled, x, y, classes=len(dataset.classes), loss=loss)
 
 
 def _versions() -> dict[str, str]:
