@@ -79,6 +79,7 @@ class Session(keras.callbacks.CallbackList):
         self._saving, self._saved = threading.Lock(), self.step
         self._tried, self._tried_at = self.step, 0.0
         self._copy: dict[str, Any] | None = None
+        self._begin: dict[str, Any] | None = None
         self._copied_at, self._copy_took = 0.0, 0.0
         self._warned: set[str] = set()
         if state:
@@ -102,9 +103,10 @@ class Session(keras.callbacks.CallbackList):
         Raises:
             OtherRunError: If the state is not that of this network.
         """
+        self._begin = None
+        self._learner.optimizer.build(self._learner.trainable_variables)
         if self._state is None or self.ended:
             return
-        self._learner.optimizer.build(self._learner.trainable_variables)
         self._learner.test_on_batch(*held_back[0])
         for variables, values in self._pairs(self._state):
             shapes = [tuple(variable.shape) for variable in variables], [value.shape for value in values]
@@ -113,6 +115,20 @@ class Session(keras.callbacks.CallbackList):
                     f"The checkpoint in {printable(self._run.last)} is that of another network or optimizer than this "
                     "version makes of the configuration."
                 )
+
+    def back(self) -> int:
+        """Goes back to the newest state in memory whose weights are finite, and returns its step.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        state = next((it for it in (self._copy, self._begin) if it is not None and not self._not_finite(it)), None)
+        if state is None:
+            raise LookupError
+        self._restore(state)
+        if self._random is not None:
+            set_random_states(self._random)
+        return state["step"]
 
     def rescue(self) -> None:
         """Writes the newest copy in memory, if the disk has none as new, or waits for what is being written.
@@ -141,6 +157,8 @@ class Session(keras.callbacks.CallbackList):
         super().on_epoch_begin(epoch, logs)
         if state and self._offset:
             self._restore(state)
+        if self._begin is None:  # once for each optimizer
+            self._begin = self._taken() | {"random": self._random or random_states()}
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Sets the random states, from which Keras may have drawn when it began to read the data."""

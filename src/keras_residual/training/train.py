@@ -46,10 +46,11 @@ from keras_residual.training.finetune import (
 from keras_residual.training.fit import fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer
+from keras_residual.training.not_finite import where_it_broke
 from keras_residual.training.optimizers import EvaluateAverages
 from keras_residual.training.own import Own, Plain, fingerprint
 from keras_residual.training.progress import NotebookProgress
-from keras_residual.training.record import Record
+from keras_residual.training.record import NotFiniteError, Record
 from keras_residual.training.report import write_report
 from keras_residual.training.resume import Earlier, check_data, earlier, facts
 from keras_residual.training.run_directory import RunDirectory, check_apart, check_free
@@ -385,13 +386,13 @@ def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) ->
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
     augment = make_augmentation(config.augment, classes=len(dataset.classes))
-    fit(
-        assembled.network,
-        Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment),
-        (Plain if prepared.own else PaddedBatches)(x, y, batch_size, rows=choose),
-        session,
-        parts_of_run,
-    )
+    batches = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment)
+    held_back = (Plain if prepared.own else PaddedBatches)(x, y, batch_size, rows=choose)
+    try:
+        fit(assembled.network, batches, held_back, session, parts_of_run)
+    except NotFiniteError as error:
+        where = where_it_broke(assembled.network, batches, session)
+        raise NotFiniteError(f"{error} {where}".rstrip()) from error
     if prepared.tunes and assembled.body is not None:
         thaw(assembled.body, config)  # whichever part was trained last
 
