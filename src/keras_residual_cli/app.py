@@ -20,6 +20,7 @@ from keras_residual_cli import (
     predict,
     recipes,
     residualize,
+    runs,
     show,
     signals,
     train,
@@ -29,6 +30,7 @@ from keras_residual_cli import (
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (
     train.train,
+    runs.runs,
     recipes.recipes,
     evaluate.evaluate,
     predict.predict,

@@ -47,6 +47,14 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Highest learning rate.", show_default="by the kind of data")
     ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|NAME=X,...",
+            help="What the loss of a class counts; balanced: each class alike.",
+            show_default="1 for each",
+        ),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option(metavar="PIXELS", help="Edge to which pictures are scaled.", show_default="by the data"),
@@ -104,6 +112,7 @@ def train(
                 "data.source": data,
                 "data.target": target,
                 "data.image_size": image_size,
+                "loss.class_weights": class_weights.split(",") if class_weights else None,
                 "model.name": model,
                 "model.weights": weights,
                 "optimizer.learning_rate": learning_rate,

@@ -194,10 +194,14 @@ class LossConfig(Section):
     Args:
         name: `"crossentropy"`, or `"binary_crossentropy"` of each class by itself.
         label_smoothing: Share of a label that is spread over all classes.
+        class_weights: What the loss of an example is multiplied by, class by class, as `["cat=2.0", "dog=0.5"]`; a
+            class that is not named has 1. `"balanced"` is the number of training examples by that of classes times
+            those of the class, so that each class counts alike.
     """
 
     name: Literal["crossentropy", "binary_crossentropy"] = "crossentropy"
     label_smoothing: Share = 0.0
+    class_weights: Names = ()
 
 
 class AugmentConfig(Section):
@@ -238,6 +242,9 @@ class TrainConfig(Section):
         augment: How training pictures are varied.
         epochs: Passes over the training examples.
         batch_size: Examples per step.
+        split_batch: Parts that a batch is computed in, one after the other, which takes less memory: the step is that
+            of the mean of their gradients, and so of the whole batch, but batch norms take the statistics of a part. A
+            run that has not enough memory in its first epoch begins anew with more parts by itself.
         seed: The one number from which every random choice follows.
         out: Run directory; left out, a fresh `runs/NAME-N`.
         patience: Epochs without a better one after which training ends early; left out, it never does.
@@ -267,6 +274,7 @@ class TrainConfig(Section):
     augment: AugmentConfig = AugmentConfig()
     epochs: Count | Auto = "auto"
     batch_size: Count | Auto = "auto"
+    split_batch: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: TextOrNone = None
     patience: Count | None = None

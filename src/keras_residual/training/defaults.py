@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.training.finetune import EPOCHS, FEW_IN_A_BATCH, FEW_PICTURES, LEAST_STEPS, MOST_EPOCHS
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained:
             f"TrainConfig: `batch_size` must be at most the number of training examples, {examples}, "
             f"but received {batch_size} (int)."
         )
+    if batch_size % config.split_batch:
+        raise bad_argument("TrainConfig", "split_batch", f"a divisor of batch_size, {batch_size}", config.split_batch)
     pictures = dataset.kind == "pictures"
     values: dict[str, Any] = config.to_dict()
     steps = examples // batch_size
@@ -79,7 +84,35 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained:
         values["augment"]["flip"] = _either(config.augment.flip, dataset.name in MIRRORED)
     else:
         values["augment"] = {"shift": 0, "flip": False}
+    values["loss"]["class_weights"] = _class_weights(config.loss.class_weights, dataset)
     return config.parse(values)
+
+
+def _class_weights(wanted: tuple[str, ...], dataset: Dataset) -> list[str]:
+    """Returns `NAME=WEIGHT` for every class in their order, nothing where no weights are wanted."""
+    if not wanted:
+        return []
+    owner, name = "TrainConfig", "loss.class_weights"
+    if not dataset.classes:
+        raise bad_argument(owner, name, "left out where the target is a number", list(wanted))
+    if wanted == ("balanced",):
+        counts = np.bincount(dataset.y_train, minlength=len(dataset.classes))
+        # A class without training examples has none to weigh.
+        found = len(dataset.y_train) / (len(counts) * np.maximum(counts, 1))
+        return [f"{label}={weight:.6g}" for label, weight in zip(dataset.classes, found, strict=True)]
+    weights = dict.fromkeys(dataset.classes, "1")
+    for pair in wanted:
+        label, _, weight = pair.rpartition("=")
+        if label not in weights:
+            raise unknown_name(owner, name, label or pair, dataset.classes)
+        try:
+            right = 0 < float(weight) < float("inf")
+        except ValueError:
+            right = False
+        if not right:
+            raise bad_argument(owner, name, "'balanced', or NAME=NUMBER with numbers above 0", pair)
+        weights[label] = weight
+    return [f"{label}={weight}" for label, weight in weights.items()]
 
 
 def _choice(dataset: Dataset, examples: int) -> Choice:

@@ -12,14 +12,14 @@ import numpy as np
 
 from keras_residual._errors import bad_argument, printable, shown
 from keras_residual.models.catalog import CATALOG, family_of
+from keras_residual.models.facts import pretrained_weights
 from keras_residual.models.freezing import freeze, freeze_batch_norms, parts
 from keras_residual.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from keras_residual.models.pretrained import pretrained_weights
 from keras_residual.models.registry import address, resolve
 from keras_residual.training.config import ModelConfig, TrainConfig, settled
 from keras_residual.weights.hub import open_location
 from keras_residual.weights.load import set_weights
-from keras_residual.weights.slots import slots
+from keras_residual.weights.names import slots
 
 if TYPE_CHECKING:
     from keras_residual.data import Dataset

@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_residual.data import Batches, PaddedBatches
 from keras_residual.training.finetune import Phase
 from keras_residual.training.session import Session
 
 
+class Parts:
+    """Batches, each cut into parts of one size, which come one after the other.
+
+    Args:
+        batches: The whole ones.
+        parts: Number of parts, a divisor of the batch size.
+    """
+
+    def __init__(self, batches: Batches, parts: int) -> None:
+        self._batches, self._parts = batches, parts
+        self._last: tuple[int, tuple[np.ndarray, np.ndarray]] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Parts in an epoch."""
+        return self._parts * self._batches.steps
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns `(x, y)` of a part, which are counted from 0 over all epochs."""
+        whole, part = divmod(step, self._parts)
+        if self._last is None or self._last[0] != whole:
+            self._last = whole, self._batches.batch(whole)
+        x, y = self._last[1]
+        size = len(x) // self._parts
+        return x[part * size : (part + 1) * size], y[part * size : (part + 1) * size]
+
+    def since(self, step: int = 0) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the parts of a step and of all that follow it, without end."""
+        return (self.batch(step) for step in itertools.count(step))
+
+
 def fit(
-    learner: keras.Model, batches: Batches, held_back: PaddedBatches, session: Session, phases: Sequence[Phase]
+    learner: keras.Model, batches: Batches | Parts, held_back: PaddedBatches, session: Session, phases: Sequence[Phase]
 ) -> None:
     """Trains a learner from the session's step to its last one, phase by phase, each of which compiles it anew."""
     quiet: Any = 0  # annotated as text, documented as a number

@@ -37,12 +37,14 @@ def compile_learner(
         shares: Share of the learning rate of each trainable weight; None for all of it.
     """
     optimizer = make_optimizer(
-        config.optimizer, steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch, shares=shares
+        together(config), steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch, shares=shares
     )
     optimizer.exclude_from_weight_decay(var_list=without_decay(learner, config.optimizer.decayed))
     if classes:
         loss: Any = Crossentropy(
-            "binary" if config.loss.name == "binary_crossentropy" else "softmax", config.loss.label_smoothing
+            "binary" if config.loss.name == "binary_crossentropy" else "softmax",
+            config.loss.label_smoothing,
+            [float(pair.rpartition("=")[2]) for pair in config.loss.class_weights] or None,
         )
         metrics = [
             keras.metrics.MeanMetricWrapper(accuracy, name="accuracy"),
@@ -51,6 +53,11 @@ def compile_learner(
     else:
         loss, metrics = "mean_squared_error", [keras.metrics.MeanSquaredError(EXACT)]
     learner.compile(optimizer=optimizer, loss=loss, weighted_metrics=metrics)
+
+
+def together(config: TrainConfig) -> OptimizerConfig:
+    """Returns the settings of an optimizer that puts the gradients of the parts of a batch together too."""
+    return config.optimizer.model_copy(update={"accumulate": config.optimizer.accumulate * config.split_batch})
 
 
 def make_optimizer(

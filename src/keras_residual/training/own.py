@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,11 @@ class Own:
     loss: Any = None
     metrics: Sequence[Any] | None = None
     optimizer: Any = None
+    compiled: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
+        # Later on it is, by a run that may have to compile it in another way.
+        object.__setattr__(self, "compiled", bool(getattr(self.model, "compiled", False)))
         if self.model is not None and not isinstance(self.model, keras.Model):
             raise wrong_type("train", "model", "a Keras model, or the name of one", self.model)
         if self.model is None:
@@ -64,6 +67,11 @@ class Own:
                     raise bad_argument(
                         "train", name, "left out for a model that the configuration names", value, way_out
                     )
+
+    @property
+    def takes_optimizer(self) -> bool:
+        """Whether it is the configuration that says how the weights are changed."""
+        return self.optimizer is None and not self.compiled
 
     def settings(self) -> dict[str, Any]:
         """Returns what stands in the configuration of such a run."""
@@ -129,7 +137,7 @@ class Own:
             make: Makes the optimizer of the configuration.
         """
         model = self._model
-        compiled, tunes = bool(getattr(model, "compiled", False)), config.finetune.is_asked
+        compiled, tunes = self.compiled, config.finetune.is_asked
         if compiled and not tunes and self.loss is None and self.metrics is None and self.optimizer is None:
             return
         before = model.get_compile_config() or {} if compiled else {}
@@ -144,7 +152,7 @@ class Own:
         """Returns the loss: the one that was given, else that of the compiled model, else one that suits."""
         if self.loss is not None:
             return self.loss
-        compiled = getattr(self._model, "loss", None) if getattr(self._model, "compiled", False) else None
+        compiled = getattr(self._model, "loss", None) if self.compiled else None
         return self._usual_loss(dataset) if compiled is None else compiled
 
     def tested(self, dataset: Dataset) -> tuple[dict[str, float], np.ndarray | None]:

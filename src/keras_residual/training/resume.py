@@ -120,6 +120,8 @@ def _as_it_was(config: TrainConfig | None, was: TrainConfig) -> TrainConfig:
         return was
     before = was.flat()
     same = {key: before[key] for key, value in config.flat().items() if value == "auto"}
+    if config.loss.class_weights == ("balanced",):
+        same["loss.class_weights"] = list(before["loss.class_weights"])
     same |= {key: before[key] for key in _FOUND_OUT if not config.flat()[key]}
     return config.updated(same)
 

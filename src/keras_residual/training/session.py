@@ -130,6 +130,13 @@ class Session(keras.callbacks.CallbackList):
             set_random_states(self._random)
         return state["step"]
 
+    def begin_again(self) -> None:
+        """Gives the network the weights, and the generators the states, that they had at the beginning."""
+        if self._begin is not None:
+            for variable, value in zip(self._learner.variables, self._begin["variables"], strict=False):
+                variable.assign(value)
+            set_random_states(self._begin["random"])
+
     def rescue(self) -> None:
         """Writes the newest copy in memory, if the disk has none as new, or waits for what is being written.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from keras_residual import _atomic
 from keras_residual._backend import BACKEND, VERSION
 from keras_residual._errors import bad_argument
+from keras_residual._keras import print_msg
 from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
 from keras_residual.data import (
@@ -43,9 +44,9 @@ from keras_residual.training.finetune import (
     thaw,
     with_pictures_of,
 )
-from keras_residual.training.fit import fit
+from keras_residual.training.fit import Parts, fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
-from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer
+from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer, together
 from keras_residual.training.not_finite import where_it_broke
 from keras_residual.training.optimizers import EvaluateAverages
 from keras_residual.training.own import Own, Plain, fingerprint
@@ -57,7 +58,7 @@ from keras_residual.training.run_directory import RunDirectory, check_apart, che
 from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import SHARES, percent, score
 from keras_residual.training.session import Session
-from keras_residual.training.stopped import keeping
+from keras_residual.training.stopped import Heeding, is_out_of_memory, keeping
 from keras_residual.training.validation import split_validation
 
 
@@ -125,8 +126,8 @@ class Prepared:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch: whole batches only."""
-        return len(self.learn) // settled(self.config.batch_size)
+        """Steps in an epoch: whole batches only, of which each part is a step."""
+        return len(self.learn) // settled(self.config.batch_size) * self.config.split_batch
 
     @property
     def state(self) -> Mapping[str, Any] | None:
@@ -193,6 +194,11 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         dataset.y_train, fraction=settings.validation_fraction, classes=len(dataset.classes), seed=config.seed
     )
     asked = model is not None and config.finetune.is_asked
+    if model is not None and config.loss.class_weights:
+        raise bad_argument(
+            "TrainConfig", "loss.class_weights", "left out for a model of the caller's own", config.loss.class_weights,
+            "Pass a loss that has them: kr.train(model=..., loss=...).",
+        )  # fmt: skip
     if model is None:
         check_finetuning(config, dataset, begins=begins)
     config, now = resolve(config, dataset, examples=len(learn), pretrained=begins or asked), facts(dataset)
@@ -227,6 +233,7 @@ def train(
     loss: Any = None,
     metrics: Sequence[Any] | None = None,
     optimizer: Any = None,
+    class_weights: Mapping[str, float] | Literal["balanced"] | None = None,
     recipe: str | None = None,
     resume: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -248,6 +255,8 @@ def train(
             compiled; else for whole numbers the cross-entropy of what the model gives, or the mean squared error.
         metrics: Likewise; else the accuracy of classes.
         optimizer: Likewise; else the one that `config` and its recipe describe.
+        class_weights: What the loss of an example is multiplied by, by the name of its class, or `"balanced"`; see
+            `LossConfig`. Not for a model of the caller's own, whose loss is its own too.
         recipe: A name of `keras_residual.recipes`, whose settings hold for all that `config` does not set.
         resume: Directory of a run that is gone on with. `config` may then give it more epochs, and a `patience`,
             `save_every`, `max_minutes` and `xray` of its own; any other difference is refused.
@@ -270,6 +279,11 @@ def train(
                 raise bad_argument("train", name, "left out where `config` is prepared already", value)
         prepared = config
     else:
+        if class_weights is not None and (resume is None or config is not None):
+            pairs = (
+                [class_weights] if isinstance(class_weights, str) else [f"{k}={v}" for k, v in class_weights.items()]
+            )
+            config = (config or TrainConfig()).updated({"loss.class_weights": pairs})
         prepared = _prepared_from_call(config, model, data, loss, metrics, optimizer, recipe, resume)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
@@ -277,15 +291,7 @@ def train(
     run = before.run if before else RunDirectory.create(config.out, name=dataset.name)
     run.by_call = OWN in (config.model.name, config.data.source)
     with keeping(run) as heeding:
-        record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
-        shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
-        parts_of_run = _phases(prepared)
-        session = Session(
-            prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown],
-            anew=[phase.until for phase in parts_of_run[:-1]],
-        )  # fmt: skip
         Checkpoints(run).restore_best(prepared.step)
-        _atomic.write_text(run.config, to_toml(config))
         _atomic.write_bytes(run.trained_on, prepared.trained_on.to_bytes())
         what = "Training" if before is None else "Going on with"
         run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
@@ -293,7 +299,7 @@ def train(
             run.log(note)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
-        _fit(prepared, session, parts_of_run)
+        config, record, session = _trained(prepared, run, heeding, callbacks)
         seconds = session.seconds
         best, found, outputs = _tested(prepared, run)
         trained = look.now(best.get_weights()) if look else None
@@ -305,7 +311,7 @@ def train(
             "epochs": len(record.rows),
             "steps": session.step,
             "train_seconds": round(seconds, 3),
-            **record.speed(settled(config.batch_size)),
+            **record.speed(settled(config.batch_size) // config.split_batch),
             **found,
             "backend": BACKEND,
             "versions": _versions(),
@@ -318,6 +324,52 @@ def train(
         run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
     go_on = run.how_to_go_on() if session.ended == "time" else None
     return TrainResult(run.path, numbers, record.rows, record.best_epoch, go_on)
+
+
+def _trained(
+    prepared: Prepared, run: RunDirectory, heeding: Heeding, callbacks: Sequence[keras.callbacks.Callback]
+) -> tuple[TrainConfig, Record, Session]:
+    """Trains; with not enough memory for a batch in the first epoch again from its beginning, in smaller parts."""
+    while True:
+        config = prepared.config
+        _atomic.write_text(run.config, to_toml(config))
+        record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
+        shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
+        parts_of_run = _phases(prepared)
+        session = Session(
+            prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown],
+            anew=[phase.until for phase in parts_of_run[:-1]],
+        )  # fmt: skip
+        try:
+            _fit(prepared, session, parts_of_run)
+        except Exception as error:
+            parts = _more_parts(prepared, session) if is_out_of_memory(error) else None
+            if parts is None:
+                raise
+        else:
+            return config, record, session
+        size = settled(config.batch_size) // parts
+        told = (
+            f"Not enough memory for {settled(config.batch_size) // config.split_batch} examples at a time. The run "
+            f"begins anew with each batch in {parts} parts of {size} (split_batch={parts}): the steps are those of the "
+            f"whole batch of {config.batch_size}, but batch norms take their statistics from {size} examples."
+        )
+        run.try_to_log(told)
+        print_msg(told)
+        session.begin_again()
+        prepared = replace(prepared, config=config.updated({"split_batch": parts}))
+
+
+def _more_parts(prepared: Prepared, session: Session) -> int | None:
+    """Returns into how many parts a batch is to be cut next; None where it cannot be, or much would be lost.
+
+    An optimizer of the caller's own sums no gradients up.
+    """
+    config = prepared.config
+    if prepared.step or session.step >= prepared.steps or (prepared.own and not prepared.own.takes_optimizer):
+        return None
+    size = settled(config.batch_size)
+    return next((parts for parts in range(2 * config.split_batch, size + 1) if size % parts == 0), None)
 
 
 def _prepared_from_call(
@@ -372,7 +424,7 @@ def _phases(prepared: Prepared) -> tuple[Phase, ...]:
         if prepared.own is not None:
             steps = {"steps": epochs * prepared.steps, "steps_per_epoch": prepared.steps}
             prepared.own.compile(
-                config, prepared.dataset, lambda: make_optimizer(config.optimizer, **steps, shares=shares)
+                config, prepared.dataset, lambda: make_optimizer(together(config), **steps, shares=shares)
             )
             return
         compile_learner(learner, config, classes=classes, epochs=epochs, steps_per_epoch=prepared.steps, shares=shares)
@@ -386,8 +438,10 @@ def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) ->
     learn, choose = prepared.learn, prepared.choose
     batch_size = settled(config.batch_size)
     augment = make_augmentation(config.augment, classes=len(dataset.classes))
-    batches = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment)
-    held_back = (Plain if prepared.own else PaddedBatches)(x, y, batch_size, rows=choose)
+    batches: Any = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment)
+    if config.split_batch > 1:
+        batches = Parts(batches, config.split_batch)
+    held_back = (Plain if prepared.own else PaddedBatches)(x, y, batch_size // config.split_batch, rows=choose)
     try:
         fit(assembled.network, batches, held_back, session, parts_of_run)
     except NotFiniteError as error:
