@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
-from keras_residual_cli.output import output, print_json, print_text, printable
+from keras_residual_cli.failure import CallError, check_free, reading_the_call
+from keras_residual_cli.output import Words, output, print_json, print_text, printable
 
 
 def train(
@@ -88,6 +89,14 @@ def train(
         float | None,
         typer.Option(metavar="N", help="Stop training after N minutes; --resume goes on.", show_default="no limit"),
     ] = None,
+    find_lr: Annotated[
+        str | None,
+        typer.Option(
+            "--find-lr",
+            metavar="FILE.svg",
+            help="Instead of training, look for a learning rate, and draw the loss over rising rates.",
+        ),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with its value and meaning, and stop.")
     ] = False,
@@ -103,6 +112,8 @@ def train(
             from keras_residual.training.config_file import config_for_new_run, read_run, to_toml
             from keras_residual_cli.progress import watching
 
+            if find_lr is not None:
+                check_free(Path(find_lr))
             if recipe and config:
                 raise CallError(
                     "--recipe cannot go with --config, whose settings leave nothing to it. Drop one of them."
@@ -135,6 +146,9 @@ def train(
             else:
                 print_text(to_toml(prepared.config))
             return
+        if find_lr is not None:
+            _find_learning_rate(prepared, Path(find_lr), console, as_json)
+            return
         dataset, settled = prepared.dataset, prepared.config
         epochs_in_words = f"{prepared.epochs} epoch{'s' if prepared.epochs > 1 else ''}"
         what = f"Going on after step {prepared.step} with" if prepared.step else "Training"
@@ -161,6 +175,22 @@ def train(
             console.say(f"Stopped after {settled.max_minutes:g} minutes. Go on with: {result.go_on}")
         if as_json:
             print_json({**metrics, "run_directory": str(result.run_directory)})
+
+
+def _find_learning_rate(prepared: Any, file: Path, console: Words, as_json: bool) -> None:
+    from keras_residual import _atomic
+    from keras_residual.training.learning_rate import find_learning_rate
+
+    with reading_the_call():
+        found = find_learning_rate(prepared)
+    _atomic.write_text(file, found.to_svg())
+    if as_json:
+        print_json({"suggestion": found.suggestion, "rates": list(found.rates), "losses": list(found.losses)})
+    elif found.suggestion is None:
+        console.say(f"The loss fell at no rate, so there is none to suggest. See {file}")
+    else:
+        rate = f"{found.suggestion:.2g}"
+        console.say(f"Suggested: --learning-rate {rate}. The loss over {len(found.rates)} rising rates is in {file}")
 
 
 def _found(metrics: Mapping[str, Any]) -> str:

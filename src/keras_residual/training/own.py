@@ -20,7 +20,7 @@ from keras_residual.training.config import OWN, TrainConfig
 from keras_residual.training.validation import split_validation
 
 _FORMS = "(x, y), ((x_train, y_train), (x_test, y_test)), what kr.data.load_dataset returns, or a place that it reads"
-_SMALL = 256  # examples in a batch of the test
+_SOME = 256  # examples that tell what a model gives
 _STREAM = 2**31  # apart from the seeds by which validation examples are drawn
 
 
@@ -155,12 +155,12 @@ class Own:
         compiled = getattr(self._model, "loss", None) if self.compiled else None
         return self._usual_loss(dataset) if compiled is None else compiled
 
-    def tested(self, dataset: Dataset) -> tuple[dict[str, float], np.ndarray | None]:
+    def tested(self, dataset: Dataset, batch_size: int) -> tuple[dict[str, float], np.ndarray | None]:
         """Returns the numbers of the test, and the logits or numbers of its examples; None of other outputs."""
-        model, batches = self._model, Plain(dataset.x_test, dataset.y_test, _SMALL)
+        model, batches = self._model, Plain(dataset.x_test, dataset.y_test, batch_size)
         quiet: Any = 0
         numbers = model.evaluate(batches, return_dict=True, verbose=quiet)
-        outputs = model.predict(Plain(dataset.x_test, None, _SMALL), verbose=quiet)
+        outputs = model.predict(Plain(dataset.x_test, None, batch_size), verbose=quiet)
         found = {f"test_{key}": float(value) for key, value in numbers.items()}
         if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
             return found, None
@@ -201,7 +201,7 @@ class Own:
     def _usual_loss(self, dataset: Dataset) -> Any:
         if not _has_classes(dataset.y_train):
             return "mean_squared_error"
-        outputs = np.asarray(self._model.predict(dataset.x_train[:_SMALL], verbose=0))  # type: ignore[arg-type]
+        outputs = np.asarray(self._model.predict(dataset.x_train[:_SOME], verbose=0))  # type: ignore[arg-type]
         logits = ending(self._model, outputs) == "logits"
         if outputs.shape[-1] == 1:
             return keras.losses.BinaryCrossentropy(from_logits=logits)

@@ -62,6 +62,10 @@ from keras_residual.training.stopped import Heeding, is_out_of_memory, keeping
 from keras_residual.training.validation import split_validation
 
 
+_TESTED = 256
+"""Examples of the test at a time."""
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """What a finished run left.
@@ -128,6 +132,19 @@ class Prepared:
     def steps(self) -> int:
         """Steps in an epoch: whole batches only, of which each part is a step."""
         return len(self.learn) // settled(self.config.batch_size) * self.config.split_batch
+
+    def batches(self) -> Any:
+        """Returns the training batches, or their parts, each by its step."""
+        config, dataset, assembled = self.config, self.dataset, self.assembled
+        whole = Batches(
+            assembled.inputs(dataset.x_train),
+            assembled.targets(dataset.y_train),
+            settled(config.batch_size),
+            rows=self.learn,
+            seed=config.seed,
+            augment=make_augmentation(config.augment, classes=len(dataset.classes)),
+        )
+        return Parts(whole, config.split_batch) if config.split_batch > 1 else whole
 
     @property
     def state(self) -> Mapping[str, Any] | None:
@@ -301,7 +318,9 @@ def train(
         untrained = look.now() if look else None
         config, record, session = _trained(prepared, run, heeding, callbacks)
         seconds = session.seconds
-        best, found, outputs = _tested(prepared, run)
+        # Where a training batch was too large, a larger one of the test may be too.
+        size = settled(config.batch_size) // config.split_batch if config.split_batch > 1 else _TESTED
+        best, found, outputs = _tested(prepared, run, size)
         trained = look.now(best.get_weights()) if look else None
         name = best.name if prepared.own else config.model.name
         numbers = {
@@ -406,14 +425,16 @@ def _check_own(config: TrainConfig, resume: str | Path | None, *, model: bool, d
         )
 
 
-def _tested(prepared: Prepared, run: RunDirectory) -> tuple[keras.Model, dict[str, float], np.ndarray | None]:
+def _tested(
+    prepared: Prepared, run: RunDirectory, batch_size: int
+) -> tuple[keras.Model, dict[str, float], np.ndarray | None]:
     """Returns the best model, its numbers on the test part, and its answers there if they are logits or numbers."""
     dataset = prepared.dataset
     if prepared.own is not None:
         prepared.assembled.raw.load_weights(run.model)
-        return (prepared.assembled.raw, *prepared.own.tested(dataset))
+        return (prepared.assembled.raw, *prepared.own.tested(dataset, batch_size))
     model = load_keras_model(run.model)
-    outputs = raw_outputs(model, dataset.x_test)
+    outputs = raw_outputs(model, dataset.x_test, batch_size=batch_size)
     return model, score(outputs, dataset.y_test, classes=len(dataset.classes)), outputs
 
 
@@ -434,14 +455,11 @@ def _phases(prepared: Prepared) -> tuple[Phase, ...]:
 
 def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
+    batches = prepared.batches()
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
-    learn, choose = prepared.learn, prepared.choose
-    batch_size = settled(config.batch_size)
-    augment = make_augmentation(config.augment, classes=len(dataset.classes))
-    batches: Any = Batches(x, y, batch_size, rows=learn, seed=config.seed, augment=augment)
-    if config.split_batch > 1:
-        batches = Parts(batches, config.split_batch)
-    held_back = (Plain if prepared.own else PaddedBatches)(x, y, batch_size // config.split_batch, rows=choose)
+    held_back = (Plain if prepared.own else PaddedBatches)(
+        x, y, settled(config.batch_size) // config.split_batch, rows=prepared.choose
+    )
     try:
         fit(assembled.network, batches, held_back, session, parts_of_run)
     except NotFiniteError as error:
