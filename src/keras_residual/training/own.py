@@ -161,7 +161,7 @@ class Own:
         quiet: Any = 0
         numbers = model.evaluate(batches, return_dict=True, verbose=quiet)
         outputs = model.predict(Plain(dataset.x_test, None, batch_size), verbose=quiet)
-        found = {f"test_{key}": float(value) for key, value in numbers.items()}
+        found = {f"test_{key}": float(value) for key, value in numbers.items() if np.ndim(value) == 0}
         if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
             return found, None
         classes = len(dataset.classes)

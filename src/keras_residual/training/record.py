@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.optimizers import averaged
@@ -84,12 +85,13 @@ class Record(keras.callbacks.Callback):
         for part in ("", "val_"):
             if part + EXACT in logs:  # not of a model of the caller's own
                 logs[f"{part}loss"] = logs.pop(part + EXACT)
-        numbers = {key: float(value) for key, value in logs.items()}
+        # A metric of the caller's own may have a number for each class, which is no column.
+        numbers = {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
         for key in ("loss", "val_loss"):
             self._check("loss" if key == "loss" else "validation loss", numbers[key], f"after epoch {epoch + 1}")
             logs[key] = numbers[key] = numbers[key] * self.assembled.target_scale**2
         seconds = round(time.perf_counter() - self._started, 3)
-        row = {"epoch": epoch + 1, **{key: numbers[key] for key in _in_order(numbers)}, "seconds": seconds}
+        row = {"epoch": epoch + 1, **{key: numbers[key] for key in self._columns(numbers)}, "seconds": seconds}
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
         if self._best is None or rank < self._best:
@@ -102,6 +104,11 @@ class Record(keras.callbacks.Callback):
             self.run.log(f"No better epoch since epoch {self.best_epoch}.")
             model: Any = self.model
             model.stop_training = True
+
+    def _columns(self, numbers: Mapping[str, float]) -> list[str]:
+        """Returns the columns of an epoch, which are those of the first one."""
+        columns = _in_order(numbers)
+        return [key for key in columns if key in self.rows[0]] if self.rows else columns
 
     def state(self) -> dict[str, Any]:
         """Returns what the record knows of the epochs so far, for a run that goes on."""

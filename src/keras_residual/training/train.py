@@ -61,7 +61,6 @@ from keras_residual.training.session import Session
 from keras_residual.training.stopped import Heeding, is_out_of_memory, keeping
 from keras_residual.training.validation import split_validation
 
-
 _TESTED = 256
 """Examples of the test at a time."""
 
