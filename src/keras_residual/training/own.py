@@ -160,10 +160,12 @@ class Own:
         model, batches = self._model, Plain(dataset.x_test, dataset.y_test, batch_size)
         quiet: Any = 0
         numbers = model.evaluate(batches, return_dict=True, verbose=quiet)
-        outputs = model.predict(Plain(dataset.x_test, None, batch_size), verbose=quiet)
+        # One by one: `predict` of a data set has been seen to put batches together on TensorFlow.
+        each: list[Any] = [model.predict_on_batch(batch[0]) for batch in (batches[i] for i in range(len(batches)))]
         found = {f"test_{key}": float(value) for key, value in numbers.items() if np.ndim(value) == 0}
-        if not isinstance(outputs, np.ndarray) or outputs.ndim != 2:
+        if not all(isinstance(outputs, np.ndarray) and outputs.ndim == 2 for outputs in each):
             return found, None
+        outputs = np.concatenate(each)
         classes = len(dataset.classes)
         if classes and (outputs.shape[-1] == classes or (outputs.shape[-1], classes) == (1, 2)):
             return found, as_logits(outputs, ending(model, outputs), classes=classes)
@@ -213,12 +215,12 @@ class Plain(keras.utils.PyDataset):
 
     Args:
         x: Examples.
-        y: Answers; None for none.
+        y: Answers.
         batch_size: Examples in a batch.
         rows: Places of the examples that are served; by default all.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray | None, batch_size: int, *, rows: np.ndarray | None = None) -> None:
+    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, *, rows: np.ndarray | None = None) -> None:
         super().__init__()
         self._x, self._y, self._batch_size = x, y, batch_size
         self._rows = np.arange(len(x)) if rows is None else rows
@@ -228,7 +230,7 @@ class Plain(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         rows = self._rows[index * self._batch_size : (index + 1) * self._batch_size]
-        return (self._x[rows],) if self._y is None else (self._x[rows], self._y[rows])
+        return self._x[rows], self._y[rows]
 
 
 def fingerprint(dataset: Dataset, choose: np.ndarray, run: int) -> Fingerprint:
