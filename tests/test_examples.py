@@ -17,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("KERAS_RESIDUAL_TEST_DATA", ROOT.parent / "shared"))
 
 
-def run(name: str, *arguments: str) -> str:
+def run(name: str, *arguments: str, backend: str = "jax") -> str:
     command = [sys.executable, str(ROOT / "examples" / name), *arguments]
-    # What they show of depth holds where a stack is scanned.
+    # What they show of depth holds where a stack is scanned, which it is on JAX.
     done = subprocess.run(
-        command, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True, check=False
+        command, env=os.environ | {"KERAS_BACKEND": backend}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -40,6 +40,17 @@ def test_the_deep_resnet_learns_at_little_depth() -> None:
     if not pictures.exists():
         pytest.skip(f"needs {pictures}; KERAS_RESIDUAL_TEST_DATA names the folder that holds it")
     assert "peak memory" in run("resnet1202.py", str(pictures), "--depth", "20", "--steps", "20")
+
+
+@pytest.mark.any_backend
+def test_published_weights_beat_training_from_scratch() -> None:
+    weights = SHARED / "weights/resnet20-12fca82f.th"
+    pictures = [SHARED / f"data/cifar10-jpeg/{part}.parquet" for part in ("train", "test")]
+    if not all(path.exists() for path in (weights, *pictures)):
+        pytest.skip(f"needs {weights} and {pictures}; KERAS_RESIDUAL_TEST_DATA names the folder that holds them")
+    short = ["--epochs", "4", "--pictures", "100"]
+    told = run("finetune_cifar.py", str(weights), *map(str, pictures), *short, backend="torch")
+    assert "points more" in told
 
 
 def names_and_change(report: str) -> tuple[list[str], list[str], list[str]]:

@@ -20,6 +20,7 @@ from keras_residual_cli import (
     predict,
     recipes,
     residualize,
+    runs,
     show,
     show_batch,
     signals,
@@ -30,6 +31,7 @@ from keras_residual_cli import (
 # Each subcommand is a function in a file of its own, which imports the library only when it runs: `--help` stays quick.
 COMMANDS = (
     train.train,
+    runs.runs,
     recipes.recipes,
     show_batch.show_batch,
     evaluate.evaluate,

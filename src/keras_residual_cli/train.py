@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from keras_residual_cli.backend import start_keras
-from keras_residual_cli.failure import CallError, reading_the_call
-from keras_residual_cli.output import output, print_json, print_text, printable
+from keras_residual_cli.failure import CallError, check_free, reading_the_call
+from keras_residual_cli.output import Words, output, print_json, print_text, printable
 
 
 def train(
@@ -25,6 +26,14 @@ def train(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Name of the network.", show_default="by the kind of data")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PLACE",
+            help="Weights that the network begins with: a file, a folder, or hf://owner/name. Its head is new.",
+            show_default="those of the name's tag, as in resnet50.a1_in1k",
+        ),
+    ] = None,
     recipe: Annotated[
         str | None, typer.Option(metavar="NAME", help="A published training; keras-residual recipes lists them.")
     ] = None,
@@ -38,6 +47,14 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(metavar="X", help="Highest learning rate.", show_default="by the kind of data")
+    ] = None,
+    class_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="balanced|NAME=X,...",
+            help="What the loss of a class counts; balanced: each class alike.",
+            show_default="1 for each",
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
@@ -72,6 +89,14 @@ def train(
         float | None,
         typer.Option(metavar="N", help="Stop training after N minutes; --resume goes on.", show_default="no limit"),
     ] = None,
+    find_lr: Annotated[
+        str | None,
+        typer.Option(
+            "--find-lr",
+            metavar="FILE.svg",
+            help="Instead of training, look for a learning rate, and draw the loss over rising rates.",
+        ),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print every setting with its value and meaning, and stop.")
     ] = False,
@@ -87,6 +112,8 @@ def train(
             from keras_residual.training.config_file import config_for_new_run, read_run, to_toml
             from keras_residual_cli.progress import watching
 
+            if find_lr is not None:
+                check_free(Path(find_lr))
             if recipe and config:
                 raise CallError(
                     "--recipe cannot go with --config, whose settings leave nothing to it. Drop one of them."
@@ -96,7 +123,9 @@ def train(
                 "data.source": data,
                 "data.target": target,
                 "data.image_size": image_size,
+                "loss.class_weights": class_weights.split(",") if class_weights else None,
                 "model.name": model,
+                "model.weights": weights,
                 "optimizer.learning_rate": learning_rate,
                 "batch_size": batch_size,
                 "epochs": epochs,
@@ -116,6 +145,9 @@ def train(
                 print_json(prepared.config.to_dict())
             else:
                 print_text(to_toml(prepared.config))
+            return
+        if find_lr is not None:
+            _find_learning_rate(prepared, Path(find_lr), console, as_json)
             return
         dataset, settled = prepared.dataset, prepared.config
         epochs_in_words = f"{prepared.epochs} epoch{'s' if prepared.epochs > 1 else ''}"
@@ -143,6 +175,22 @@ def train(
             console.say(f"Stopped after {settled.max_minutes:g} minutes. Go on with: {result.go_on}")
         if as_json:
             print_json({**metrics, "run_directory": str(result.run_directory)})
+
+
+def _find_learning_rate(prepared: Any, file: Path, console: Words, as_json: bool) -> None:
+    from keras_residual import _atomic
+    from keras_residual.training.learning_rate import find_learning_rate
+
+    with reading_the_call():
+        found = find_learning_rate(prepared)
+    _atomic.write_text(file, found.to_svg())
+    if as_json:
+        print_json({"suggestion": found.suggestion, "rates": list(found.rates), "losses": list(found.losses)})
+    elif found.suggestion is None:
+        console.say(f"The loss fell at no rate, so there is none to suggest. See {file}")
+    else:
+        rate = f"{found.suggestion:.2g}"
+        console.say(f"Suggested: --learning-rate {rate}. The loss over {len(found.rates)} rising rates is in {file}")
 
 
 def _found(metrics: Mapping[str, Any]) -> str:

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from keras_residual.data import Dataset
+from keras_residual.training.config import TrainConfig
+from keras_residual.training.defaults import resolve
 from keras_residual.training.losses import Crossentropy, accuracy, crossentropy
 
 RNG = np.random.default_rng(0)
@@ -73,3 +76,33 @@ def test_metrics_take_labels_and_shares() -> None:
 def test_a_wrong_argument_is_refused(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         Crossentropy(**arguments)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "binary"])
+def test_weights_of_classes_multiply_the_terms_of_their_classes(kind):
+    logits = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3]], "float32")
+    weights = [0.5, 2.0, 3.0]
+    loss = Crossentropy(kind, 0.1, weights, reduction=None)(np.array([1, 2]), logits)
+    found = keras.ops.convert_to_numpy(loss)
+    t = 0.9 * np.eye(3)[[1, 2]] + 0.1 / 3
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    s = 1 / (1 + np.exp(-logits))
+    terms = -t * np.log(p) if kind == "softmax" else -(t * np.log(s) + (1 - t) * np.log(1 - s)) / 3
+    np.testing.assert_allclose(found, (weights * terms).sum(-1), rtol=1e-5)
+
+
+@pytest.mark.any_backend
+def test_weights_of_classes_are_balanced_or_named_or_refused():
+    x, y = np.zeros((8, 4, 4, 1), np.uint8), np.array([0, 0, 0, 0, 0, 0, 1, 1], np.int32)
+    data = Dataset("d", "pictures", "classification", x, y, x, y, ("cat", "dog"), ())
+
+    def settled(*settings):
+        return resolve(TrainConfig(batch_size=4).with_overrides(settings), data, examples=8).loss.class_weights
+
+    assert settled("loss.class_weights=balanced") == ("cat=0.666667", "dog=2")
+    assert settled('loss.class_weights=["dog=3"]') == ("cat=1", "dog=3")
+    assert settled() == ()
+    with pytest.raises(ValueError, match=re.escape("unknown name for `loss.class_weights`: 'cow'")):
+        settled('loss.class_weights=["cow=3"]')
+    with pytest.raises(ValueError, match="or NAME=NUMBER with numbers above 0"):
+        settled('loss.class_weights=["dog=-3"]')

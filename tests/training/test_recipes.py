@@ -176,6 +176,18 @@ FACTS = {
         "image_size": None,
         "also": {"steps": 3000, "batch_share": 0.1},
     },
+    "finetune": {
+        # fastai's fine_tune: base_lr 2e-3, half of it after the thaw, pct_start 0.3, div 5; Adam with decay 0.01.
+        "optimizer": ("adamw", 2e-3, 0.9, False, 0.01, "kernels"),
+        "length": ("auto", "auto"),
+        "rates": [(0.0, 2e-3 / 5), (0.15, 2e-3 * (0.2 + 1) / 2), (0.3, 2e-3), (0.65, 1e-3)],
+        "augment": {"crop": 0.75, "shift": 0, "flip": True},
+        "label_smoothing": 0.0,
+        "model": "auto",
+        "image_size": None,
+        # One epoch of the head of 1 + 4; ULMFiT: 2.6 from layer to layer.
+        "finetune": {"head_epochs": "auto", "thawed_rate": 0.5, "stage_rate": 1 / 2.6, "batch_norm": "auto"},
+    },
 }  # fmt: skip
 
 
@@ -190,6 +202,7 @@ def test_the_settings_are_those_of_the_source(name):
     assert (config.epochs, config.batch_size) == facts["length"]
     assert (config.model.name, config.data.image_size) == (facts["model"], facts["image_size"])
     assert config.loss.label_smoothing == facts["label_smoothing"]
+    assert config.finetune.model_dump() == facts.get("finetune", TrainConfig().finetune.model_dump())
     plain = TrainConfig().augment.model_dump()
     assert config.augment.model_dump() == plain | facts["augment"]
     schedule = make_optimizer(optimizer.model_copy(update={"average": 0.0}), steps=10**6)._learning_rate

@@ -56,14 +56,13 @@ def freeze(model: keras.Model, up_to: str) -> Frozen:
         >>> freeze(model, "stage2").trainable
         ('stage3_block1', 'stage3_blocks', 'head')
     """
-    parts = list(dict.fromkeys(filter(None, (_part(layer) for layer in model.layers))))
-    names = ["none", *(part for part in parts if part != "head")]
+    found = parts(model)
+    names = ["none", *(part for part in found if part != "head")]
     if up_to not in names:
         raise bad_argument("freeze", "up_to", f"one of {', '.join(names)} for {model.name!r}", up_to)
     frozen_parts = set(names[1 : names.index(up_to) + 1])
-    for layer in model.layers:
-        part = _part(layer)
-        if part is not None:
+    for part, layers in found.items():
+        for layer in layers:
             layer.trainable = part not in frozen_parts
     with_weights = [layer for layer in model.layers if layer.weights]
     frozen = [layer for layer in with_weights if not layer.trainable]
@@ -74,6 +73,32 @@ def freeze(model: keras.Model, up_to: str) -> Frozen:
         _count(weight for layer in frozen for weight in layer.weights),
         _count(model.trainable_variables),
     )
+
+
+def parts(model: keras.Model) -> dict[str, list[keras.Layer]]:
+    """Returns the layers of a network by the part that they are in, from `"stem"` over the stages to `"head"`.
+
+    Args:
+        model: Of `create_model`, `ResNet` or `ResNetV2`.
+    """
+    found: dict[str, list[keras.Layer]] = {}
+    for layer in model.layers:
+        part = _part(layer)
+        if part is not None:
+            found.setdefault(part, []).append(layer)
+    return found
+
+
+def freeze_batch_norms(model: keras.Model) -> int:
+    """Makes the batch norms of a model unchangeable, so that they keep to the statistics that they have.
+
+    Returns:
+        How many there are. Those of a scanned stack are not among them: they are no layers of their own.
+    """
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.trainable = False
+    return len(norms)
 
 
 def _part(layer: keras.Layer) -> str | None:

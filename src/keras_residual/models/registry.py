@@ -128,7 +128,7 @@ def create_model(
     if location is not None:
         # A head for other classes than the checkpoint's is new; asked for with as many it must fit.
         new_head = num_classes is not None and (known is None or known.num_classes != num_classes)
-        place = _address(known) if location == "pretrained" and known else location
+        place = address(known) if location == "pretrained" and known else location
         load_weights(model, place, new_head=new_head)
     return model
 
@@ -247,7 +247,12 @@ def _location(architecture: str, tag: str | None, weights: str | Path | None) ->
     return weights
 
 
-def _address(known: PretrainedWeights) -> str:
+def address(known: PretrainedWeights) -> str:
+    """Returns the place on the Hugging Face Hub of a set of pretrained weights.
+
+    Raises:
+        ValueError: If they are not there.
+    """
     if known.hf_hub_id is not None:
         return f"hf://{known.hf_hub_id}"
     way_out = f"Download {known.url} and pass weights= the file." if known.url else "Pass weights= a file, or None."

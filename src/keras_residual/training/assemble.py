@@ -15,10 +15,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual._errors import bad_data, shown
+from keras_residual._errors import bad_argument, bad_data, shown
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.lazy import Inputs, LazyExamples, parts
-from keras_residual.models import create_model
+from keras_residual.models.registry import create_model, resolve
 from keras_residual.training.config import ModelConfig, settled
 
 # Of the layers that make the saved model of the network.
@@ -69,27 +69,38 @@ class Assembled(Standardised):
 
     Args:
         raw: From raw inputs to logits, or to the target in its own units: what is saved.
+        body: The network of the catalogue within; None where it is another one.
     """
 
     raw: keras.Model
+    body: keras.Model | None = None
 
 
-def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_size: bool = False) -> Assembled:
+def assemble(
+    config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_size: bool = False, execution: str | None = None
+) -> Assembled:
     """Builds the models.
 
     Args:
-        config: Which network.
+        config: Which network, and what pictures are standardised by, if it is not the training pictures.
         dataset: What it is to learn.
         rows: Places of the training examples from which the standardisation comes.
         any_size: Whether the network is to take pictures of any height and width; what is saved takes the data's.
+        execution: As `create_model` takes it.
 
     Raises:
-        ValueError: If a column varies, but by too little to be standardised in single precision.
+        ValueError: If a column varies, but by too little to be standardised in single precision, or a mean is not one
+            number a channel.
     """
     x, y = dataset.x_train, dataset.y_train
-    mean, deviation = moments(x, rows)
+    pictures = dataset.kind == "pictures"
+    mean, deviation = _set_moments(config, x.shape[-1]) if pictures and config.mean else moments(x, rows)
     _check_deviation(deviation, dataset)
-    inputs = keras.Input(shape=x.shape[1:], name="inputs")
+    inputs = whole = keras.Input(shape=x.shape[1:], name="inputs")
+    if pictures and config.crop is not None:
+        over = [(side - config.crop) for side in x.shape[1:3]]
+        margins = tuple((edge // 2, edge - edge // 2) for edge in over)
+        whole = keras.layers.Cropping2D(margins, data_format="channels_last", name="middle")(inputs)
     small = deviation < _SMALL
     variance = np.where(small, 1.0, deviation**2)
     first: list[keras.Layer] = [keras.layers.Normalization(axis=-1, mean=mean, variance=variance, name=_STANDARDISE)]
@@ -100,25 +111,26 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_siz
                 axis=-1, mean=np.zeros_like(mean), variance=factor**2, invert=True, name=_SMALL_UNITS
             )
         )
-    if dataset.kind == "pictures" and keras.config.image_data_format() == "channels_first":
+    if pictures and keras.config.image_data_format() == "channels_first":
         first.append(keras.layers.Permute((3, 1, 2), name="channels_first"))
 
-    def prepared(raw_inputs: Any) -> Any:
+    def prepared(tensor: Any) -> Any:
         for layer in first:
-            raw_inputs = layer(raw_inputs)
-        return raw_inputs
+            tensor = layer(tensor)
+        return tensor
 
-    seen = keras.Input(shape=(None, None, x.shape[-1]), name="inputs_of_any_size") if any_size else inputs
+    seen = keras.Input(shape=(None, None, x.shape[-1]), name="inputs_of_any_size") if any_size else whole
     hidden = prepared(seen)
     with _precision(config.precision):
         network = create_model(
-            config.name,
+            resolve(config.name)[0],
             input_shape=tuple(hidden.shape[1:]),
             num_classes=len(dataset.classes) or 1,
             drop_path_rate=settled(config.drop_path_rate),
             dropout_rate=config.dropout_rate,
+            execution=execution,
         )
-    outputs = network(prepared(inputs) if any_size else hidden)
+    outputs = network(prepared(whole) if any_size else hidden)
     target_mean, target_scale = 0.0, 1.0
     if not dataset.classes:
         target_mean, target_scale = (float(value[0]) for value in moments(y[:, None], rows))
@@ -127,12 +139,12 @@ def assemble(config: ModelConfig, dataset: Dataset, rows: np.ndarray, *, any_siz
     else:
         raw = keras.Model(inputs, outputs)
     # Two models even for classes: only the network is compiled, so the raw one is saved without an optimizer.
-    learner, columns = keras.Model(seen, network(hidden) if any_size else outputs), None
+    learner, columns = keras.Model(seen if any_size else inputs, network(hidden) if any_size else outputs), None
     if dataset.kind == "table":
         numbers = keras.Input(shape=x.shape[1:], name="standardised")
         learner, columns = keras.Model(numbers, network(numbers)), (mean, deviation)
     return Assembled(
-        raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale
+        raw=raw, network=learner, columns=columns, target_mean=target_mean, target_scale=target_scale, body=network
     )  # fmt: skip
 
 
@@ -223,6 +235,18 @@ def _moments_of_bytes(x: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarr
     mean = counts @ values / counts.sum(axis=1)
     deviation = np.sqrt((counts * np.square(values - mean[:, None])).sum(axis=1) / counts.sum(axis=1))
     return mean, np.where(deviation > 0, deviation, 1.0)
+
+
+def _set_moments(config: ModelConfig, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and deviation of pixels 0..255 that are set; of grey pictures those of all colours together."""
+    found = [np.array(values, np.float64) for values in (config.mean, config.std)]
+    if channels == 1:
+        found = [values.mean(keepdims=True) if len(values) else values for values in found]
+    for name, values in zip(("mean", "std"), found, strict=True):
+        if len(values) != channels:
+            rule = f"{channels} number{'s' if channels > 1 else ''}, one a channel"
+            raise bad_argument("TrainConfig", f"model.{name}", rule, getattr(config, name))
+    return 255 * found[0], 255 * found[1]
 
 
 def _check_deviation(deviation: np.ndarray, dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from keras_residual._errors import shown, unknown_name
 from keras_residual._optional import require
+from keras_residual.models.registry import resolve
 from keras_residual.training.config_errors import ConfigError, explain, unknown_key
 from keras_residual.training.recipes import RECIPES
 
@@ -28,6 +29,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 # From a share of the training on, the side of its pictures.
 Size = Annotated[tuple[Share, Annotated[int, Field(ge=4, le=4096)]], Field(strict=False)]
+OWN = "own"
+"""The name of a model, and the source of data, that were not named but given to `train`."""
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
 _EVERY = re.compile(r"([1-9]\d{0,8}) ?steps?|(\d{1,6}(?:\.\d{1,6})?) ?min(?:utes?)?")
@@ -110,18 +113,54 @@ class ModelConfig(Section):
     """Which network.
 
     Args:
-        name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data.
+        name: A name of `keras_residual.list_models()`; `"auto"` chooses by the kind of data. With a tag, as in
+            `"resnet50.a1_in1k"`, it begins with pretrained weights.
         drop_path_rate: Probability in `[0, 1)` of dropping the last residual branch in training; it rises linearly from
             0 at the first.
         dropout_rate: Rate in `[0, 1)` of the dropout before the head.
         precision: What the network computes in: `"float32"`, `"bfloat16"` or `"float16"`, the last with its loss scaled
             so that no gradient is lost; weights are 32-bit floats with each.
+        weights: Where the weights are that it begins with: a file, a folder or `"hf://owner/name"`; left out, those of
+            the name's tag, else random ones. The head is always new.
+        crop: Edge in pixels of the middle of a picture, which is all that the network sees; filled in with that of the
+            weights, and left out it is the whole picture.
+        mean: Mean of each channel, of values 0..1, by which pictures are standardised; filled in with that of the
+            weights, and left out it is that of the training pictures.
+        std: Deviation of each channel; likewise.
     """
 
     name: Text = "auto"
     drop_path_rate: Annotated[float, Field(ge=0, lt=1)] | Auto = "auto"
     dropout_rate: Share = 0.0
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    weights: TextOrNone = None
+    crop: Annotated[int, Field(ge=4, le=4096)] | None = None
+    mean: Annotated[tuple[float, ...], Field(strict=False)] = ()
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(strict=False)] = ()
+
+
+class FinetuneConfig(Section):
+    """How weights that a network begins with are changed; without such weights these settings are of no use.
+
+    Args:
+        head_epochs: Epochs at the beginning in which the head is trained alone; `"auto"` is a fifth of all, one at
+            least.
+        thawed_rate: Share of `optimizer.learning_rate` that the head has afterwards, when everything is trained.
+        stage_rate: Share of the head's learning rate that the last stage has, the stage before it of the last one's,
+            and so on to the stem.
+        batch_norm: `"frozen"` keeps batch norms, with their statistics, as they are; `"auto"` does so where less than
+            5,000 pictures are learned from or a batch has less than 16.
+    """
+
+    head_epochs: Annotated[int, Field(ge=0, le=10**6)] | Auto = 0
+    thawed_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stage_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    batch_norm: Literal["frozen", "trained"] | Auto = "auto"
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything is frozen, or has a rate of its own."""
+        return self.head_epochs != 0 or self.stage_rate < 1 or self.batch_norm == "frozen"
 
 
 class OptimizerConfig(Section):
@@ -139,7 +178,7 @@ class OptimizerConfig(Section):
         schedule: `"cosine"`, `"linear"` and `"one_cycle"` fall to zero, `"step"` by a factor at each milestone;
             `"constant"` stays; `"plateau"` falls by a factor when the training loss has not fallen for some epochs.
         warmup: Share of the steps in which the learning rate rises.
-        warmup_start: Share of the learning rate that it rises from.
+        warmup_start: Share of the learning rate that it rises from; for `"one_cycle"` 0 stands for 1/25.
         milestones: Shares of the steps at which `"step"` falls.
         factor: What `"step"` and `"plateau"` multiply the learning rate by.
         plateau_epochs: Epochs without a lower training loss after which `"plateau"` falls.
@@ -178,10 +217,14 @@ class LossConfig(Section):
     Args:
         name: `"crossentropy"`, or `"binary_crossentropy"` of each class by itself.
         label_smoothing: Share of a label that is spread over all classes.
+        class_weights: What the loss of an example is multiplied by, class by class, as `["cat=2.0", "dog=0.5"]`; a
+            class that is not named has 1. `"balanced"` is the number of training examples by that of classes times
+            those of the class, so that each class counts alike.
     """
 
     name: Literal["crossentropy", "binary_crossentropy"] = "crossentropy"
     label_smoothing: Share = 0.0
+    class_weights: Names = ()
 
 
 class AugmentConfig(Section):
@@ -235,6 +278,7 @@ class TrainConfig(Section):
         recipe: A name of `keras_residual.recipes`: its settings hold for all that is not set otherwise.
         data: What to learn from.
         model: Which network.
+        finetune: How weights that it begins with are changed.
         optimizer: How the weights are changed.
         loss: What is made small.
         augment: How training pictures are varied.
@@ -242,6 +286,9 @@ class TrainConfig(Section):
         steps: Length of the training in steps, which `epochs` follows from; left out, `epochs` says it.
         batch_size: Examples per step.
         batch_share: Largest share of the training examples in a batch, where `batch_size` would be more.
+        split_batch: Parts that a batch is computed in, one after the other, which takes less memory: the step is that
+            of the mean of their gradients, and so of the whole batch, but batch norms take the statistics of a part. A
+            run that has not enough memory in its first epoch begins anew with more parts by itself.
         seed: The one number from which every random choice follows.
         out: Run directory; left out, a fresh `runs/NAME-N`.
         patience: Epochs without a better one after which training ends early; left out, it never does.
@@ -265,6 +312,7 @@ class TrainConfig(Section):
     recipe: TextOrNone = None
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -272,6 +320,7 @@ class TrainConfig(Section):
     steps: Annotated[int, Field(ge=1, le=10**9)] | None = None
     batch_size: Count | Auto = "auto"
     batch_share: Fraction | None = None
+    split_batch: Count = 1
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     out: TextOrNone = None
     patience: Count | None = None
@@ -337,6 +386,12 @@ class TrainConfig(Section):
             value = _toml_value(key, text)
             settings[key] = text if _is_text(keys[key]) and not isinstance(value, str) else value
         return self.updated(settings)
+
+    @property
+    def begins_with_weights(self) -> bool:
+        """Whether the network begins with weights that were trained before."""
+        named = self.model.name not in ("auto", OWN)
+        return self.model.weights is not None or (named and resolve(self.model.name)[1] is not None)
 
     @property
     def checkpoint_every(self) -> tuple[int | None, float]:

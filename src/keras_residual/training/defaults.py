@@ -5,8 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from keras_residual._errors import bad_argument, unknown_name
 from keras_residual.models.catalog import usual_input
 from keras_residual.models.facts import pretrained_weights
+from keras_residual.training.finetune import EPOCHS, FEW_IN_A_BATCH, FEW_PICTURES, LEAST_STEPS, MOST_EPOCHS
 from keras_residual.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
 MODELS = {"pictures": "small_resnet", "table": "tabular_resnet"}
 LEARNING_RATE = {"pictures": 3e-3, "table": 1e-3}
+FINETUNED = 1e-3  # of weights to begin with, and of a model of the caller's own
 
 # Pictures that mean the same in a mirror. Digits and letters do not, so nothing else is mirrored unasked.
 MIRRORED = frozenset({"cifar10", "cifar100"})
@@ -39,13 +44,14 @@ CHOICES = {
 }
 
 
-def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainConfig:
+def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained: bool = False) -> TrainConfig:
     """Returns the configuration with every "auto" replaced and with what `evaluate` must know about the data.
 
     Args:
         config: What the user set.
         dataset: The data that it names.
         examples: Training examples, those for validation taken off.
+        pretrained: Whether the network begins with weights.
 
     Raises:
         ValueError: If the batch is larger than the training examples.
@@ -59,16 +65,24 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
             f"TrainConfig: `batch_size` must be at most the number of training examples, {examples}, "
             f"but received {batch_size} (int)."
         )
+    if batch_size % config.split_batch:
+        raise bad_argument("TrainConfig", "split_batch", f"a divisor of batch_size, {batch_size}", config.split_batch)
     pictures = dataset.kind == "pictures"
     values: dict[str, Any] = config.to_dict()
-    values["epochs"] = _either(config.epochs, choice.epochs)
-    if config.steps is not None:
-        values["epochs"] = max(1, round(config.steps / (examples // batch_size)))
+    steps = examples // batch_size
+    usual = min(MOST_EPOCHS, max(EPOCHS, -(-LEAST_STEPS // steps))) if pretrained else choice.epochs
+    epochs = _either(config.epochs, usual) if config.steps is None else max(1, round(config.steps / steps))
+    values["epochs"] = epochs
+    values["finetune"]["head_epochs"] = _either(config.finetune.head_epochs, min(max(1, round(epochs / 5)), epochs - 1))
+    few = pretrained and (examples < FEW_PICTURES or batch_size < FEW_IN_A_BATCH)
+    values["finetune"]["batch_norm"] = _either(config.finetune.batch_norm, "frozen" if few else "trained")
     values["batch_size"] = batch_size
     values["data"] |= {"task": dataset.task, "classes": dataset.classes, "features": dataset.features}
-    values["model"]["name"] = _either(config.model.name, MODELS[dataset.kind])
+    values["model"]["name"] = _either(config.model.name, MODELS.get(dataset.kind))
     values["model"]["drop_path_rate"] = _either(config.model.drop_path_rate, choice.drop_path_rate)
-    values["optimizer"]["learning_rate"] = _either(config.optimizer.learning_rate, LEARNING_RATE[dataset.kind])
+    values["optimizer"]["learning_rate"] = _either(
+        config.optimizer.learning_rate, FINETUNED if pretrained else LEARNING_RATE.get(dataset.kind, FINETUNED)
+    )
     values["optimizer"]["weight_decay"] = _either(config.optimizer.weight_decay, choice.weight_decay)
     if pictures:
         side = min(dataset.input_shape[:2])
@@ -76,6 +90,7 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int) -> TrainCon
         values["augment"]["flip"] = _either(config.augment.flip, dataset.name in MIRRORED)
     else:
         values["augment"] = {"shift": 0, "flip": False}
+    values["loss"]["class_weights"] = _class_weights(config.loss.class_weights, dataset)
     return config.parse(values)
 
 
@@ -110,6 +125,33 @@ def is_set(config: TrainConfig, key: str) -> bool:
     section, _, name = key.rpartition(".")
     owner = getattr(config, section) if section else config
     return name in owner.model_fields_set
+
+
+def _class_weights(wanted: tuple[str, ...], dataset: Dataset) -> list[str]:
+    """Returns `NAME=WEIGHT` for every class in their order, nothing where no weights are wanted."""
+    if not wanted:
+        return []
+    owner, name = "TrainConfig", "loss.class_weights"
+    if not dataset.classes:
+        raise bad_argument(owner, name, "left out where the target is a number", list(wanted))
+    if wanted == ("balanced",):
+        counts = np.bincount(dataset.y_train, minlength=len(dataset.classes))
+        # A class without training examples has none to weigh.
+        found = len(dataset.y_train) / (len(counts) * np.maximum(counts, 1))
+        return [f"{label}={weight:.6g}" for label, weight in zip(dataset.classes, found, strict=True)]
+    weights = dict.fromkeys(dataset.classes, "1")
+    for pair in wanted:
+        label, _, weight = pair.rpartition("=")
+        if label not in weights:
+            raise unknown_name(owner, name, label or pair, dataset.classes)
+        try:
+            right = 0 < float(weight) < float("inf")
+        except ValueError:
+            right = False
+        if not right:
+            raise bad_argument(owner, name, "'balanced', or NAME=NUMBER with numbers above 0", pair)
+        weights[label] = weight
+    return [f"{label}={weight}" for label, weight in weights.items()]
 
 
 def _choice(dataset: Dataset, examples: int) -> Choice:

@@ -86,6 +86,21 @@ def predicted_against_true(truth: np.ndarray, answers: np.ndarray, *, name: str)
     return _svg(draw, name=name)
 
 
+def learning_rates(rates: Sequence[float], losses: Sequence[float], suggestion: float | None, *, name: str) -> str:
+    """Returns the loss over a learning rate that rises, with the rate that is suggested."""
+
+    def draw(axes: Any) -> None:
+        axes.plot(rates, losses, color=TRAINING, label="training examples")
+        if suggestion is not None:
+            axes.axvline(suggestion, color=INK, linewidth=0.8, linestyle=":", label=f"suggested: {suggestion:.2g}")
+        axes.set_xscale("log")
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        axes.legend()
+
+    return _svg(draw, name=name)
+
+
 def _svg(draw: Any, *, name: str) -> str:
     matplotlib = require("matplotlib", extra="train")
     figure_module = require("matplotlib.figure", extra="train")

@@ -26,16 +26,27 @@ class LookThrough:
         x: Raw inputs.
         y: Labels, or targets in their own units.
         classes: Number of classes; 0 for numbers.
+        loss: As `compile` takes it; by default the cross-entropy of logits, or the squared error.
     """
 
     def __init__(
-        self, run: RunDirectory, name: str, assembled: Assembled, x: np.ndarray, y: np.ndarray, *, classes: int
+        self,
+        run: RunDirectory,
+        name: str,
+        assembled: Assembled,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        classes: int,
+        loss: Any = None,
     ) -> None:
         self._run = run
         self._name = name
         self._assembled = assembled
         x, y = assembled.inputs(x[:EXAMPLES]), assembled.targets(y[:EXAMPLES])
-        self._x, self._y = x.astype("float32"), y if classes else y[:, None].astype("float32")
+        self._x, self._y, self._loss = x.astype("float32"), y, loss
+        if not classes and y.ndim == 1:
+            self._y = y[:, None].astype("float32")
         self._classes = classes
         self._xray: Xray | None = None
 
@@ -57,4 +68,4 @@ class LookThrough:
     def _new_xray(self) -> Xray:
         # Of the network, since a table's numbers and targets are standardised before they come to it.
         loss: Any = keras.losses.SparseCategoricalCrossentropy(from_logits=True) if self._classes else "mse"
-        return Xray(self._assembled.network, self._x, self._y, loss)
+        return Xray(self._assembled.network, self._x, self._y, self._loss or loss)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import keras
 
-from keras_residual._arguments import choice, share
+from keras_residual._arguments import choice, positive, share
+from keras_residual._errors import bad_argument
 from keras_residual.residual.serialization import register
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
@@ -23,6 +25,8 @@ class Crossentropy(keras.losses.Loss):
     Args:
         kind: `"softmax"` or `"binary"`.
         label_smoothing: `s`, in `[0, 1)`.
+        class_weights: A factor above 0 for each class: its term of the sum over the classes is multiplied by it. None
+            for no factors.
         name: Name of the loss.
         **options: Of `keras.losses.Loss`.
 
@@ -43,26 +47,38 @@ class Crossentropy(keras.losses.Loss):
         self,
         kind: Literal["softmax", "binary"] = "softmax",
         label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
         name: str = "crossentropy",
         **options: Any,
     ) -> None:
         super().__init__(name=name, **options)
         self.kind = choice("Crossentropy", "kind", kind, ("softmax", "binary"))
         self.label_smoothing = share("Crossentropy", "label_smoothing", label_smoothing)
+        self.class_weights = None
+        if class_weights is not None:
+            self.class_weights = [positive("Crossentropy", "class_weights", weight) for weight in class_weights]
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each example."""
         classes = y_pred.shape[-1]
         targets = (1 - self.label_smoothing) * shares(y_true, y_pred) + self.label_smoothing / classes
+        if self.class_weights is not None and len(self.class_weights) != classes:
+            rule = f"one number for each of {classes} classes"
+            raise bad_argument("Crossentropy", "class_weights", rule, self.class_weights)
+        factors = 1.0 if self.class_weights is None else ops.convert_to_tensor(self.class_weights, y_pred.dtype)
         if self.kind == "softmax":
-            return _surprise(targets, y_pred)
+            return _surprise(factors * targets, y_pred)
         # Of the classes' own losses the form that does not overflow.
         each = ops.relu(y_pred) - y_pred * targets + ops.log1p(ops.exp(-ops.abs(y_pred)))
-        return ops.mean(each, axis=-1)
+        return ops.mean(factors * each, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments that make an equal loss."""
-        return super().get_config() | {"kind": self.kind, "label_smoothing": self.label_smoothing}
+        return super().get_config() | {
+            "kind": self.kind,
+            "label_smoothing": self.label_smoothing,
+            "class_weights": self.class_weights,
+        }
 
 
 def shares(y_true: Any, y_pred: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from keras_residual.data import Augmentation
 from keras_residual.stacks.variables import rank_in_block
 from keras_residual.training.config import AugmentConfig, OptimizerConfig, TrainConfig, settled
 from keras_residual.training.losses import Crossentropy, accuracy, crossentropy
-from keras_residual.training.optimizers import SGD, Averaged, Lamb, Lars, schedules
+from keras_residual.training.optimizers import SGD, Averaged, Discriminative, Lamb, Lars, schedules
 from keras_residual.training.record import EXACT
 
 _NORM = re.compile(r"Norm(?!ali[sz]ed|ed)")
@@ -20,16 +20,35 @@ _BIAS = re.compile(r"(^|_)bias($|_)")
 
 
 def compile_learner(
-    learner: keras.Model, config: TrainConfig, *, classes: int, epochs: int, steps_per_epoch: int
+    learner: keras.Model,
+    config: TrainConfig,
+    *,
+    classes: int,
+    epochs: int,
+    steps_per_epoch: int,
+    shares: Sequence[float] | None = None,
 ) -> None:
-    """Compiles a network with what a resolved configuration says; the loss also as a metric, without smoothing."""
-    optimizer = make_optimizer(config.optimizer, steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch)
+    """Compiles a network with what a resolved configuration says; the loss also as a metric, without smoothing.
+
+    Args:
+        learner: The network.
+        config: Without "auto".
+        classes: Number of classes; 0 for numbers.
+        epochs: Passes over the training examples.
+        steps_per_epoch: Steps in each.
+        shares: Share of the learning rate of each trainable weight; None for all of it.
+    """
+    optimizer = make_optimizer(
+        together(config), steps=epochs * steps_per_epoch, steps_per_epoch=steps_per_epoch, shares=shares
+    )
     optimizer.exclude_from_weight_decay(var_list=without_decay(learner, config.optimizer.decayed))
     if config.model.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     if classes:
         loss: Any = Crossentropy(
-            "binary" if config.loss.name == "binary_crossentropy" else "softmax", config.loss.label_smoothing
+            "binary" if config.loss.name == "binary_crossentropy" else "softmax",
+            config.loss.label_smoothing,
+            [float(pair.rpartition("=")[2]) for pair in config.loss.class_weights] or None,
         )
         metrics = [
             keras.metrics.MeanMetricWrapper(accuracy, name="accuracy"),
@@ -40,8 +59,15 @@ def compile_learner(
     learner.compile(optimizer=optimizer, loss=loss, weighted_metrics=metrics)
 
 
-def make_optimizer(config: OptimizerConfig, *, steps: int, steps_per_epoch: int = 1) -> Any:
-    """Returns the optimizer over `steps` steps."""
+def together(config: TrainConfig) -> OptimizerConfig:
+    """Returns the settings of an optimizer that puts the gradients of the parts of a batch together too."""
+    return config.optimizer.model_copy(update={"accumulate": config.optimizer.accumulate * config.split_batch})
+
+
+def make_optimizer(
+    config: OptimizerConfig, *, steps: int, steps_per_epoch: int = 1, shares: Sequence[float] | None = None
+) -> Any:
+    """Returns the optimizer over `steps` steps; `shares` are those of the learning rate, weight by weight."""
     options: dict[str, Any] = {"global_clipnorm": config.clipnorm or None}
     if config.accumulate > 1:
         options["gradient_accumulation_steps"] = config.accumulate
@@ -56,6 +82,8 @@ def make_optimizer(config: OptimizerConfig, *, steps: int, steps_per_epoch: int 
         "lamb": lambda: Lamb(rate, weight_decay=decay, **options),
     }
     optimizer = make[config.name]()
+    if shares is not None:
+        optimizer = Discriminative(optimizer, shares)
     return Averaged(optimizer, config.average, config.average_every) if config.average else optimizer
 
 
@@ -66,7 +94,7 @@ def _schedule(config: OptimizerConfig, steps: int, steps_per_epoch: int) -> Any:
         return rate  # a number, which `watch_plateau` changes
     every = steps_per_epoch if config.by_epoch else 1
     if config.schedule == "one_cycle":
-        return schedules.one_cycle(rate, steps, warmup=warmup, every=every)
+        return schedules.one_cycle(rate, steps, warmup=warmup, start=config.warmup_start or 0.04, every=every)
     rising: dict[str, Any] = {"warmup": warmup, "start": config.warmup_start, "every": every}
     if config.schedule == "step":
         milestones = sorted({max(1, round(share * steps)) for share in config.milestones})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.optimizers import averaged
@@ -81,13 +82,16 @@ class Record(keras.callbacks.Callback):
         """Writes history and, if it is the best, the model."""
         logs = {} if logs is None else logs
         # In place, so that the callbacks after this one see the exact numbers too.
-        logs["loss"], logs["val_loss"] = logs.pop(EXACT), logs.pop(f"val_{EXACT}")
-        numbers = {key: float(value) for key, value in logs.items()}
+        for part in ("", "val_"):
+            if part + EXACT in logs:  # not of a model of the caller's own
+                logs[f"{part}loss"] = logs.pop(part + EXACT)
+        # A metric of the caller's own may have a number for each class, which is no column.
+        numbers = {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
         for key in ("loss", "val_loss"):
             self._check("loss" if key == "loss" else "validation loss", numbers[key], f"after epoch {epoch + 1}")
             logs[key] = numbers[key] = numbers[key] * self.assembled.target_scale**2
         seconds = round(time.perf_counter() - self._started, 3)
-        row = {"epoch": epoch + 1, **{key: numbers[key] for key in COLUMNS if key in numbers}, "seconds": seconds}
+        row = {"epoch": epoch + 1, **{key: numbers[key] for key in self._columns(numbers)}, "seconds": seconds}
         self.rows.append(row)
         rank = (-numbers["val_accuracy"], numbers["val_loss"]) if "val_accuracy" in numbers else (numbers["val_loss"],)
         if self._best is None or rank < self._best:
@@ -100,6 +104,11 @@ class Record(keras.callbacks.Callback):
             self.run.log(f"No better epoch since epoch {self.best_epoch}.")
             model: Any = self.model
             model.stop_training = True
+
+    def _columns(self, numbers: Mapping[str, float]) -> list[str]:
+        """Returns the columns of an epoch, which are those of the first one."""
+        columns = _in_order(numbers)
+        return [key for key in columns if key in self.rows[0]] if self.rows else columns
 
     def state(self) -> dict[str, Any]:
         """Returns what the record knows of the epochs so far, for a run that goes on."""
@@ -155,8 +164,14 @@ class StepTimes:
 def describe_epoch(row: dict[str, float], of: int | None = None) -> str:
     """Returns one line about an epoch, as a terminal or a log shows it."""
     count = f"{row['epoch']:.0f}" + (f"/{of}" if of else "")
-    numbers = [f"{key} {percent(row[key]) if key in SHARES else _short(row[key])}" for key in COLUMNS if key in row]
+    numbers = [f"{key} {percent(row[key]) if key in SHARES else _short(row[key])}" for key in _in_order(row)]
     return "  ".join([f"epoch {count}", *numbers])
+
+
+def _in_order(row: Mapping[str, float]) -> list[str]:
+    """Returns the names of the numbers of an epoch: those that every run has first."""
+    others = [key for key in row if key not in (*COLUMNS, "epoch", "seconds")]
+    return [key for key in COLUMNS if key in row] + others
 
 
 def _short(value: float) -> str:

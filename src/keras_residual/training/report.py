@@ -46,7 +46,7 @@ MEANINGS_OF_NUMBERS = {"test_loss": "mean squared error, in the square of the ta
 def write_report(
     run: RunDirectory,
     dataset: Dataset,
-    outputs: np.ndarray,
+    outputs: np.ndarray | None,
     history: Sequence[Mapping[str, float]],
     metrics: Mapping[str, Any],
     *,
@@ -58,7 +58,7 @@ def write_report(
     Args:
         run: Where to write.
         dataset: The data, of whose test part `outputs` are the model's answers.
-        outputs: Logits of shape `(examples, classes)`, or numbers of shape `(examples, 1)`.
+        outputs: Logits of shape `(examples, classes)`, or numbers of shape `(examples, 1)`; None of other outputs.
         history: A row an epoch.
         metrics: What `metrics.json` holds.
         best_epoch: The epoch whose model was kept.
@@ -72,7 +72,8 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    classes = dataset.task == "classification"
+    numbers = outputs is not None and not dataset.classes
+    classes = outputs is not None and not numbers
     content: dict[str, Any] = {
         "title": f"{printable(metrics['model'])} on {printable(metrics['data'])}",
         "kind": dataset.kind,
@@ -81,8 +82,10 @@ def write_report(
         "meanings": MEANINGS if classes else MEANINGS | MEANINGS_OF_NUMBERS,
         "best_epoch": best_epoch,
         "loss_curve": curves(history, "loss", best_epoch=best_epoch, name="loss"),
-        "accuracy_curve": curves(history, "accuracy", best_epoch=best_epoch, name="accuracy") if classes else None,
-        "scatter": None if classes else predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter"),
+        "accuracy_curve": curves(history, "accuracy", best_epoch=best_epoch, name="accuracy")
+        if "val_accuracy" in history[0]
+        else None,
+        "scatter": predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter") if numbers else None,
         "by_class": _about_classes(dataset, outputs) if classes else None,
         "xray": None,
         "xray_head": "",

@@ -21,7 +21,8 @@ from keras_residual.training.run_directory import RunDirectory
 
 _FREE = ("out", "xray", "save_every", "max_minutes", "patience", *(f"data.{name}" for name in HOW_IT_IS_READ))
 """Settings that decide where and how long a run goes on, and nothing of what it computes."""
-_FOUND_OUT = ("data.classes", "data.features")
+_FOUND_OUT = ("data.classes", "data.features", "data.image_size", "model.crop", "model.mean", "model.std")
+"""What a run finds out about its data and its weights, where nobody says it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def _as_it_was(config: TrainConfig | None, was: TrainConfig) -> TrainConfig:
         return was
     before = was.flat()
     same = {key: before[key] for key, value in config.flat().items() if value == "auto"}
+    if config.loss.class_weights == ("balanced",):
+        same["loss.class_weights"] = list(before["loss.class_weights"])
     same |= {key: before[key] for key in _FOUND_OUT if not config.flat()[key]}
     return config.updated(same)
 

@@ -49,6 +49,8 @@ class RunDirectory:
         self.report = path / "report.html"
         self.log_file = path / "log.txt"
         self.last = path / "last"
+        self.by_call = False
+        """Whether only a call of `train` can go on with the run, since its model or data are the caller's own."""
 
     @classmethod
     def create(cls, out: str | None, *, name: str) -> RunDirectory:
@@ -139,7 +141,9 @@ class RunDirectory:
         return f"{f'Saved after step {saved}. ' if saved else ''}Go on with: {self.how_to_go_on()}"
 
     def how_to_go_on(self, *options: str) -> str:
-        """Returns the command that goes on with the run."""
+        """Returns the command, or the call, that goes on with the run."""
+        if self.by_call:
+            return f"kr.train(resume={printable(repr(str(self.path)))}, ...), with the same model and data"
         return " ".join(["keras-residual train --resume", printable(shlex.quote(str(self.path))), *options])
 
     def kept(self) -> str:

@@ -47,6 +47,7 @@ class Session(keras.callbacks.CallbackList):
         callbacks: Those of the user. Of each the attributes that change in training are part of the state, if they are
             plain values and arrays.
         stop: What asks it to stop; heeded when a step, or an epoch with its validation, is complete.
+        anew: Epochs after which an optimizer begins anew, so that a state from there has none.
     """
 
     def __init__(
@@ -57,11 +58,13 @@ class Session(keras.callbacks.CallbackList):
         stop: Heeding,
         *,
         shown: Sequence[keras.callbacks.Callback] = (),
+        anew: Sequence[int] = (),
     ) -> None:
         model, config = prepared.assembled.network, prepared.config
         every = [record, *shown, *callbacks]
         super().__init__(every, add_history=True, model=model, epochs=prepared.epochs, steps=prepared.steps, verbose=0)
         self.epochs, self._steps = prepared.epochs, prepared.steps
+        self._anew = frozenset(epochs * self._steps for epochs in anew)
         self._learner, self._record, self._users, self._stop = model, record, list(callbacks), stop
         self._run, self._facts, self._checkpoints = record.run, prepared.facts, Checkpoints(record.run)
         self._every_steps, self._every_seconds = config.checkpoint_every
@@ -76,6 +79,7 @@ class Session(keras.callbacks.CallbackList):
         self._saving, self._saved = threading.Lock(), self.step
         self._tried, self._tried_at = self.step, 0.0
         self._copy: dict[str, Any] | None = None
+        self._begin: dict[str, Any] | None = None
         self._copied_at, self._copy_took = 0.0, 0.0
         self._warned: set[str] = set()
         if state:
@@ -99,9 +103,10 @@ class Session(keras.callbacks.CallbackList):
         Raises:
             OtherRunError: If the state is not that of this network.
         """
+        self._begin = None
+        self._learner.optimizer.build(self._learner.trainable_variables)
         if self._state is None or self.ended:
             return
-        self._learner.optimizer.build(self._learner.trainable_variables)
         self._learner.test_on_batch(*held_back[0])
         for variables, values in self._pairs(self._state):
             shapes = [tuple(variable.shape) for variable in variables], [value.shape for value in values]
@@ -110,6 +115,27 @@ class Session(keras.callbacks.CallbackList):
                     f"The checkpoint in {printable(self._run.last)} is that of another network or optimizer than this "
                     "version makes of the configuration."
                 )
+
+    def back(self) -> int:
+        """Goes back to the newest state in memory whose weights are finite, and returns its step.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        state = next((it for it in (self._copy, self._begin) if it is not None and not self._not_finite(it)), None)
+        if state is None:
+            raise LookupError
+        self._restore(state)
+        if self._random is not None:
+            set_random_states(self._random)
+        return state["step"]
+
+    def begin_again(self) -> None:
+        """Gives the network the weights, and the generators the states, that they had at the beginning."""
+        if self._begin is not None:
+            for variable, value in zip(self._learner.variables, self._begin["variables"], strict=False):
+                variable.assign(value)
+            set_random_states(self._begin["random"])
 
     def rescue(self) -> None:
         """Writes the newest copy in memory, if the disk has none as new, or waits for what is being written.
@@ -138,6 +164,8 @@ class Session(keras.callbacks.CallbackList):
         super().on_epoch_begin(epoch, logs)
         if state and self._offset:
             self._restore(state)
+        if self._begin is None:  # once for each optimizer
+            self._begin = self._taken() | {"random": self._random or random_states()}
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Sets the random states, from which Keras may have drawn when it began to read the data."""
@@ -172,7 +200,7 @@ class Session(keras.callbacks.CallbackList):
             self.ended = "time"
             return
         self.step = (epoch + 1) * self._steps
-        if self._offset:  # the next call of `fit` reads the data anew
+        if self._offset or self.step in self._anew:  # the next call of `fit` reads the data anew
             self._random = random_states()
         if self.step >= self.epochs * self._steps:
             self.ended = "epochs"
@@ -211,7 +239,7 @@ class Session(keras.callbacks.CallbackList):
                 if (attributes := changed(callback, before))
             ],
             "random": random_states(),
-            "variables": _values([*self._learner.variables, *self._learner.optimizer.variables]),
+            "variables": _values(self._variables(self.step)),
             # Keras begins an epoch with new ones.
             "metrics": _values(self._learner.metrics_variables) if within else [],
         }
@@ -226,8 +254,14 @@ class Session(keras.callbacks.CallbackList):
             )
 
     def _pairs(self, state: Mapping[str, Any]) -> list[tuple[list[Any], list[np.ndarray]]]:
-        variables = [*self._learner.variables, *self._learner.optimizer.variables]
-        return [(variables, state["variables"]), (self._learner.metrics_variables, state["metrics"])]
+        return [
+            (self._variables(state["step"]), state["variables"]),
+            (self._learner.metrics_variables, state["metrics"]),
+        ]
+
+    def _variables(self, step: int) -> list[Any]:
+        """Returns what a state after that step holds: the weights, and the optimizer's variables if it goes on."""
+        return [*self._learner.variables, *([] if step in self._anew else self._learner.optimizer.variables)]
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         for variables, values in self._pairs(state):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from keras_residual import _atomic
 from keras_residual._backend import BACKEND, VERSION
 from keras_residual._errors import bad_argument
+from keras_residual._keras import print_msg
 from keras_residual._notebook import html_table, in_notebook
 from keras_residual._optional import require
 from keras_residual.data import (
@@ -28,27 +29,42 @@ from keras_residual.data import (
     load_dataset,
 )
 from keras_residual.data.augment import check_shift
-from keras_residual.data.lazy import set_workers
+from keras_residual.data.lazy import Inputs, set_workers
 from keras_residual.models.keras_file import load_keras_model
 from keras_residual.training.assemble import Assembled, assemble
 from keras_residual.training.checkpoint import Checkpoints
-from keras_residual.training.config import TrainConfig, settled
+from keras_residual.training.config import OWN, TrainConfig, settled
 from keras_residual.training.config_file import digest_of_data, to_toml
 from keras_residual.training.defaults import resolve, usual_size
-from keras_residual.training.fit import fit
+from keras_residual.training.finetune import (
+    Phase,
+    begin_with,
+    check_finetuning,
+    phases,
+    read_pretrained,
+    said,
+    thaw,
+    with_pictures_of,
+)
+from keras_residual.training.fit import Parts, fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
-from keras_residual.training.making import compile_learner, make_augmentation, watch_plateau
+from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer, together, watch_plateau
+from keras_residual.training.not_finite import where_it_broke
 from keras_residual.training.optimizers import EvaluateAverages
+from keras_residual.training.own import Own, Plain, fingerprint
 from keras_residual.training.progress import NotebookProgress
-from keras_residual.training.record import Record
+from keras_residual.training.record import NotFiniteError, Record
 from keras_residual.training.report import write_report
 from keras_residual.training.resume import Earlier, check_data, earlier, facts
 from keras_residual.training.run_directory import RunDirectory, check_apart, check_free
 from keras_residual.training.saved import raw_outputs
 from keras_residual.training.scores import SHARES, percent, score
 from keras_residual.training.session import Session
-from keras_residual.training.stopped import keeping
+from keras_residual.training.stopped import Heeding, is_out_of_memory, keeping
 from keras_residual.training.validation import split_validation
+
+_TESTED = 256
+"""Examples of the test at a time."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,15 @@ class Prepared:
     facts: Mapping[str, Any]
     trained_on: Fingerprint
     earlier: Earlier | None = None
+    about_weights: tuple[str, ...] = ()
+    own: Own | None = None
+
+    @property
+    def tunes(self) -> bool:
+        """Whether parts of the network are frozen, or have rates of their own."""
+        if self.own is not None:
+            return self.config.finetune.is_asked
+        return self.assembled.body is not None and self.config.begins_with_weights
 
     @property
     def epochs(self) -> int:
@@ -106,19 +131,20 @@ class Prepared:
 
     @property
     def steps(self) -> int:
-        """Steps in an epoch: whole batches only."""
-        return len(self.learn) // settled(self.config.batch_size)
+        """Steps in an epoch: whole batches only, of which each part is a step."""
+        return len(self.learn) // settled(self.config.batch_size) * self.config.split_batch
 
     @property
     def augmentation(self) -> Augmentation | None:
         """What is done to the training pictures."""
         return make_augmentation(self.config.augment, classes=len(self.dataset.classes), epochs=self.epochs)
 
-    def batches(self, x: np.ndarray, y: np.ndarray) -> Batches:
-        """Returns the training batches of the data's training part, as it is or standardised."""
+    def batches(self, x: Inputs, y: np.ndarray) -> Batches | Parts:
+        """Returns the batches of the data's training part, as it is or standardised, or their parts, by their step."""
         config = self.config
         how: dict[str, Any] = {"augment": self.augmentation, "repeats": config.augment.repeats}
-        return Batches(x, y, settled(config.batch_size), rows=self.learn, seed=config.seed, **how)
+        whole = Batches(x, y, settled(config.batch_size), rows=self.learn, seed=config.seed, **how)
+        return Parts(whole, config.split_batch) if config.split_batch > 1 else whole
 
     @property
     def state(self) -> Mapping[str, Any] | None:
@@ -133,10 +159,11 @@ class Prepared:
     @property
     def notes(self) -> tuple[str, ...]:
         """What is to be known of the data and of the run that goes on."""
-        return self.dataset.found + self.dataset.notes + (self.earlier.notes if self.earlier else ())
+        earlier = self.earlier.notes if self.earlier else ()
+        return self.dataset.found + self.dataset.notes + self.about_weights + earlier
 
 
-def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None) -> Prepared:
+def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = None, own: Own | None = None) -> Prepared:
     """Reads the data, settles every setting and builds the model; nothing is written.
 
     Whatever is wrong with the configuration or the data is found here.
@@ -144,6 +171,7 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     Args:
         config: What to train; None for the default, or for what the run has that is gone on with.
         resume: Directory of a run that is gone on with.
+        own: A model or data of the caller's own.
 
     Raises:
         ValueError: If a setting does not fit the data, the data cannot be learned from, or the run cannot be gone on
@@ -161,9 +189,16 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
             check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
+    model, data = (None, None) if own is None else (own.model, own.dataset(config))
+    _check_own(config, resume, model=model is not None, data=data is not None)
+    weights = None if model or (before and before.state) else read_pretrained(config.model)
+    if weights is not None:
+        name = weights.architecture if config.model.name == "auto" else config.model.name
+        config = with_pictures_of(config.updated({"model.name": name}), weights)
+    begins = weights is not None or (before is not None and before.was.begins_with_weights)
     settings = config.data
     set_workers(settings.workers)
-    dataset = load_dataset(
+    dataset = data or load_dataset(
         settings.source,
         target=settings.target,
         task=settings.task,
@@ -184,23 +219,48 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         seed=config.seed,
         own=dataset.choose,
     )
-    config, now = resolve(config, dataset, examples=len(learn)), facts(dataset)
-    trained_on = Fingerprint.of(dataset.x_train, dataset.y_train, choose, run=digest_of_data(config))
+    asked = model is not None and config.finetune.is_asked
+    if model is not None and config.loss.class_weights:
+        raise bad_argument(
+            "TrainConfig", "loss.class_weights", "left out for a model of the caller's own", config.loss.class_weights,
+            "Pass a loss that has them: kr.train(model=..., loss=...).",
+        )  # fmt: skip
+    if model is None:
+        check_finetuning(config, dataset, begins=begins)
+    config, now = resolve(config, dataset, examples=len(learn), pretrained=begins or asked), facts(dataset)
+    trained_on = fingerprint(dataset, choose, digest_of_data(config))
     if before is not None:
         check_data(before, trained_on, now)
     if dataset.kind == "pictures":
         side = min(dataset.input_shape[:2])
         check_shift("TrainConfig", "augment.shift", settled(config.augment.shift), side=side)
     keras.utils.set_random_seed(config.seed)
-    assembled = assemble(
-        config.model, dataset, learn, any_size=dataset.kind == "pictures" and bool(config.augment.sizes)
+    # Batch norms of a scanned stack are no layers that could be frozen.
+    any_size = dataset.kind == "pictures" and bool(config.augment.sizes)
+    assembled = own.assembled(dataset, config) if own and model else assemble(
+        config.model, dataset, learn, any_size=any_size, execution="unrolled" if begins else None
+    )  # fmt: skip
+    about = ()
+    if weights is not None and assembled.body is not None:
+        begin_with(assembled.body, weights)
+        about = said(config, weights, dataset)
+    prepared = Prepared(
+        config, dataset, learn, choose, assembled, now, trained_on, before, about, own if model else None
     )
-    return Prepared(config, dataset, learn, choose, assembled, now, trained_on, before)
+    if prepared.tunes and assembled.body is not None:
+        thaw(assembled.body, config)
+    return prepared
 
 
 def train(
     config: TrainConfig | Prepared | None = None,
     *,
+    model: keras.Model | str | None = None,
+    data: Any = None,
+    loss: Any = None,
+    metrics: Sequence[Any] | None = None,
+    optimizer: Any = None,
+    class_weights: Mapping[str, float] | Literal["balanced"] | None = None,
     recipe: str | None = None,
     resume: str | Path | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -214,6 +274,16 @@ def train(
     Args:
         config: What to train, or what `prepare` made of it; None for the default, or for what the run has that is
             gone on with.
+        model: A Keras model of the caller's own: functional, sequential, or a class that can be saved. It is trained
+            as it is, on data as they are, and has the best weights afterwards. Or the name of a model.
+        data: What to learn from, instead of `config.data.source`: arrays `(x, y)` or
+            `((x_train, y_train), (x_test, y_test))`, what `kr.data.load_dataset` returns, or a place that it reads.
+        loss: For a model of the caller's own, as `compile` takes it. Where there is none, that with which the model is
+            compiled; else for whole numbers the cross-entropy of what the model gives, or the mean squared error.
+        metrics: Likewise; else the accuracy of classes.
+        optimizer: Likewise; else the one that `config` and its recipe describe.
+        class_weights: What the loss of an example is multiplied by, by the name of its class, or `"balanced"`; see
+            `LossConfig`. Not for a model of the caller's own, whose loss is its own too.
         recipe: A name of `keras_residual.recipes`, whose settings hold for all that `config` does not set.
         resume: Directory of a run that is gone on with. `config` may then give it more epochs, and a `patience`,
             `save_every`, `max_minutes` and `xray` of its own; any other difference is refused.
@@ -230,22 +300,26 @@ def train(
         >>> train(TrainConfig()).metrics["test_accuracy"]                               # doctest: +SKIP
         0.9861
     """
-    if recipe is not None:
-        if isinstance(config, Prepared):
-            raise bad_argument("train", "recipe", "left out where `config` is prepared already", recipe)
-        config = (config or TrainConfig()).updated({"recipe": recipe})
-    prepared = config if isinstance(config, Prepared) else prepare(config, resume=resume)
+    if isinstance(config, Prepared):
+        for name, value in {"recipe": recipe, "model": model, "data": data, "resume": resume}.items():
+            if value is not None:
+                raise bad_argument("train", name, "left out where `config` is prepared already", value)
+        prepared = config
+    else:
+        if class_weights is not None and (resume is None or config is not None):
+            pairs = (
+                [class_weights] if isinstance(class_weights, str) else [f"{k}={v}" for k, v in class_weights.items()]
+            )
+            config = (config or TrainConfig()).updated({"loss.class_weights": pairs})
+        prepared = _prepared_from_call(config, model, data, loss, metrics, optimizer, recipe, resume)
     callbacks = (*watch_plateau(prepared.config.optimizer), *callbacks)
     config, dataset, examples = prepared.config, prepared.dataset, len(prepared.learn)
     keras.utils.set_random_seed(config.seed)
     before = prepared.earlier
     run = before.run if before else RunDirectory.create(config.out, name=dataset.name)
+    run.by_call = OWN in (config.model.name, config.data.source)
     with keeping(run) as heeding:
-        record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
-        shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
-        session = Session(prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown])
         Checkpoints(run).restore_best(prepared.step)
-        _atomic.write_text(run.config, to_toml(config))
         _atomic.write_bytes(run.trained_on, prepared.trained_on.to_bytes())
         what = "Training" if before is None else "Going on with"
         run.log(f"{what} {config.model.name} on {dataset.name}: {examples} examples, backend {BACKEND}")
@@ -255,47 +329,162 @@ def train(
             dataset.skipped.tell(run.log)
         look = _look_through(run, prepared)
         untrained = look.now() if look else None
-        _fit(prepared, session)
+        config, record, session = _trained(prepared, run, heeding, callbacks)
         seconds = session.seconds
-        model = load_keras_model(run.model)
-        outputs = raw_outputs(model, dataset.x_test, mirrored=config.augment.test_flip)
-        dataset, outputs = dataset.without_gone(outputs)
-        trained = look.now(model.get_weights()) if look else None
-        metrics = {
+        # Where a training batch was too large, a larger one of the test may be too.
+        size = settled(config.batch_size) // config.split_batch if config.split_batch > 1 else _TESTED
+        best, dataset, found, outputs = _tested(prepared, run, size)
+        trained = look.now(best.get_weights()) if look else None
+        name = best.name if prepared.own else config.model.name
+        numbers = {
             "data": dataset.name,
-            "model": config.model.name,
-            "params": model.count_params(),
+            "model": name,
+            "params": best.count_params(),
             "epochs": len(record.rows),
             "steps": session.step,
             "train_seconds": round(seconds, 3),
-            **record.speed(settled(config.batch_size)),
-            **score(outputs, dataset.y_test, classes=len(dataset.classes)),
+            **record.speed(settled(config.batch_size) // config.split_batch),
+            **found,
             "backend": BACKEND,
             "versions": _versions(),
             "seed": config.seed,
         }
         write_report(
-            run, dataset, outputs, record.rows, metrics, best_epoch=record.best_epoch, xrays=(untrained, trained)
+            run, dataset, outputs, record.rows, numbers, best_epoch=record.best_epoch, xrays=(untrained, trained)
         )
-        run.save_metrics(metrics)
+        run.save_metrics(numbers)
         run.log(f"Done; the model of epoch {record.best_epoch} is kept.")
     go_on = run.how_to_go_on() if session.ended == "time" else None
-    return TrainResult(run.path, metrics, record.rows, record.best_epoch, go_on)
+    return TrainResult(run.path, numbers, record.rows, record.best_epoch, go_on)
 
 
-def _fit(prepared: Prepared, session: Session) -> None:
+def _trained(
+    prepared: Prepared, run: RunDirectory, heeding: Heeding, callbacks: Sequence[keras.callbacks.Callback]
+) -> tuple[TrainConfig, Record, Session]:
+    """Trains; with not enough memory for a batch in the first epoch again from its beginning, in smaller parts."""
+    while True:
+        config = prepared.config
+        _atomic.write_text(run.config, to_toml(config))
+        record = Record(run, prepared.assembled, _what_decides_a_step(config), patience=config.patience)
+        shown = [NotebookProgress(prepared.epochs, prepared.steps, prepared.step)] if in_notebook() else []
+        parts_of_run = _phases(prepared)
+        session = Session(
+            prepared, record, callbacks, heeding, shown=[EvaluateAverages(), *shown],
+            anew=[phase.until for phase in parts_of_run[:-1]],
+        )  # fmt: skip
+        try:
+            _fit(prepared, session, parts_of_run)
+        except Exception as error:
+            parts = _more_parts(prepared, session) if is_out_of_memory(error) else None
+            if parts is None:
+                raise
+        else:
+            return config, record, session
+        size = settled(config.batch_size) // parts
+        told = (
+            f"Not enough memory for {settled(config.batch_size) // config.split_batch} examples at a time. The run "
+            f"begins anew with each batch in {parts} parts of {size} (split_batch={parts}): the steps are those of the "
+            f"whole batch of {config.batch_size}, but batch norms take their statistics from {size} examples."
+        )
+        run.try_to_log(told)
+        print_msg(told)
+        session.begin_again()
+        prepared = replace(prepared, config=config.updated({"split_batch": parts}))
+
+
+def _more_parts(prepared: Prepared, session: Session) -> int | None:
+    """Returns into how many parts a batch is to be cut next; None where it cannot be, or much would be lost.
+
+    An optimizer of the caller's own sums no gradients up.
+    """
+    config = prepared.config
+    if prepared.step or session.step >= prepared.steps or (prepared.own and not prepared.own.takes_optimizer):
+        return None
+    size = settled(config.batch_size)
+    return next((parts for parts in range(2 * config.split_batch, size + 1) if size % parts == 0), None)
+
+
+def _prepared_from_call(
+    config: TrainConfig | None,
+    model: Any,
+    data: Any,
+    loss: Any,
+    metrics: Sequence[Any] | None,
+    optimizer: Any,
+    recipe: str | None,
+    resume: str | Path | None,
+) -> Prepared:
+    settings: dict[str, Any] = {} if recipe is None else {"recipe": recipe}
+    if isinstance(model, str):
+        settings, model = settings | {"model.name": model}, None
+    if isinstance(data, (str, Path)):
+        settings, data = settings | {"data.source": str(data)}, None
+    own = Own(model, data, loss, metrics, optimizer)
+    settings |= own.settings()
+    if settings and (config is not None or resume is None):
+        config = (config or TrainConfig()).updated(settings)
+    return prepare(config, resume=resume, own=own)
+
+
+def _check_own(config: TrainConfig, resume: str | Path | None, *, model: bool, data: bool) -> None:
+    """Raises a ValueError where a run needs a model or data of the caller's own, and there are none."""
+    settings = {"model": (config.model.name, model), "data": (config.data.source, data)}
+    missing = [name for name, (setting, there) in settings.items() if setting == OWN and not there]
+    if missing:
+        call = ", ".join([f"{name}=..." for name in missing] + ([f"resume={str(resume)!r}"] if resume else []))
+        raise ValueError(
+            f"train: this run needs the caller's own {' and '.join(missing)}, which a configuration does not hold. "
+            f"Pass what it was begun with in Python: kr.train({call})"
+        )
+
+
+def _tested(
+    prepared: Prepared, run: RunDirectory, batch_size: int
+) -> tuple[keras.Model, Dataset, dict[str, float], np.ndarray | None]:
+    """Returns the best model, the data that could be read, the numbers on its test part, and the answers there.
+
+    Answers of a model of the caller's own only if they are logits or numbers.
+    """
+    dataset = prepared.dataset
+    if prepared.own is not None:
+        prepared.assembled.raw.load_weights(run.model)
+        return (prepared.assembled.raw, dataset, *prepared.own.tested(dataset, batch_size))
+    model, mirrored = load_keras_model(run.model), prepared.config.augment.test_flip
+    outputs = raw_outputs(model, dataset.x_test, batch_size=batch_size, mirrored=mirrored)
+    dataset, outputs = dataset.without_gone(outputs)
+    return model, dataset, score(outputs, dataset.y_test, classes=len(dataset.classes)), outputs
+
+
+def _phases(prepared: Prepared) -> tuple[Phase, ...]:
+    classes, learner = len(prepared.dataset.classes), prepared.assembled.network
+
+    def compiled(config: TrainConfig, epochs: int, shares: Sequence[float] | None) -> None:
+        if prepared.own is not None:
+            steps = {"steps": epochs * prepared.steps, "steps_per_epoch": prepared.steps}
+            prepared.own.compile(
+                config, prepared.dataset, lambda: make_optimizer(together(config), **steps, shares=shares)
+            )
+            return
+        compile_learner(learner, config, classes=classes, epochs=epochs, steps_per_epoch=prepared.steps, shares=shares)
+
+    return phases(prepared.assembled.body if prepared.tunes else None, prepared.config, compiled)
+
+
+def _fit(prepared: Prepared, session: Session, parts_of_run: Sequence[Phase]) -> None:
     config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
     x, y = assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train)
-    compile_learner(
-        assembled.network, config, classes=len(dataset.classes), epochs=prepared.epochs, steps_per_epoch=prepared.steps
+    batches = prepared.batches(x, y)
+    held_back = (Plain if prepared.own else PaddedBatches)(
+        x, y, settled(config.batch_size) // config.split_batch, rows=prepared.choose
     )
-    fit(
-        assembled.network,
-        prepared.batches(x, y),
-        PaddedBatches(x, y, settled(config.batch_size), rows=prepared.choose),
-        session,
-        resized=[epoch for epoch, _ in prepared.augmentation.sizes] if prepared.augmentation else (),
-    )
+    try:
+        resized = [epoch for epoch, _ in prepared.augmentation.sizes] if prepared.augmentation else ()
+        fit(assembled.network, batches, held_back, session, parts_of_run, resized)
+    except NotFiniteError as error:
+        where = where_it_broke(assembled.network, batches, session)
+        raise NotFiniteError(f"{error} {where}".rstrip()) from error
+    if prepared.tunes and assembled.body is not None:
+        thaw(assembled.body, config)  # whichever part was trained last
 
 
 def _what_decides_a_step(config: TrainConfig) -> str:
@@ -311,7 +500,9 @@ def _look_through(run: RunDirectory, prepared: Prepared) -> LookThrough | None:
         return None
     dataset, rows = prepared.dataset, prepared.learn[:EXAMPLES]
     x, y = dataset.x_train[rows], dataset.y_train[rows]
-    return LookThrough(run, prepared.config.model.name, prepared.assembled, x, y, classes=len(dataset.classes))
+    name = prepared.assembled.network.name if prepared.own else prepared.config.model.name
+    loss = None if prepared.own is None else prepared.own.loss_for(dataset)
+    return LookThrough(run, name, prepared.assembled, x, y, classes=len(dataset.classes), loss=loss)
 
 
 def _versions() -> dict[str, str]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from keras_residual._arguments import share, whole_number
 from keras_residual.residual.serialization import register
+from keras_residual.training.optimizers.around import Around, put_together
 
 ops: Any = keras.ops  # which Keras annotates as if they might return nothing
 
 
 @register
-class Averaged(keras.Optimizer):
+class Averaged(Around):
     """Another optimizer, and after its step t the mean `a = d * a + (1 - d) * w`, `d = min(decay, (1 + t) / (10 + t))`.
 
     t counts from 0 and the first mean is the weights themselves, so that a short training has a mean too. The weights
@@ -44,75 +45,33 @@ class Averaged(keras.Optimizer):
     def __init__(
         self, inner_optimizer: keras.Optimizer, decay: float = 0.9999, every: int = 1, name: str = "averaged"
     ) -> None:
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(inner_optimizer, name)
         self.decay, self.every = share("Averaged", "decay", decay), whole_number("Averaged", "every", every)
 
     def build(self, variables: Any) -> None:
         """Makes the state of each weight."""
         if self.built:
             return
-        self.inner_optimizer.build(variables)
         super().build(variables)
         self.averages = self.add_optimizer_variables(variables, "average")
 
-    @property
-    def variables(self) -> list[Any]:
-        """Its own and those of the inner optimizer."""
-        return [*self._variables, *self.inner_optimizer.variables]
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that make an equal optimizer."""
+        return super().get_config() | {"decay": self.decay, "every": self.every}
 
-    @property
-    def iterations(self) -> Any:
-        """Steps of the inner optimizer."""
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self) -> Any:
-        """That of the inner optimizer."""
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        self.inner_optimizer.learning_rate = learning_rate
-
-    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+    def _apply(self, grads: Any, trainable_variables: Any) -> None:
         """Has the inner optimizer take its step, then takes the mean."""
-        if not self.built:
-            self.build(list(trainable_variables))
         self.inner_optimizer.apply(grads, trainable_variables)
-        self._iterations.assign_add(1)
         # Gradients that are summed up first are no steps.
-        between = self.every * (self.inner_optimizer.gradient_accumulation_steps or 1)
-        due = ops.equal(ops.mod(self._iterations, between), 0)
-        before = ops.cast(ops.floor_divide(self._iterations, between), "float32") - 1
+        between = self.every * put_together(self.inner_optimizer)
+        done: Any = self._iterations + 1
+        due = ops.equal(ops.mod(done, between), 0)
+        before = ops.cast(ops.floor_divide(done, between), "float32") - 1
         decay = ops.minimum(self.decay, (1 + before) / (10 + before))
         kept = ops.where(due, ops.where(before > 0, decay, 0.0), 1.0)
         for average, variable in zip(self.averages, self._trainable_variables, strict=True):
             weight = ops.cast(kept, average.dtype)
             average.assign(weight * average + (1 - weight) * variable)
-
-    def scale_loss(self, loss: Any) -> Any:
-        """Scales as the inner optimizer does."""
-        return self.inner_optimizer.scale_loss(loss)
-
-    def exclude_from_weight_decay(self, var_list: Any = None, var_names: Any = None) -> None:
-        """Tells the inner optimizer, whose decay it is."""
-        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
-
-    def finalize_variable_values(self, var_list: Any) -> None:
-        """Has the inner optimizer do what it does at the end of `fit`; the means stay beside the weights."""
-        self.inner_optimizer.finalize_variable_values(var_list)
-
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that make an equal optimizer."""
-        inner = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {"name": self.name, "inner_optimizer": inner, "decay": self.decay, "every": self.every}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Averaged:
-        """Makes an optimizer from what `get_config` returned."""
-        inner = keras.saving.deserialize_keras_object(config["inner_optimizer"], custom_objects)
-        return cls(**{**config, "inner_optimizer": inner})
 
 
 @contextmanager
@@ -164,7 +123,7 @@ def _pairs(model: keras.Model) -> list[tuple[Any, Any]]:
         optimizer = optimizer.inner_optimizer
     if not isinstance(optimizer, Averaged) or not optimizer.built:
         return []
-    steps = optimizer.inner_optimizer.gradient_accumulation_steps or 1
-    if int(ops.convert_to_numpy(optimizer._iterations.value)) < steps * optimizer.every:
+    between = put_together(optimizer.inner_optimizer) * optimizer.every
+    if int(ops.convert_to_numpy(optimizer._iterations.value)) < between:
         return []
     return list(zip(optimizer._trainable_variables, optimizer.averages, strict=True))
