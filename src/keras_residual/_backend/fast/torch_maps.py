@@ -94,7 +94,14 @@ def is_eager(x: Tensor) -> bool:
 def has_hooks(layer: Any) -> bool:
     """Returns whether there are hooks on the module or on all modules."""
     own = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks
-    return bool(own or torch.nn.modules.module._has_any_global_hook())
+    of_all = torch.nn.modules.module  # its function for this is newer than the oldest PyTorch that is allowed
+    return bool(
+        own
+        or of_all._global_forward_hooks
+        or of_all._global_forward_pre_hooks
+        or of_all._global_backward_hooks
+        or of_all._global_backward_pre_hooks
+    )
 
 
 def relu_in_place(x: Tensor) -> Tensor:
