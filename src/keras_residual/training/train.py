@@ -208,7 +208,7 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
         seed=config.seed,
         classes=settings.classes or None,
         features=settings.features or None,
-        usual_size=usual_size(config),
+        usual_size=usual_size(config, weights),
         memory=2**20 * settings.memory,
         most_broken=settings.most_broken,
     )
