@@ -20,7 +20,10 @@ from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import OWN, TrainConfig
 from keras_residual.training.validation import split_validation
 
-_FORMS = "(x, y), ((x_train, y_train), (x_test, y_test)), what kr.data.load_dataset returns, or a place that it reads"
+_FORMS = (
+    "(x, y), ((x_train, y_train), (x_test, y_test)), what keras_residual.data.load_dataset returns, or a place that it "
+    "reads"
+)
 _SOME = 256  # examples that tell what a model gives
 _STREAM = 2**31  # apart from the seeds by which validation examples are drawn
 
