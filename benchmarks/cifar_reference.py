@@ -10,9 +10,9 @@ pictures held back, and keeping the best weights. What counts is the time of the
 the epochs after the first, in which programs are compiled.
 
 A run has a process of its own and is a row of the results as soon as it is done; a run that was interrupted goes on at
-its last checkpoint. Rows that the same versions have made are not made again. The folder's pictures are CIFAR-10 as
-JPEG files, on which every net does worse than on the published pictures. The table in docs/training.md is written from
-the results of full runs.
+its last checkpoint. Rows that the same versions have made are not made again. All of them take hours, so `make bench`
+leaves this script out. The folder's pictures are CIFAR-10 as JPEG files, on which every net does worse than on the
+published pictures. The table in docs/training.md is written from the results of full runs.
 """
 
 from __future__ import annotations

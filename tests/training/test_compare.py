@@ -14,6 +14,7 @@ import pytest
 from keras_residual import Residual
 from keras_residual._backend import input_gradient
 from keras_residual.data import load_dataset
+from keras_residual.data.lazy import LazyExamples
 from keras_residual.training import compare as compare_module
 from keras_residual.training.compare import compare
 from keras_residual.training.compare_depth import by_depth
@@ -137,6 +138,22 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
 
     assert numbers("a", 0) == numbers("b", 0)
     assert numbers("c", 1) != numbers("a2", 0)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("shape", [(6,), (4, 3, 1)])
+def test_data_that_stay_on_the_disk_give_the_numbers_of_those_in_memory(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, *shape)) if len(shape) == 1 else rng.integers(256, size=(40, *shape), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", x=x, y=np.arange(40) % 2)
+
+    def numbers(memory):
+        data = load_dataset(str(tmp_path / "set.npz"), memory=memory)
+        assert isinstance(data.x_train, LazyExamples) is (memory == 0)
+        rows = compare(data, Settings(depths=(2,), width=8, epochs=2), out=str(tmp_path / f"{memory}")).results["rows"]
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    assert numbers(0) == numbers(2**20)
 
 
 @pytest.mark.any_backend

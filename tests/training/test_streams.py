@@ -1,12 +1,17 @@
 """Trainings whose data do not stay in memory: the same numbers, through interruptions and through files that go."""
 
 import shutil
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from keras_residual.data.lazy import LazyExamples
+from keras_residual.deploy.measure import Cost
+from keras_residual.training import benchmark as measuring
+from keras_residual.training import finetune
 from keras_residual.training import train as training
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.evaluate import evaluate, load_test_data
@@ -58,7 +63,7 @@ class Break(keras.callbacks.Callback):
 
 
 @pytest.mark.every
-def test_a_streamed_run_is_that_of_arrays_and_goes_on_exactly(folder, tmp_path):
+def test_a_streamed_run_is_that_of_arrays_and_goes_on_exactly(folder, tmp_path, monkeypatch):
     held = training.train(config(folder, tmp_path / "held"))
     with pytest.raises(TrainingStopped, match="broken"):
         training.train(config(folder, tmp_path / "run", "data.memory=0", "data.workers=3"), callbacks=[Break(5)])
@@ -73,7 +78,11 @@ def test_a_streamed_run_is_that_of_arrays_and_goes_on_exactly(folder, tmp_path):
     assert f"Ignored: {folder / 'cat' / 'notes.txt'} (not a picture in" in log
     assert f"Skipped: {folder / 'cat' / 'broken.jpg'} (not a picture in" in log
     saved = load_saved(tmp_path / "run")
-    assert evaluate(saved, load_test_data(saved))["examples"] == 8
+    test = load_test_data(saved)
+    assert isinstance(test.x_test, LazyExamples)
+    assert evaluate(saved, test)["examples"] == 8
+    monkeypatch.setattr(measuring, "measure", lambda *_, **__: Cost(0.0, None, ()))  # in a process of its own
+    assert [row.scores for row in measuring.benchmark(saved, [], test)] == [evaluate(saved, test)]
 
 
 @pytest.mark.any_backend
@@ -131,7 +140,9 @@ def test_a_validation_folder_chooses_the_best_epoch(folder, tmp_path):
         ([], "64×64: small, so that a first run is quick"),
         (["model.name=resnet18"], "224×224: the usual size of resnet18"),
         (["model.name=resnet18", "data.image_size=32"], "32×32: as asked."),
-        (["model.name=resnet50.a1_in1k"], "224×224: the size that the weights resnet50.a1_in1k expect"),
+        (["model.name=resnet50.a1_in1k"], "235×235: what the weights resnet50.a1_in1k expect."),
+        (["model.name=resnet50.a1_in1k", "data.image_size=32"], "32×32: as asked."),
+        (["model.name=resnet18", "model.weights=w.safetensors"], "256×256: what the weights w.safetensors expect."),
     ],
 )  # fmt: skip
 def test_the_size_of_pictures_is_said_with_its_reason(tmp_path, monkeypatch, settings, why):
@@ -141,7 +152,9 @@ def test_the_size_of_pictures_is_said_with_its_reason(tmp_path, monkeypatch, set
         for number in range(8):
             pixels = rng.integers(0, 256, (40 + number, 120, 3)).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "set" / label / f"{number}.png")
-    monkeypatch.setattr(training, "assemble", lambda *_: None)  # the network is no matter, and making it takes long
+    # Neither the weights nor the network are of any matter, and making it takes long.
+    monkeypatch.setattr(finetune, "open_location", lambda place: SimpleNamespace(tensors={}, source=place, config=None))
+    monkeypatch.setattr(training, "assemble", lambda *_, **__: SimpleNamespace(body=None))
     base = TrainConfig(out=str(tmp_path / "run")).with_overrides([f"data.source={tmp_path / 'set'}", *settings])
     said = [note.replace("; --image-size N for another.", "") for note in training.prepare(base).notes]
     assert f"Pictures are read at {why}" in said

@@ -109,14 +109,23 @@ class LazyExamples:
         digests = None if self.digests is None else self.digests[rows]
         return LazyExamples(self._read, self._example, self.dtype, self._places[rows], digests, self._gone)
 
-    def map(self, function: Callable[[np.ndarray], np.ndarray], dtype: Any) -> LazyExamples:
-        """Returns the examples with a function applied to what is read; it keeps the shape."""
+    def map(
+        self, function: Callable[[np.ndarray], np.ndarray], dtype: Any, shape: tuple[int, ...] | None = None
+    ) -> LazyExamples:
+        """Returns the examples with a function applied to what is read.
+
+        Args:
+            function: From arrays of examples to arrays of as many.
+            dtype: Type of what it returns.
+            shape: Shape of one example of that; by default that of what is read.
+        """
 
         def read(places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             inputs, readable = self._read(places)
             return function(inputs), readable
 
-        return LazyExamples(read, self._example, dtype, self._places, self.digests, self._gone)
+        shape = self._example if shape is None else shape
+        return LazyExamples(read, shape, dtype, self._places, self.digests, self._gone)
 
 
 Inputs = np.ndarray | LazyExamples

@@ -49,8 +49,9 @@ def load_npz(path: Path, request: Request) -> Dataset:
         )  # fmt: skip
     parts = _PARTS if own_test else ("x", "y")
     lazy = {name: rows for name in parts if name[0] == "x" and (rows := _rows_on_disk(path, name, request)) is not None}
-    arrays = read_arrays(path, [name for name in parts if name not in lazy], owner=owner) | lazy
-    x, y, *of_test = (arrays[name] for name in parts)
+    arrays = read_arrays(path, [name for name in parts if name not in lazy], owner=owner)
+    inputs: list[Inputs] = [lazy[name] if name in lazy else arrays[name] for name in parts[::2]]
+    x, y = inputs[0], arrays[parts[1]]
     if x.ndim > 1:
         request.check_kind("table" if x.ndim == 2 else "pictures")
     y = _answers(y, x, "y", path, owner)
@@ -64,8 +65,8 @@ def load_npz(path: Path, request: Request) -> Dataset:
         rows, test_rows = split_indices(encoded, classes, request)
         x, x_test, encoded, encoded_test = subset(x, rows), subset(x, test_rows), encoded[rows], encoded[test_rows]
     else:
-        x_test, y_test = of_test
-        y_test = _answers(y_test, x_test, "y_test", path, owner)
+        x_test = inputs[1]
+        y_test = _answers(arrays["y_test"], x_test, "y_test", path, owner)
         encoded_test = (
             encode_classes(y_test, classes, owner=owner, what="y_test: label")
             if classes

@@ -209,7 +209,7 @@ class _Part:
         raise bad_data(self._request.owner, f"example {place} is {shown(item)}", _WAY_OUT)
 
     def _answers(self) -> np.ndarray:
-        source = self._source
+        source: Any = self._source
         columns = getattr(source, "column_names", None)
         if isinstance(columns, list):  # of `datasets`, whose pictures need not be decoded for that
             label = next((name for name in (self._request.target, *_LABELS) if name in columns), None)

@@ -108,7 +108,7 @@ def choose_shape(
         grey, else there are three.
     """
     height, width, channels = asked
-    why = "as asked"
+    why = usual[2] if usual is not None and usual[:2] == (height, width) else "as asked"
     if height is None or width is None:
         sizes = {(header.height, header.width) for header in headers}
         shared = next(iter(sizes)) if len(sizes) == 1 else (math.inf, math.inf)

@@ -58,7 +58,7 @@ def load_tars(path: Path, shards: Sequence[Path], request: Request) -> Dataset:
     if not len(values["train"]):
         raise bad_data(request.owner, "the tar files hold no pictures", f"They end in {', '.join(_PICTURES)}.")
     classes = request.classes or class_names(values["train"], owner=request.owner)
-    if len(classes) < 2:
+    if len(classes) == 1:
         raise bad_data(
             request.owner, f"there is only the class {shown(classes[0])}, and telling classes apart needs two at least"
         )

@@ -7,6 +7,7 @@ precision, for whoever uses it by Keras alone.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,8 +51,6 @@ class Standardised:
         if self.columns is None:
             return x
         mean, deviation = self.columns
-        if isinstance(x, LazyExamples):
-            return x.map(lambda rows: standardised(rows, mean, deviation), np.float32)
         return standardised(x, mean, deviation)
 
     def targets(self, y: np.ndarray) -> np.ndarray:
@@ -213,15 +212,27 @@ def moments(x: Inputs, rows: np.ndarray | None = None) -> tuple[np.ndarray, np.n
     return mean, np.where(deviation > 0, deviation, 1.0)
 
 
-def standardised(x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-    """Returns examples as float32 with mean 0 and deviation 1 along the last axis, computed in float64."""
-    result = np.empty(x.shape, np.float32)
-    start = 0
-    for part in parts(x):
-        with np.errstate(over="ignore"):  # of a number that is nothing like those that were trained on
-            result[start : start + len(part)] = (part - mean) / deviation
-        start += len(part)
-    return result
+def standardised(x: Inputs, mean: np.ndarray, deviation: np.ndarray, *, flat: bool = False) -> Inputs:
+    """Returns examples as float32 with mean 0 and deviation 1 along the last axis, computed in float64.
+
+    Args:
+        x: The examples; those that are read when they are asked for are standardised then.
+        mean: Mean of the last axis.
+        deviation: Its standard deviation.
+        flat: Whether an example becomes a vector.
+    """
+
+    def of_array(x: np.ndarray) -> np.ndarray:
+        result = np.empty(x.shape, np.float32)
+        start = 0
+        for part in parts(x):
+            with np.errstate(over="ignore"):  # of a number that is nothing like those that were trained on
+                result[start : start + len(part)] = (part - mean) / deviation
+            start += len(part)
+        return result.reshape(len(x), *shape)
+
+    shape = (math.prod(x.shape[1:]),) if flat else x.shape[1:]
+    return x.map(of_array, np.float32, shape) if isinstance(x, LazyExamples) else of_array(x)
 
 
 def _moments_of_bytes(x: Inputs, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_residual._atomic import folder_beside
 from keras_residual.data import Dataset
+from keras_residual.data.lazy import parts
 from keras_residual.deploy.child import keeping_children
 from keras_residual.deploy.export import export
 from keras_residual.deploy.exported import load_exported
@@ -91,8 +92,14 @@ def benchmark(
     model: keras.Model = saved.model
     signature = signature_of(model)
     batches = [signature.samples(size) for size in batch_sizes]
-    rows = [dataset.x_test] if dataset is not None else signature.samples(SAMPLES, seed=1)
-    expected = _answers(model, signature, rows)
+    random = signature.samples(SAMPLES, seed=1) if dataset is None else []
+
+    def answers(model: Any) -> list[np.ndarray]:
+        pieces = [random] if dataset is None else ([piece] for piece in parts(dataset.x_test))
+        found = [_answers(model, signature, piece) for piece in pieces]
+        return [np.concatenate(output) for output in zip(*found, strict=True)]
+
+    expected = answers(model)
     with folder_beside(Path(tempfile.gettempdir(), "benchmark")) as folder, keeping_children():
         path = folder / "model.keras"
         model.save(path)
@@ -108,7 +115,7 @@ def benchmark(
                 size = export(model, path, name).bytes
                 cost = costs(path, name)
                 found = load_exported(path, name)
-                share = min(map(agreement, expected, _answers(found, signature, rows)))
+                share = min(map(agreement, expected, answers(found)))
                 scores = None if dataset is None else evaluate(Saved(path, found, saved.config), dataset)
             except (RuntimeError, ValueError) as error:  # an export that fails, or a file that does not run
                 yield Row(name, reason=str(error))

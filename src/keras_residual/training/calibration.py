@@ -35,6 +35,8 @@ def calibration_rows(saved: Saved, source: str | None = None, *, target: str | N
         seed=saved.config.seed if saved.config else 0,
         classes=settings.classes or None,
         features=settings.features or None,
+        memory=2**20 * settings.memory,
+        most_broken=settings.most_broken,
     )
     if dataset.input_shape != saved.shape:
         raise ValueError(f"The model takes inputs {saved.shape}, but {dataset.name} has inputs {dataset.input_shape}.")

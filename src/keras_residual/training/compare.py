@@ -15,6 +15,7 @@ import numpy as np
 from keras_residual._backend import BACKEND, input_gradient
 from keras_residual._errors import printable
 from keras_residual.data import Batches, Dataset, PaddedBatches
+from keras_residual.data.lazy import Inputs, LazyExamples
 from keras_residual.training.assemble import moments, standardised
 from keras_residual.training.compare_depth import by_depth
 from keras_residual.training.compare_files import ComparisonFiles, Row
@@ -117,7 +118,7 @@ class _Examples:
         self.classes = len(dataset.classes)
         mean, deviation = moments(dataset.x_train)
         self.x_train, self.x_test = (
-            standardised(part, mean, deviation).reshape(len(part), -1) for part in (dataset.x_train, dataset.x_test)
+            standardised(part, mean, deviation, flat=True) for part in (dataset.x_train, dataset.x_test)
         )
         self.y_train, self.y_test = dataset.y_train, dataset.y_test
         self.target_mean, self.target_scale = 0.0, 1.0
@@ -137,13 +138,14 @@ class _Examples:
             return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         return keras.losses.MeanSquaredError()
 
-    def score(self, net: keras.Model, x: np.ndarray, y: np.ndarray) -> dict[str, float]:
+    def score(self, net: keras.Model, x: Inputs, y: np.ndarray) -> dict[str, float]:
         """Returns how good the net is, in the target's units; batches of one shape, run without compiling."""
         batches = PaddedBatches(x, y, self.batch_size)
         answers = [net(batches[index][0], training=False) for index in range(len(batches))]
         rows = [np.asarray(keras.ops.convert_to_numpy(answer), np.float64) for answer in answers]
         outputs = np.concatenate(rows)[: len(x)] * self.target_scale + self.target_mean
-        return score(outputs, y, classes=self.classes)
+        there = x.there if isinstance(x, LazyExamples) else slice(None)
+        return score(outputs[there], y[there], classes=self.classes)
 
 
 def _warm_up(examples: _Examples, settings: Settings, *, rate: float, heeding: Heeding) -> None:

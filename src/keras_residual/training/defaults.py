@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from keras_residual._errors import bad_argument, unknown_name
+from keras_residual._errors import bad_argument, printable, unknown_name
 from keras_residual.models.catalog import usual_input
-from keras_residual.models.facts import pretrained_weights
-from keras_residual.training.finetune import EPOCHS, FEW_IN_A_BATCH, FEW_PICTURES, LEAST_STEPS, MOST_EPOCHS
+from keras_residual.training.finetune import (
+    EPOCHS,
+    FEW_IN_A_BATCH,
+    FEW_PICTURES,
+    LEAST_STEPS,
+    MOST_EPOCHS,
+    Pretrained,
+)
 from keras_residual.training.recipes import RECIPES
 
 if TYPE_CHECKING:
@@ -94,21 +100,25 @@ def resolve(config: TrainConfig, dataset: Dataset, *, examples: int, pretrained:
     return config.parse(values)
 
 
-def usual_size(config: TrainConfig) -> tuple[int, int, str] | None:
-    """Returns the height and width of pictures that the network of a configuration has been made for, and why.
+def usual_size(config: TrainConfig, weights: Pretrained | None = None) -> tuple[int, int, str] | None:
+    """Returns the height and width of pictures that a network has been made for, and why.
 
-    They are those of its weights, or the usual ones of its family; None for a network that is made for any.
+    They are those of the weights that it begins with, or the usual ones of its family; None for a network that is made
+    for any.
+
+    Args:
+        config: Names the network.
+        weights: What it begins with; None for random ones.
     """
     name = config.model.name
+    if weights is not None and weights.scaled is not None:
+        return weights.scaled, weights.scaled, f"what the weights {printable(config.model.weights or name)} expect"
     if name in ("auto", *MODELS.values()):
         return None
-    architecture, _, tag = name.partition(".")
+    architecture = name.partition(".")[0]
     try:
-        if tag:
-            height, width = pretrained_weights(name).input_size
-            return height, width, f"the size that the weights {name} expect"
         shape, _ = usual_input(architecture)
-    except (StopIteration, ValueError):  # a name that is none is refused where the network is made
+    except ValueError:  # a name that is none is refused where the network is made
         return None
     return (shape[0], shape[1], f"the usual size of {architecture}") if len(shape) == 3 else None
 

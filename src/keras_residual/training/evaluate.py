@@ -56,6 +56,8 @@ def load_test_data(saved: Saved, source: str | None = None, *, target: str | Non
         seed=saved.config.seed if saved.config else 0,
         classes=settings.classes or None,
         features=settings.features or None,
+        memory=2**20 * settings.memory,
+        most_broken=settings.most_broken,
     )
     # One output may be the probability of the second of two classes.
     fits = saved.outputs == (len(dataset.classes) or 1) or (saved.outputs, len(dataset.classes)) == (1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import keras
 import numpy as np
@@ -59,6 +59,11 @@ class Pretrained:
     crop_pct: float = 1.0
     told: bool = False
 
+    @property
+    def scaled(self) -> int | None:
+        """Edge to which pictures are scaled before the crop; None where the weights take those of any small size."""
+        return None if self.size is None else math.floor(self.size / self.crop_pct)
+
 
 def read_pretrained(config: ModelConfig) -> Pretrained | None:
     """Reads the weights that a network is to begin with; None where it is to begin with random ones.
@@ -74,13 +79,14 @@ def read_pretrained(config: ModelConfig) -> Pretrained | None:
         architecture, tag = None, None
     else:
         architecture, tag = resolve(config.name)
-    if tag is None and config.weights is None:
-        return None
     known = pretrained_weights(f"{architecture}.{tag}") if tag else None
-    found = open_location(config.weights or address(known))
+    place = config.weights or (known and address(known))
+    if place is None:
+        return None
+    found = open_location(place)
     about = found.config or {}
     if architecture is None:
-        architecture = about.get("architecture")
+        architecture = str(about.get("architecture"))
         if architecture not in CATALOG:
             raise ValueError(
                 f"The weights {shown(str(config.weights))} do not say which network they are of. Name it: --model NAME"
@@ -103,10 +109,9 @@ def with_pictures_of(config: TrainConfig, weights: Pretrained) -> TrainConfig:
     values: dict[str, Any] = {}
     if not (config.model.mean or config.model.std):
         values |= {"model.mean": list(weights.mean), "model.std": list(weights.std)}
-    if config.data.image_size is None and weights.size is not None:
-        scaled = math.floor(weights.size / weights.crop_pct)
-        values["data.image_size"] = scaled
-        if scaled != weights.size and config.model.crop is None:
+    if config.data.image_size is None and weights.scaled is not None:
+        values["data.image_size"] = weights.scaled
+        if weights.scaled != weights.size and config.model.crop is None:
             values["model.crop"] = weights.size
     return config.updated(values)
 
@@ -255,7 +260,7 @@ def _in_timm_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_residual.data import Batches, PaddedBatches
+from keras_residual.data import Batches
 from keras_residual.training.finetune import Phase
 from keras_residual.training.session import Session
 
@@ -48,7 +48,7 @@ class Parts:
 def fit(
     learner: keras.Model,
     batches: Batches | Parts,
-    held_back: PaddedBatches,
+    held_back: keras.utils.PyDataset,
     session: Session,
     phases: Sequence[Phase],
     resized: Sequence[int] = (),

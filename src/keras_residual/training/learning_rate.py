@@ -60,15 +60,15 @@ def find_learning_rate(prepared: Prepared) -> LearningRates:
     if prepared.own is not None or prepared.state is not None:
         rule = "a new run of a model that the configuration names"
         raise bad_argument("find_learning_rate", "prepared", rule, prepared.config.model.name)
-    config, learner = prepared.config, prepared.assembled.network
-    classes = len(prepared.dataset.classes)
+    config, dataset, assembled = prepared.config, prepared.dataset, prepared.assembled
+    learner, classes = assembled.network, len(dataset.classes)
     weights, states = [np.array(value) for value in learner.get_weights()], random_states()
     plain = config.updated({"optimizer.schedule": "constant", "optimizer.warmup": 0.0, "optimizer.average": 0.0})
     compile_learner(learner, plain, classes=classes, epochs=1, steps_per_epoch=STEPS)
     optimizer: Any = learner.optimizer
     rising = keras.optimizers.schedules.ExponentialDecay(LOWEST, STEPS - 1, HIGHEST / LOWEST)
     optimizer.learning_rate = rising
-    batches = prepared.batches()
+    batches = prepared.batches(assembled.inputs(dataset.x_train), assembled.targets(dataset.y_train))
     rates: list[float] = []
     losses: list[float] = []
     mean = 0.0

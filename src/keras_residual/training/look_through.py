@@ -43,8 +43,8 @@ class LookThrough:
         self._run = run
         self._name = name
         self._assembled = assembled
-        x, y = assembled.inputs(x[:EXAMPLES]), assembled.targets(y[:EXAMPLES])
-        self._x, self._y, self._loss = x.astype("float32"), y, loss
+        inputs, y = np.asarray(assembled.inputs(x[:EXAMPLES])), assembled.targets(y[:EXAMPLES])
+        self._x, self._y, self._loss = inputs.astype("float32"), y, loss
         if not classes and y.ndim == 1:
             self._y = y[:, None].astype("float32")
         self._classes = classes

@@ -40,7 +40,8 @@ def where_it_broke(learner: keras.Model, batches: Batches | Parts, session: Sess
             before = [np.array(keras.ops.convert_to_numpy(variable.value)) for variable in learner.variables]
             x, y = batches.batch(step)
             loss: Any = learner.train_on_batch(x, y, return_dict=True)
-            sound = [np.isfinite(keras.ops.convert_to_numpy(v.value)).all() for v in learner.trainable_variables]
+            weights = [np.asarray(keras.ops.convert_to_numpy(v.value)) for v in learner.trainable_variables]
+            sound = [np.isfinite(weight).all() for weight in weights]
             if math.isfinite(float(loss["loss"])) and all(sound):
                 continue
             for variable, value in zip(learner.variables, before, strict=True):

@@ -13,13 +13,17 @@ import numpy as np
 
 from keras_residual._errors import bad_argument, shown, wrong_type
 from keras_residual.data import Dataset, Fingerprint
+from keras_residual.data.lazy import Inputs, served
 from keras_residual.models.freezing import parts
 from keras_residual.models.outputs import as_logits, ending
 from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import OWN, TrainConfig
 from keras_residual.training.validation import split_validation
 
-_FORMS = "(x, y), ((x_train, y_train), (x_test, y_test)), what kr.data.load_dataset returns, or a place that it reads"
+_FORMS = (
+    "(x, y), ((x_train, y_train), (x_test, y_test)), what keras_residual.data.load_dataset returns, or a place that it "
+    "reads"
+)
 _SOME = 256  # examples that tell what a model gives
 _STREAM = 2**31  # apart from the seeds by which validation examples are drawn
 
@@ -140,7 +144,7 @@ class Own:
         compiled, tunes = self.compiled, config.finetune.is_asked
         if compiled and not tunes and self.loss is None and self.metrics is None and self.optimizer is None:
             return
-        before = model.get_compile_config() or {} if compiled else {}
+        before: Any = (model.get_compile_config() if compiled else None) or {}
         loss = self.loss_for(dataset)
         metrics = self.metrics if self.metrics is not None else before.get("metrics")
         if metrics is None:
@@ -183,7 +187,7 @@ class Own:
         task = "classification" if classes else "regression"
         return OwnArrays("arrays", kind, task, x, y, x_test, y_test, classes, (), own_test)
 
-    def _outputs(self, x: np.ndarray) -> int:
+    def _outputs(self, x: Inputs) -> int:
         """Calls the model, and returns the number of outputs for an example; 0 where it is no row of them."""
         model = self._model
         try:
@@ -214,13 +218,13 @@ class Plain(keras.utils.PyDataset):
     """Batches in order, of which the last may be smaller: the losses and metrics of others know no padding.
 
     Args:
-        x: Examples.
+        x: Examples; one whose file is gone is replaced by the next.
         y: Answers.
         batch_size: Examples in a batch.
         rows: Places of the examples that are served; by default all.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, *, rows: np.ndarray | None = None) -> None:
+    def __init__(self, x: Inputs, y: np.ndarray, batch_size: int, *, rows: np.ndarray | None = None) -> None:
         super().__init__()
         self._x, self._y, self._batch_size = x, y, batch_size
         self._rows = np.arange(len(x)) if rows is None else rows
@@ -230,7 +234,8 @@ class Plain(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         rows = self._rows[index * self._batch_size : (index + 1) * self._batch_size]
-        return self._x[rows], self._y[rows]
+        x, rows = served(self._x, rows)
+        return x, self._y[rows]
 
 
 def fingerprint(dataset: Dataset, choose: np.ndarray, run: int) -> Fingerprint:

@@ -72,21 +72,24 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    numbers = outputs is not None and not dataset.classes
-    classes = outputs is not None and not numbers
+    scatter = by_class = None
+    if outputs is not None and dataset.classes:
+        by_class = _about_classes(dataset, outputs)
+    elif outputs is not None:
+        scatter = predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter")
     content: dict[str, Any] = {
         "title": f"{printable(metrics['model'])} on {printable(metrics['data'])}",
         "kind": dataset.kind,
         "examples": len(dataset.y_test),
         "metrics": metrics,
-        "meanings": MEANINGS if classes else MEANINGS | MEANINGS_OF_NUMBERS,
+        "meanings": MEANINGS if by_class else MEANINGS | MEANINGS_OF_NUMBERS,
         "best_epoch": best_epoch,
         "loss_curve": curves(history, "loss", best_epoch=best_epoch, name="loss"),
         "accuracy_curve": curves(history, "accuracy", best_epoch=best_epoch, name="accuracy")
         if "val_accuracy" in history[0]
         else None,
-        "scatter": predicted_against_true(dataset.y_test, outputs[:, 0], name="scatter") if numbers else None,
-        "by_class": _about_classes(dataset, outputs) if classes else None,
+        "scatter": scatter,
+        "by_class": by_class,
         "xray": None,
         "xray_head": "",
     }

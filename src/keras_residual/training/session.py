@@ -22,7 +22,6 @@ from keras_residual.training.record import Record
 from keras_residual.training.stopped import Heeding
 
 if TYPE_CHECKING:
-    from keras_residual.data import PaddedBatches
     from keras_residual.training.train import Prepared
 
 _COPY_SECONDS, _COPY_SHARE = 0.25, 0.01
@@ -97,7 +96,7 @@ class Session(keras.callbacks.CallbackList):
         """Seconds since it began in this process."""
         return 0.0 if self._begun is None else time.perf_counter() - self._begun
 
-    def build(self, held_back: PaddedBatches) -> None:
+    def build(self, held_back: keras.utils.PyDataset) -> None:
         """Makes what a backend may make as late as in the first step, if there is a state that goes into it.
 
         Raises:
