@@ -137,7 +137,7 @@ def losses_around(
         _, (losses,) = _backend.scan(body, ops.zeros(()), (ops.convert_to_tensor(points),))
         return losses
 
-    return np.asarray(ops.convert_to_numpy(_backend.run_compiled(program, variables, (given, moves, points))))
+    return np.asarray(ops.convert_to_numpy(_backend.compiled(program, variables)((given, moves, points))))
 
 
 def _add_slice(look: Any, blocks: Any, model: Any) -> None:

@@ -84,7 +84,7 @@ def sharpness_of(model: keras.Layer, loss_of: Callable[[Any], Any], given: Any) 
 
         return sharpness(loss, [ops.convert_to_tensor(variable.value) for variable in trained])
 
-    return largest_eigenvalue(*_backend.run_compiled(program, variables, given))
+    return largest_eigenvalue(*_backend.compiled(program, variables)(given))
 
 
 def _add(look: Any, blocks: Any, model: Any) -> None:
