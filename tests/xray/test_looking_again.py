@@ -138,11 +138,13 @@ def test_what_is_known_of_the_moment_is_part_of_the_report() -> None:
 
 def test_what_the_report_measures_itself_is_not_taken_as_a_fact() -> None:
     look = Xray(net(), X, Y)
-    reserved = look.report().model.keys()
-    assert {"batch", "loss", "update_steps"} < reserved
+    reserved = {*look.report().model, "update_steps", "sharpness"} - {"name"}
+    assert {"batch", "loss", "training"} < reserved
     for key in reserved:
         with pytest.raises(ValueError, match=f"xray: `facts` must be .*{key}"):
             look.report(facts={key: 3})
+    with pytest.raises(ValueError, match="'effective_depth', which the report has by itself"):
+        look.report(["path_lengths"], facts={"effective_depth": 3}, verbose=False)
     with pytest.raises(TypeError, match="xray: `facts` must be a mapping"):
         look.report(facts=[("step", 7)])  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="quantites"):

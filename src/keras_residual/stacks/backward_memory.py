@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -234,7 +235,8 @@ def tensors_by_block(owner: str, depth: int, block_mask: Any, observation: Obser
             rule = f"of shape ({depth},) or (batch, {depth})"
             raise bad_argument(owner, "block_mask", rule, tuple(mask.shape))
     if masks:
-        active: Any = masks[0] if len(masks) == 1 else ops.logical_and(masks[0] != 0, masks[1] != 0)
+        masks = [ops.cast(mask, "bool") for mask in masks]
+        active: Any = functools.reduce(ops.logical_and, masks)
         found["active"] = ops.transpose(active) if len(active.shape) == 2 else active
     if probe is not None:
         found["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)

@@ -95,6 +95,7 @@ SHARPNESS = Quantity(
     key="sharpness",
     definition="eigenvalue of the loss's Hessian that is largest in size",
     of="request",
+    of_whole=True,
     by=_add,
     cost=Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept three times more"),
     check=needs_targets,
