@@ -5,6 +5,8 @@ Where a release of Keras moves one of these, this is the file to mend.
 
 from __future__ import annotations
 
+import sys
+
 # The public name that an optimizer is saved by: on PyTorch its class has none, and another backend cannot load it.
 from keras.src.api_export import REGISTERED_OBJS_TO_NAMES
 
@@ -32,6 +34,9 @@ from keras.src.optimizers.base_optimizer import BaseOptimizer
 # The losses of a compiled model, with their weights, as one function.
 from keras.src.trainers.compile_utils import CompileLoss
 
+# The program of `model.summary()`, which has no place for what a layer says of itself but the number of its weights.
+from keras.src.utils import summary_utils
+
 # Keras's own way of printing, which its users can turn to a log.
 from keras.src.utils.io_utils import print_msg
 
@@ -54,6 +59,7 @@ __all__ = [
     "CompileLoss",
     "Function",
     "RandomInitializer",
+    "called_by_summary",
     "compute_fans",
     "get_autocast_scope",
     "get_global_attribute",
@@ -65,3 +71,8 @@ __all__ = [
     "set_global_attribute",
     "set_keras_mask",
 ]
+
+
+def called_by_summary() -> bool:
+    """Returns whether `model.summary()` itself called the function that calls this one."""
+    return sys._getframe(2).f_globals is vars(summary_utils)

@@ -119,6 +119,15 @@ def test_a_block_that_is_switched_off_hands_on_what_it_gets(execution: str, kind
     assert_close(found[2:], to_numpy(stack(x))[2:], 1e-5)
 
 
+@pytest.mark.parametrize("remat", [False, "full"])
+def test_the_mask_of_an_observation_leaves_off_what_the_caller_switched_off(remat: Any) -> None:
+    stack = made("scan", remat=remat)
+    for own in (np.array([1, 0, 1, 1]), np.tile([True, False, True, True], (4, 1))):
+        with observe(stack, block_mask=np.array([1.0, 1.0, 1.0, 0.0])):
+            found = stack(X, block_mask=own)
+        assert_close(found, stack(X, block_mask=np.array([1, 0, 1, 0])), 1e-6)
+
+
 def test_the_mask_can_be_an_input_of_a_model() -> None:
     stack = made("scan")
     inputs, mask = keras.Input((6,)), keras.Input((DEPTH,))

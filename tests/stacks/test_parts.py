@@ -259,8 +259,8 @@ def in_scope(execution: str, scope: str, monkeypatch: pytest.MonkeyPatch) -> Non
     expected = made(execution).get_layer("stack")
     with keras.RematScope(**arguments):
         stack = made(execution).get_layer("stack")
-    times, checkpoint = [], _backend.checkpoint
-    monkeypatch.setattr(_backend, "checkpoint", lambda *args, **kwargs: times.append(1) or checkpoint(*args, **kwargs))
+    times, recompute = [], _backend.recompute
+    monkeypatch.setattr(_backend, "recompute", lambda *args, **kwargs: times.append(1) or recompute(*args, **kwargs))
     wanted, found = (
         gradients(lambda x, s=s: s(x, training=True), [X], s.trainable_variables, compiled=True)
         for s in (expected, stack)
@@ -278,8 +278,8 @@ def test_a_block_that_was_made_in_a_remat_scope(monkeypatch: pytest.MonkeyPatch)
     with keras.RematScope("full"):
         inner = block()
     stack = ResidualStack(inner, 3, execution="unrolled")
-    times, checkpoint = [], _backend.checkpoint
-    monkeypatch.setattr(_backend, "checkpoint", lambda *args, **kwargs: times.append(1) or checkpoint(*args, **kwargs))
+    times, recompute = [], _backend.recompute
+    monkeypatch.setattr(_backend, "recompute", lambda *args, **kwargs: times.append(1) or recompute(*args, **kwargs))
     stack(X, training=True)
     assert len(times) == 3
 

@@ -81,9 +81,9 @@ def test_the_gradient_is_that_of_a_stack_that_keeps_everything(topology: Any, ex
         with observe(stack, lambda received, added: {}):
             return stack(x, training=True)
 
-    seeds = stack._blocks.states_of_seeds()
+    seeds = stack._blocks.non_float_values()
     expected_x, expected = gradients(kept, [X], stack.trainable_variables)
-    stack._blocks.set_states_of_seeds(seeds)  # the same dropout
+    stack._blocks.set_non_float_values(seeds)  # the same dropout
     found_x, found = gradients(lambda x: stack(x, training=True), [X], stack.trainable_variables)
     assert_close(found_x[0], expected_x[0], 1e-5)
     for variable, one, other in zip(stack.trainable_variables, found, expected, strict=True):
@@ -177,7 +177,7 @@ def test_a_graph_that_is_kept_serves_two_backward_passes(topology: str, remat: A
 def test_statistics_and_seeds_move_once_a_call(execution: str) -> None:
     stack = made("reversible", execution=execution)
     other = made("reversible", execution="unrolled")
-    seeds = stack._blocks.states_of_seeds()[0]
+    seeds = stack._blocks.non_float_values()[0]
     if keras.backend.backend() == "jax":
         stack(X, training=True)  # there a gradient is taken of a function, which changes nothing
     else:
@@ -186,7 +186,7 @@ def test_statistics_and_seeds_move_once_a_call(execution: str) -> None:
         other(X, training=True)
     for name, value in other.get_stacked_weights().items():
         np.testing.assert_allclose(stack.get_stacked_weights()[name], value, 1e-5, 1e-6, err_msg=name)
-    np.testing.assert_array_equal(stack._blocks.states_of_seeds()[0][:, 1], seeds[:, 1] + 1)
+    np.testing.assert_array_equal(stack._blocks.non_float_values()[0][:, 1], seeds[:, 1] + 1)
 
 
 def deep(precision: str, depth: int) -> float:

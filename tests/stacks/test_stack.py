@@ -63,7 +63,7 @@ def state_after(stack: ResidualStack, x: np.ndarray) -> dict[str, np.ndarray]:
         of_blocks = g[0] if scanned else np.stack(g)
         of_layers.setdefault(name.rpartition("/")[0], []).append(of_blocks.reshape(stack.depth, -1))
     found |= {f"gradient {layer}": np.concatenate(parts, axis=1) for layer, parts in of_layers.items()}
-    found |= {f"seed {i}": value for i, value in enumerate(stack._blocks.states_of_seeds())}
+    found |= {f"seed {i}": value for i, value in enumerate(stack._blocks.non_float_values())}
     return found
 
 
@@ -245,7 +245,9 @@ def test_weights_that_do_not_fit_are_refused_and_change_nothing() -> None:
     good = {name: value + 1 for name, value in before.items()}
     with pytest.raises(ValueError, match=r"Did you mean 'residual/in/kernel'"):
         stack.set_stacked_weights({**good, "residual/in/kernal": good["residual/in/kernel"]})
-    with pytest.raises(ValueError, match=re.escape("residual/in/kernel of shape (5, 6, 8)")):
+    with pytest.raises(
+        ValueError, match=re.escape("weight 'residual/in/kernel' must have shape (5, 6, 8), but has (4, 6, 8)")
+    ):
         stack.set_stacked_weights({**good, "residual/in/kernel": np.zeros((4, 6, 8))})
     for name, value in stack.get_stacked_weights().items():
         np.testing.assert_array_equal(value, before[name])
@@ -525,7 +527,10 @@ def test_values_that_cannot_be_drawn_are_no_concern_of_later_layers(execution: s
     ("call", "message"),
     [
         ({"execution": "scam"}, "`execution` must be one of auto, unrolled, scan"),
-        ({"remat": "half"}, "`remat` must be False, 'full' or 'sqrt'"),
+        ({"remat": "half"}, "`remat` must be False, True, 'full' or 'sqrt', but received 'half'"),
+        ({"remat": 1}, "`remat` must be False, True, 'full' or 'sqrt', but received 1"),
+        ({"remat": 0}, "`remat` must be False, True, 'full' or 'sqrt', but received 0"),
+        ({"remat": np.ones(2)}, "`remat` must be False, True, 'full' or 'sqrt'"),
         ({"topology": "revers"}, "Did you mean 'reversible'"),
         ({"topology": 3}, "`topology` must be a Topology or one of"),
         ({"depth_rule": "deepnrm"}, "Did you mean 'deepnorm'"),
@@ -584,3 +589,59 @@ def test_a_mask_of_another_number_of_blocks_is_refused(execution: str, shape: tu
         ValueError, match=rf"`block_mask` must be of shape \(3,\) or \(batch, 3\), .*{re.escape(str(shape))}"
     ):
         stack(X, block_mask=np.ones(shape))
+
+
+def unequal_block(index: int) -> Residual:
+    return Residual([layers.Dense(6), *([layers.Dropout(0.2)] * (index % 2))], drop_path_rate=index / 10)
+
+
+def test_blocks_with_unequal_numbers_of_seeds_keep_their_random_state() -> None:
+    stack = ResidualStack(unequal_block, 4, name="stack")
+    stack(X, training=True)
+    seeds = [[to_numpy(v.value) for v in cell.non_trainable_variables] for cell in stack._blocks.cells]
+    assert len({len(of_cell) for of_cell in seeds}) == 3
+    for other, kept in ((stack.with_execution("unrolled"), range(4)), (stack.with_blocks([1, 3]), (1, 3))):
+        for index, cell in zip(kept, other._blocks.cells, strict=True):
+            for variable, expected in zip(cell.non_trainable_variables, seeds[index], strict=True):
+                np.testing.assert_array_equal(to_numpy(variable.value), expected)
+    assert_close(stack.with_execution("auto")(X, training=True), stack(X, training=True), 1e-6)
+
+
+@pytest.mark.any_backend
+def test_the_number_of_weights_is_a_number_in_any_format() -> None:
+    stack = ResidualStack(Residual(layers.Dense(64)), 3)
+    stack.build((None, 64))
+    assert (f"{stack.count_params():,}", f"{stack.count_params():>8,}", f"{stack.count_params()}") == (
+        "12,480",
+        "  12,480",
+        "12480",
+    )
+
+
+def dense_block() -> Residual:
+    return Residual(layers.Dense(6))
+
+
+def one_more(index: int) -> Residual:
+    return Residual([layers.Dense(6) for _ in range(index + 1)])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize(
+    ("source", "target", "message"),
+    [
+        ((full_block, 5), (dense_block, 5), "the file holds 10 weights, but this stack has 2."),
+        ((one_more, 2), (one_more, 3), "the file holds 6 weights, but this stack has 12."),
+        ((dense_block, 3), (one_more, 3), "the file holds 2 weights, but this stack has 12."),
+    ],
+)
+def test_a_file_of_other_blocks_is_refused_by_its_number_of_weights(source: Any, target: Any, message: str) -> None:
+    stored: dict[str, Any] = {}
+    for (block, depth), use in ((source, "save_own_variables"), (target, "load_own_variables")):
+        stack = ResidualStack(block if block is one_more else block(), depth, name="stack")
+        stack.build((None, 6))
+        if use == "save_own_variables":
+            stack.save_own_variables(stored)
+            continue
+        with pytest.raises(ValueError, match=re.escape(f"ResidualStack 'stack': {message} Load weights saved from")):
+            stack.load_own_variables(stored)

@@ -401,10 +401,10 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("how", "reason"),
         [
-            ({"topology": "mhc"}, "what its topology, 'mhc', does to the stream depends on all of them"),
+            ({"topology": "mhc"}, "topology 'mhc' couples all blocks"),
             (
                 {"depth_rule": "inverse_depth"},
-                "the scales of its depth rule, 'inverse_depth', depend on how many there",
+                "the scales of depth rule 'inverse_depth' depend on the number of blocks",
             ),
         ],
     )
@@ -412,7 +412,7 @@ class TestRefusals:
         model = stacked(block=kr.Residual([Dense(8, "relu"), Dense(6)]), **how)
         with pytest.raises(ValueError, match=f"drop_blocks: 'stack.1' cannot go: {reason}"):
             kr.drop_blocks(model, blocks="stack.1")
-        with pytest.raises(ValueError, match=f"ResidualStack 'stack' cannot do with fewer blocks: {reason}"):
+        with pytest.raises(ValueError, match=f"ResidualStack 'stack': blocks cannot be removed, because {reason}"):
             model.get_layer("stack").with_blocks([0])
 
     def test_a_block_in_two_places(self):

@@ -60,7 +60,7 @@ REQUEST = '''
 
 import numpy as np
 
-from keras_residual.xray.quantities.quantity import KEPT, Passes, Quantity, needs_targets
+from keras_residual.xray.quantities.quantity import STREAMS_KEPT, Passes, Quantity, needs_targets
 
 
 def _add(look, blocks, model):
@@ -73,7 +73,7 @@ LARGEST = Quantity(
     definition="largest size of an entry of `x`",
     of="request",
     by=_add,
-    cost=Passes(forward=1, beside=KEPT),
+    cost=Passes(forward=1, beside=STREAMS_KEPT),
     check=needs_targets,
     label="largest entry",
 )
@@ -169,7 +169,7 @@ def test_a_quantity_on_request(package: Path, capsys: pytest.CaptureFixture[str]
     assert "largest: 1 forward; what each block hands on is kept" in capsys.readouterr().out
     assert report.blocks[0]["largest"] == pytest.approx(np.abs(to_numpy(model.get_layer("one")(X))).max(), rel=1e-5)
     assert "largest" not in look.report().blocks[0]
-    with pytest.raises(ValueError, match="the targets of the loss, for 'largest'"):
+    with pytest.raises(ValueError, match="xray: quantity 'largest' needs targets; pass `y`"):
         xray(model, X, quantities=["largest"])
 
 

@@ -132,8 +132,50 @@ def test_how_far_the_weights_have_moved_is_measured_from_where_they_were_watched
 
 
 def test_what_is_known_of_the_moment_is_part_of_the_report() -> None:
-    report = Xray(net(), X, Y).report(step=7, name="mine")
+    report = Xray(net(), X, Y).report(facts={"step": 7, "name": "mine"})
     assert (report.model["step"], report.model["name"]) == (7, "mine")
+
+
+def test_what_the_report_measures_itself_is_not_taken_as_a_fact() -> None:
+    look = Xray(net(), X, Y)
+    reserved = {*look.report().model, "update_steps", "sharpness"} - {"name"}
+    assert {"batch", "loss", "training"} < reserved
+    for key in reserved:
+        with pytest.raises(ValueError, match=f"xray: `facts` must be .*{key}"):
+            look.report(facts={key: 3})
+    with pytest.raises(ValueError, match="'effective_depth', which the report has by itself"):
+        look.report(["path_lengths"], facts={"effective_depth": 3}, verbose=False)
+    with pytest.raises(TypeError, match="xray: `facts` must be a mapping"):
+        look.report(facts=[("step", 7)])  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="quantites"):
+        look.report(quantites=["cka"])  # pyright: ignore[reportCallIssue]
+
+
+def test_entries_without_a_report_or_without_any_kept_are_none() -> None:
+    look = Xray(net(), X, Y)
+    assert look.entries() == []
+    look.watch()
+    assert look.entries() == []
+    look.report()
+    assert look.entries() == []
+    kept = Xray(net(), X, Y, entries=4)
+    kept.watch()
+    assert kept.entries() == []
+    kept.report()
+    assert [len(weights) > 0 for weights, _ in kept.entries()] == [True, True]
+
+
+def test_the_first_watch_after_a_report_compiles_once_more() -> None:
+    look = Xray(net(), X, Y)
+    look.report()
+    assert look.compiled
+    look.watch()
+    assert not look.compiled
+    look.report()
+    assert look.compiled
+    count = len(CALLS)
+    look.report()
+    assert keras.backend.backend() == "torch" or len(CALLS) == count
 
 
 def test_a_model_keeps_nothing_of_it() -> None:
@@ -166,7 +208,7 @@ def test_steps_that_nobody_watched_are_none() -> None:
 
 @pytest.mark.any_backend
 def test_arguments_are_refused_when_it_is_made() -> None:
-    with pytest.raises(TypeError, match=r"xray: `model` must be a model or a layer of Keras"):
+    with pytest.raises(TypeError, match=r"xray: `model` must be a Keras model or layer"):
         Xray(3, X)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"xray: `y` must be arrays of 16 rows"):
         Xray(net(), X, Y[:3])

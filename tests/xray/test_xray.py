@@ -255,7 +255,7 @@ def test_a_built_layer_whose_parts_lack_weights_gets_them() -> None:
 
 def test_bad_input_is_refused() -> None:
     model = of_residuals()
-    with pytest.raises(TypeError, match="`model` must be a model or a layer of Keras"):
+    with pytest.raises(TypeError, match="`model` must be a Keras model or layer"):
         xray("model", X)  # pyright: ignore
     with pytest.raises(ValueError, match="`loss` must be given where targets are"):
         xray(model, X, Y)

@@ -45,19 +45,20 @@ else:
 __all__ = [
     "BACKEND",
     "CHOICE",
+    "DIFFERENTIATES_FUNCTIONS",
     "HAS_BATCH_NORM",
     "SCAN_FROM",
     "VERSION",
     "Body",
     "ReversiblePass",
     "as_tensor",
-    "checkpoint",
     "compilation_cache",
     "compiled",
     "convolve",
+    "forget_parameters",
     "has_hooks",
     "input_gradient",
-    "is_eager",
+    "is_eager_torch",
     "keeping_random_state",
     "map_slices",
     "max_pool",
@@ -67,11 +68,11 @@ __all__ = [
     "outside_of_programs",
     "probed_gradients",
     "random_state",
+    "recompute",
     "recompute_cheap",
     "register_parameters",
     "relu_in_place",
     "reversible",
-    "run_compiled",
     "scale_with_other_gradient",
     "scan",
     "set_random_state",
@@ -102,7 +103,7 @@ def scale_with_other_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> T
         forward: Tensor that broadcasts to the shape of `x`. Its own gradient is 0.
         backward: Tensor that broadcasts to the shape of `x`. Its own gradient is 0.
     """
-    return _on.scale(x, keras.ops.cast(forward, x.dtype), keras.ops.cast(backward, x.dtype))
+    return _on.scale_with_other_gradient(x, keras.ops.cast(forward, x.dtype), keras.ops.cast(backward, x.dtype))
 
 
 def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Tensor:
     """
     # Assignments go to the scope, which is dropped.
     with keras.StatelessScope():
-        return _on.gradient(function, keras.ops.convert_to_tensor(x))
+        return _on.input_gradient(function, keras.ops.convert_to_tensor(x))
 
 
 def probed_gradients(
@@ -150,17 +151,6 @@ def compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable]
         variables: The variables that it reads.
     """
     return _on.compiled(function, list(variables))
-
-
-def run_compiled(function: Callable[[Any], Any], variables: Sequence[keras.Variable], given: Tree) -> Any:
-    """Returns `function(given)`, run once as a program of `compiled`.
-
-    Args:
-        function: From a structure of tensors to a structure of tensors.
-        variables: The variables that it reads.
-        given: Structure of tensors.
-    """
-    return compiled(function, variables)(given)
 
 
 @contextmanager
@@ -210,15 +200,15 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
     return _on.scan(body, carry, xs, reverse=reverse)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool = False, held: Sequence[Any] = ()) -> Callable[..., Any]:
-    """Returns `function`, keeping only its arguments for the gradient: the rest is recomputed.
+def recompute(function: Callable[..., Any], *, in_loop: bool = False, held: Sequence[Any] = ()) -> Callable[..., Any]:
+    """Returns `function`, storing only its arguments for the backward pass: the rest is recomputed there.
 
     Args:
         function: From structures of tensors to a structure of tensors, without side effects.
         in_loop: Whether it is called in the body of a `scan`.
         held: Tensors that the function uses without taking them as arguments, and whose gradient may be wanted.
     """
-    return _on.checkpoint(function, in_loop=in_loop, held=held)
+    return _on.recompute(function, in_loop=in_loop, held=held)
 
 
 def recompute_cheap(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -245,6 +235,14 @@ def register_parameters(layer: keras.Layer) -> None:
     _on.register_parameters(layer)
 
 
+def forget_parameters(layer: keras.Layer) -> None:
+    """Deletes the backend's list of a layer's own variables, which is outdated once the layer has gained or lost some.
+
+    It is made again when asked for, or by `register_parameters`.
+    """
+    _on.forget_parameters(layer)
+
+
 def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
     """Returns `x`; a program that knows sizes only at run time fails if its shape differs from that of `like`."""
     return _on.with_shape_of(like, x)
@@ -256,7 +254,7 @@ def snapshot(variable: keras.Variable) -> Tensor:
 
 
 def update_variables(model: keras.Model) -> None:
-    """Updates the variables of a model, within its `fit`, to their values after the last step."""
+    """Inside `fit`, writes the values after the latest step back to the model's variables."""
     _on.update_variables(model)
 
 
@@ -355,9 +353,9 @@ def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float
     return _on.normalize_by_batch(x, gamma=gamma, beta=beta, epsilon=epsilon, axis=axis)
 
 
-def is_eager(x: Tensor) -> bool:
+def is_eager_torch(x: Tensor) -> bool:
     """Returns whether `x` is a PyTorch tensor whose operations run at once, and not a stand-in such as a traced one."""
-    return _on.is_eager(x)
+    return _on.is_eager_torch(x)
 
 
 def has_hooks(layer: keras.Layer) -> bool:

@@ -23,7 +23,7 @@ SCAN_FROM = 16
 HAS_BATCH_NORM = maps.HAS_BATCH_NORM
 convolve, max_pool = maps.convolve, maps.max_pool
 normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
-is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
+is_eager_torch, has_hooks, relu_in_place = maps.is_eager_torch, maps.has_hooks, maps.relu_in_place
 
 
 def _scale_alone(x: Tensor, forward: Tensor, backward: Tensor) -> Any:
@@ -40,16 +40,21 @@ def _scale_backward(factors: tuple[Any, Any], upstream: Tensor) -> tuple[Any, An
     return upstream * backward, jax.numpy.zeros_like(forward), jax.numpy.zeros_like(backward)
 
 
-scale = jax.custom_vjp(_scale_alone)
-scale.defvjp(_scale_forward, _scale_backward)
+scale_with_other_gradient = jax.custom_vjp(_scale_alone)
+scale_with_other_gradient.defvjp(_scale_forward, _scale_backward)
 
 
-def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
+def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     return jax.grad(function)(x)
 
 
 def register_parameters(layer: Any) -> None:
+    """Does nothing: the backend has no modules."""
+    del layer
+
+
+def forget_parameters(layer: Any) -> None:
     """Does nothing: the backend has no modules."""
     del layer
 
@@ -158,7 +163,7 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
     return jax.lax.scan(in_loop, carry, xs, reverse=reverse)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
+def recompute(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function, keeping only its arguments for the gradient."""
     del held  # JAX follows them by itself
     # In a loop nothing can be merged with the forward pass, and the barrier against it costs time.

@@ -41,7 +41,7 @@ def normalize(*_: Any, **__: Any) -> Any:
 normalize_by_batch = normalize
 
 
-def is_eager(x: Tensor) -> bool:
+def is_eager_torch(x: Tensor) -> bool:
     """Returns False: programs are compiled or traced."""
     del x
     return False

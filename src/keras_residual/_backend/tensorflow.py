@@ -20,7 +20,7 @@ SCAN_FROM = 24
 HAS_BATCH_NORM = maps.HAS_BATCH_NORM
 convolve, max_pool = maps.convolve, maps.max_pool
 normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
-is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
+is_eager_torch, has_hooks, relu_in_place = maps.is_eager_torch, maps.has_hooks, maps.relu_in_place
 
 
 def _scale_with_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> tuple[Any, Any]:
@@ -30,10 +30,10 @@ def _scale_with_gradient(x: Tensor, forward: Tensor, backward: Tensor) -> tuple[
     return x * forward, gradient
 
 
-scale = tf.custom_gradient(_scale_with_gradient)
+scale_with_other_gradient = tf.custom_gradient(_scale_with_gradient)
 
 
-def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
+def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -42,6 +42,11 @@ def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
 
 
 def register_parameters(layer: Any) -> None:
+    """Does nothing: the backend has no modules."""
+    del layer
+
+
+def forget_parameters(layer: Any) -> None:
     """Does nothing: the backend has no modules."""
     del layer
 
@@ -183,7 +188,7 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
     return keras.tree.pack_sequence_as(carry, list(flat_carry)), ys
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
+def recompute(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function, keeping only its arguments for the gradient."""
     del in_loop
 

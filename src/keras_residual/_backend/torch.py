@@ -24,7 +24,7 @@ SCAN_FROM = None
 HAS_BATCH_NORM = maps.HAS_BATCH_NORM
 convolve, max_pool = maps.convolve, maps.max_pool
 normalize, normalize_by_batch = maps.normalize, maps.normalize_by_batch
-is_eager, has_hooks, relu_in_place = maps.is_eager, maps.has_hooks, maps.relu_in_place
+is_eager_torch, has_hooks, relu_in_place = maps.is_eager_torch, maps.has_hooks, maps.relu_in_place
 
 
 class _Scale(torch.autograd.Function):
@@ -39,10 +39,10 @@ class _Scale(torch.autograd.Function):
         return grad_outputs[0] * backward, None, None
 
 
-scale = _Scale.apply
+scale_with_other_gradient = _Scale.apply
 
 
-def gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
+def input_gradient(function: Callable[[Any], Any], x: Tensor) -> Any:
     """Returns the gradient of a scalar function."""
     x = x.detach().clone().requires_grad_()
     return torch.autograd.grad(function(x), x)[0]
@@ -55,6 +55,12 @@ def register_parameters(layer: Any) -> None:
     for part in layer._flatten_layers():
         if part.built and not hasattr(part, "_torch_params"):
             part._track_variables()
+
+
+def forget_parameters(layer: Any) -> None:
+    """Deletes the list of a layer's own parameters, which `register_parameters` or Keras makes when asked for."""
+    if hasattr(layer, "_torch_params"):
+        del layer._torch_params
 
 
 def with_shape_of(like: Tensor, x: Tensor) -> Tensor:
@@ -158,7 +164,7 @@ def scan(body: Body, carry: Tree, xs: Tree, *, reverse: bool = False) -> tuple[A
     return carry, stacked(ys)
 
 
-def checkpoint(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
+def recompute(function: Callable[..., Any], *, in_loop: bool, held: Sequence[Any]) -> Callable[..., Any]:
     """Returns the function, keeping only its arguments for the gradient."""
     del in_loop, held
     return functools.partial(torch.utils.checkpoint.checkpoint, function, use_reentrant=False)

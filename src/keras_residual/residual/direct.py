@@ -43,7 +43,7 @@ def is_plain(layer: keras.Layer, x: Tensor, training: bool | None) -> bool:
 
     The layer must not define a `__call__` that does more than check arguments.
     """
-    if not _backend.is_eager(x) or training is None or not layer.built:
+    if not _backend.is_eager_torch(x) or training is None or not layer.built:
         return False
     scope, dtype = get_autocast_scope(), layer.compute_dtype
     return (
@@ -89,7 +89,7 @@ def makes_fresh(layer: Any) -> bool:
 
 def activate(activation: Callable[[Any], Any], x: Tensor, is_fresh: bool) -> Any:
     """Returns `activation(x)`, in place where nothing else refers to `x` and no gradient can be asked for."""
-    if is_fresh and activation is keras.activations.relu and _backend.is_eager(x):
+    if is_fresh and activation is keras.activations.relu and _backend.is_eager_torch(x):
         return _backend.relu_in_place(x)
     return activation(x)
 

@@ -28,7 +28,8 @@ _NO_CONTEXT = DepthContext()
 class Residual(Configured):
     """Adds the output of a branch to its input: `y = x + F(x)`, with a choice for every part of the connection.
 
-    In full, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, by default the input itself:
+    In full, outside a stack with a depth rule, for the branch `F`, the shortcut `S` and `x = preactivation(inputs)`, by
+    default the input itself:
 
         y = activation(norm_post(merge(skip_scale * S(x), drop_path(branch_scale * norm_out(F(norm_pre(x)))))))
 
@@ -131,7 +132,8 @@ class Residual(Configured):
             norm=norm,
             activation=activation,
         )
-        # Every position has its own copy of the norm, and the shortcut may not be used: Keras tracks those in use.
+        # Untracked: each norm position gets its own copy, and the given shortcut may turn out not to be needed. Keras
+        # tracks the layers in use instead.
         self._given_shortcut = Untracked(shortcut)
         self.merge = merge
         self.branch_scale = branch_scale
@@ -143,6 +145,8 @@ class Residual(Configured):
         self.supports_masking = True
         self.pre_norm = self.out_norm = self.post_norm = None
         self.branch_scale_layer = self.skip_scale_layer = None
+        self.merge_layer: Any = None
+        self._keeps_time = False
         # Created now, for its seed: a stack derives from it the seeds of the copies of a block.
         self.drop_path = (
             self._made("drop_path", DropPath(self.drop_path_rate, name="drop_path", dtype=self.dtype_policy))
@@ -165,7 +169,7 @@ class Residual(Configured):
 
     # --- Building: every choice becomes a layer, a number, or None ---------------------------------------------------
 
-    # If there are several shapes, Keras passes each by the name of its argument of `call`.
+    # When a call has several tensor arguments, Keras passes their shapes to `build` by argument name.
     def build(self, inputs_shape: Shape, **argument_shapes: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Builds the branch, infers the shortcut and checks that both paths can be merged."""
         shape, axis = parts.input_shape_and_axis(self, inputs_shape)
@@ -182,7 +186,7 @@ class Residual(Configured):
         if self.drop_path is not None:
             self.drop_path.build(branch_shape)
 
-        self.merge_layer: keras.Layer = build.merge()
+        self.merge_layer = build.merge()
         self.shortcut_layer = build.shortcut(self.merge_layer, path, shape, branch_shape)
         skip_shape = shapes.chain_output_shape(self._skip_path(), shape)
         self.skip_scale_layer = build.scale("skip_scale", skip_shape)
@@ -200,7 +204,7 @@ class Residual(Configured):
     # --- Calling -----------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Applies the layer to a tensor; arguments of calls by name."""
+        """Applies the layer to a tensor; pass all other call arguments by keyword."""
         chain.check_arguments(self, kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -212,9 +216,9 @@ class Residual(Configured):
         depth_context: DepthContext | None = None,
         **arguments: Any,
     ) -> Tensor:
-        """Returns the formula of the class: what goes to both paths, what the branch adds to it, and their merge."""
+        """Computes the formula in the class docstring."""
         if mask is None and arguments:
-            mask = get_keras_mask(inputs)  # with more than one tensor, Keras does not do that
+            mask = get_keras_mask(inputs)  # Keras fills in `mask` only for calls with a single tensor argument
         x = self.preactivated(inputs, training, mask, **arguments)
         branch = self.branch_output(x, training, mask, depth_context, **arguments)
         return self.join(x, branch, training, mask, depth_context, **arguments)
@@ -226,7 +230,7 @@ class Residual(Configured):
 
     def branch_output(
         self,
-        inputs: Tensor,
+        x: Tensor,
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
@@ -234,8 +238,12 @@ class Residual(Configured):
     ) -> Tensor:
         """Returns what the branch adds, `drop_path(branch_scale * norm_out(F(norm_pre(x))))`.
 
+        In a stack with a depth rule, `depth_context` adds factors that depend on the block:
+        `drop_path(branch_scale' * branch_scale * norm_out(F(norm_pre(branch_input_scale' * x))))`. The last one comes
+        before the norm, which undoes it; it is for rules that forbid norms.
+
         Args:
-            inputs: `x`, the output of the preactivation.
+            x: The output of the preactivation, as `preactivated` returns it.
             training: Whether drop path, dropout and norms act as in training.
             mask: Mask of a sequence, `(batch, time)`.
             depth_context: What a stack passes to its blocks.
@@ -243,7 +251,7 @@ class Residual(Configured):
         """
         call, context = chain.Caller(training, mask, arguments), depth_context or _NO_CONTEXT
         first, *others = self.branch
-        x = call(self.pre_norm, call(context.branch_input_scale, inputs))
+        x = call(self.pre_norm, call(context.branch_input_scale, x))
         x = call(first, x)
         call.mask = self.compute_mask(x, mask)
         x = call(self.out_norm, call(others, x))
@@ -254,16 +262,19 @@ class Residual(Configured):
 
     def join(
         self,
-        inputs: Tensor,
+        x: Tensor,
         branch: Tensor,
         training: bool | None = None,
         mask: Any = None,
         depth_context: DepthContext | None = None,
         **arguments: Any,
     ) -> Tensor:
-        """Returns `activation(norm_post(merge(skip_scale * S(x), branch)))`; arguments as in `branch_output`."""
+        """Returns `activation(norm_post(merge(skip_scale * S(x), branch)))`; arguments as in `branch_output`.
+
+        The skip path, too, gets a further factor where `depth_context` has a `skip_scale`.
+        """
         call, context = chain.Caller(training, mask, arguments), depth_context or _NO_CONTEXT
-        x = call(self.shortcut_layer, inputs)
+        x = call(self.shortcut_layer, x)
         call.mask = self.compute_mask(x, mask)
         skip = call(context.skip_scale, call(self.skip_scale_layer, x))
         y = call(self.merge_layer, checked_pair(owner_of(self), self.merge_layer, skip, branch))
@@ -283,5 +294,8 @@ class Residual(Configured):
         return tuple(self.merge_layer.compute_output_shape(pair))
 
     def compute_mask(self, inputs: Tensor, previous_mask: Any) -> Any:
-        """Returns the mask, or None where the branch changes the time axis: its first layer is the last to get it."""
+        """Returns the mask, or None if the branch changes the time axis.
+
+        Then only the layers up to the branch's first receive it.
+        """
         return previous_mask if self._keeps_time else None

@@ -41,7 +41,7 @@ from keras_residual.stacks.variables import (
 )
 
 Recompute = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Makes of a function one that keeps nothing but its arguments for the gradient."""
+"""Wraps a function so that only its arguments are stored for the backward pass."""
 
 
 class Blocks(ABC):
@@ -102,10 +102,10 @@ class Blocks(ABC):
         """Has layers refuse what Keras would do to the weights of several blocks as if they were those of one."""
 
     def _draw_once(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Iterates, after which the source of Keras's default seeds is as it was after the first item.
+        """Yields the items, then restores Python's `random` state to what it was after the first one.
 
-        All blocks draw from the seeds of the first, so that what is made after the stack gets the same ones in either
-        way of holding them.
+        That state is Keras's source of default seeds. All blocks draw from the seeds of the first, so that what is made
+        after the stack gets the same ones in either way of holding them.
         """
         after_first = None
         for item in items:
@@ -147,11 +147,11 @@ class Blocks(ABC):
 
     @abstractmethod
     def loop(self, body: Body, carry: Any, xs: Any, *, reverse: bool = False) -> tuple[Any, Any]:
-        """Applies `body` once a block; see `_backend.Loop`."""
+        """Applies `body` once a block; see `_backend.loops.Loop`."""
 
     @abstractmethod
     def keep_activations(self, body: Body) -> Body:
-        """Returns a body whose activations are kept for the gradient, but for those that are as cheap to compute."""
+        """Returns a body whose activations are stored for the backward pass, except those cheap to recompute."""
 
     @abstractmethod
     def loop_in_groups(self, body: Body, recompute: Recompute, size: int, rows: Rows, xs: Any) -> tuple[Rows, Any]:
@@ -167,8 +167,8 @@ class Blocks(ABC):
 
     def assign(self, updates: Any) -> None:
         """Assigns the new state that a loop gave off: values by the index of the variable."""
-        # With JAX the gradient is that of a function whose weights are its arguments. Elsewhere it is asked for at what
-        # was assigned, which a program of the blocks does not give.
+        # On JAX, weights are arguments of the differentiated function. Elsewhere the gradient would be taken at the
+        # newly assigned value, which the blocks' program never reads.
         refused = get_stateless_scope() is None and not _backend.DIFFERENTIATES_FUNCTIONS
         for cell, changed in zip(self.cells, self._by_cell(updates), strict=True):
             variables = cell.variables
@@ -226,7 +226,7 @@ class Blocks(ABC):
             if name not in shapes:
                 raise unknown_name(self.owner, "weights", name, names)
             if tuple(np.shape(value)) != shapes[name]:
-                raise bad_argument(self.owner, "weights", f"{name} of shape {shapes[name]}", np.shape(value))
+                raise self._wrong_shape(name, shapes[name], np.shape(value))
         self._write(_weights, {index: weights[name] for index, name in enumerate(names) if name in weights})
 
     def copy_from(self, other: Blocks, kept: Sequence[int] | None = None) -> None:
@@ -248,10 +248,17 @@ class Blocks(ABC):
         for index, cell in zip(each, self.cells, strict=False):  # stacked blocks, fewer cells, have no adapters
             for source, target in zip(sublayers(other.cell(index)), sublayers(cell), strict=False):
                 keep_lora_alpha(source, target)
-        states = other.states_of_seeds()
         # Blocks that are left without drop path draw from fewer seeds, and then from those that they were made with.
-        if kept is None or len(states) == len(_states(self.cells[0])):
-            self.set_states_of_seeds([state[each] for state in states])
+        if self.alike:
+            values = other.non_float_values()
+            if len(values) == len(_non_floats(self.cells[0])):
+                self.set_non_float_values([value[each] for value in values])
+            return
+        for index, cell in zip(each, self.cells, strict=True):
+            sources, targets = _non_floats(other.cell(index)), _non_floats(cell)
+            if len(sources) == len(targets):
+                for source, target in zip(sources, targets, strict=True):
+                    target.assign(source.value)
 
     def save(self, store: Any) -> None:
         """Writes the weights in one form for either way of holding them, so that each loads what the other saved."""
@@ -278,22 +285,25 @@ class Blocks(ABC):
                 arrays = {key: np.asarray(store[key]) for key in weights}
                 for key, weight in weights.items():
                     if arrays[key].shape != tuple(weight.shape):
-                        raise bad_argument(self.owner, "weights", f"{key} of shape {weight.shape}", arrays[key].shape)
+                        raise self._wrong_shape(weight.path, tuple(weight.shape), arrays[key].shape)
                 for key, weight in weights.items():
                     weight.assign(arrays[key])
                 return
-        raise ValueError(
-            f"{self.owner}: the file has weights {_some(found)} for this stack, and it needs {_some(expected)}. Load "
-            "the weights of a stack of the same blocks."
-        )
+        what = f"the file holds {len(found)} weights, but this stack has {len(expected)}"
+        if len(found) == len(expected):
+            what = f"the file's {len(found)} weights are those of other blocks"
+        raise ValueError(f"{self.owner}: {what}. Load weights saved from a stack of the same blocks.")
 
-    def states_of_seeds(self) -> list[np.ndarray]:
-        """Returns the states of the seed generators, each with the blocks as its leading axis."""
-        return self._read(_states)
+    def _wrong_shape(self, name: str, shape: tuple[int, ...], found: tuple[int, ...]) -> ValueError:
+        return ValueError(f"{self.owner}: weight {name!r} must have shape {shape}, but has {found}.")
 
-    def set_states_of_seeds(self, states: Sequence[np.ndarray]) -> None:
-        """Sets what `states_of_seeds` returns."""
-        self._write(_states, dict(enumerate(states)))
+    def non_float_values(self) -> list[np.ndarray]:
+        """Returns the values that are not floats, such as seed states, each with the blocks as its leading axis."""
+        return self._read(_non_floats)
+
+    def set_non_float_values(self, values: Sequence[np.ndarray]) -> None:
+        """Sets what `non_float_values` returns."""
+        self._write(_non_floats, dict(enumerate(values)))
 
     def _one_by_one(self, indices: Sequence[int] | None = None) -> dict[str, keras.Variable]:
         cells = zip(range(len(self.cells)) if indices is None else indices, self.cells, strict=True)
@@ -433,16 +443,16 @@ class StackedBlocks(Blocks):
     def loop_in_groups(self, body: Body, recompute: Recompute, size: int, rows: Rows, xs: Any) -> tuple[Rows, Any]:
         """Scans groups of blocks, and after them the blocks that are left over."""
         whole = self.depth - self.depth % size
-        # A slice of the weights, and of their gradients, would be a copy.
+        # Slicing would copy the weights and their gradients, so slice only if blocks are left over.
         first = xs if whole == self.depth else _map(lambda x: x[:whole], xs)
-        groups = _map(lambda x: ops.reshape(x, (whole // size, size, *x.shape[1:])), first)
+        groups = _map(lambda x: _regrouped(x, (whole // size, size), 1), first)
 
         def group(rows: Any, x: Any, index: int | None) -> Any:
             del index
             return recompute(lambda rows, x: _backend.scan(body, rows, x))(rows, x)
 
         rows, ys = _backend.scan(group, rows, groups)
-        ys = _map(lambda y: ops.reshape(y, (whole, *y.shape[2:])), ys)
+        ys = _map(lambda y: _regrouped(y, (whole,), 2), ys)
         if whole < self.depth:
             rows, rest = _backend.scan(body, rows, _map(lambda x: x[whole:], xs))
             ys = keras.tree.map_structure(lambda *parts: ops.concatenate(parts), ys, rest)
@@ -504,7 +514,7 @@ def _weights(cell: Cell) -> Sequence[keras.Variable]:
     return cell.weights
 
 
-def _states(cell: Cell) -> Sequence[keras.Variable]:
+def _non_floats(cell: Cell) -> Sequence[keras.Variable]:
     return [variable for variable in cell.variables if not is_float(variable)]
 
 
@@ -523,7 +533,7 @@ def _array(variable: Any) -> np.ndarray:
 
 
 def _flat(measured: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: ops.reshape(value, (-1, *value.shape[2:])) for name, value in measured.items()}
+    return {name: _regrouped(value, (-1,), 2) for name, value in measured.items()}
 
 
 def _unroll_from(body: Body, start: int, rows: Any, part: Any) -> Any:
@@ -534,6 +544,6 @@ def _map(function: Callable[[Any], Any], tree: Any) -> Any:
     return keras.tree.map_structure(function, tree)
 
 
-def _some(keys: set[str]) -> str:
-    shown = ", ".join(sorted(keys)[:5])
-    return f"{shown}, … ({len(keys)} in all)" if len(keys) > 5 else f"{shown or 'none'}"
+def _regrouped(x: Any, sizes: tuple[int, ...], axes: int) -> Any:
+    """Returns `x` with axes of these sizes in the place of its first axes; others may be unknown while compiling."""
+    return ops.reshape(x, (*sizes, *cast(Any, ops.shape(x))[axes:]))

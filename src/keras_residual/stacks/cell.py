@@ -72,7 +72,10 @@ class Cell(keras.layers.Layer):
         active: Any = None,
         held: Untracked | None = None,
     ) -> Rows:
-        """Returns the rows after the block, whose branches add nothing where `active`, one or one per sample, is 0."""
+        """Returns the rows after the block.
+
+        Its branches add nothing where `active`, one boolean or one for each sample, is False.
+        """
         # Held, since Keras takes no structure in which there are tensors and other values.
         arguments = {} if held is None else held.value
         before = rows
@@ -164,7 +167,7 @@ def _attach_mask(x: Any, mask: Any) -> Any:
 
 def _where(active: Any, this: Any, other: Any) -> Any:
     ones = (1,) * (len(this.shape) - len(active.shape))
-    return ops.where(ops.reshape(active, (*active.shape, *ones)) != 0, this, other)
+    return ops.where(ops.reshape(active, (*cast(Any, ops.shape(active)), *ones)), this, other)
 
 
 _SCALES = ("branch_scale", "skip_scale", "branch_input_scale")

@@ -18,7 +18,7 @@ class Observation(Mapping[str, Any]):
     Args:
         measure: Returns what to keep of a connection.
         probe: Zeros to add after each block, or None.
-        block_mask: Which blocks are active, or None.
+        block_mask: Which blocks are active, or None; a block that the caller's own `block_mask` switches off stays off.
     """
 
     def __init__(self, measure: Measure, probe: Any, block_mask: Any) -> None:
@@ -74,7 +74,8 @@ def observe(
         probe: Tensor of zeros of shape `(depth, *stream)`; its slices are added to the stream after each block, so that
             the gradient with respect to the probe is the gradient at each boundary. For a topology of several streams,
             a tuple of such tensors, one per stream.
-        block_mask: Tensor `(depth,)` or `(batch, depth)`; a block whose entry is 0 passes on its input.
+        block_mask: Tensor `(depth,)` or `(batch, depth)`; a block whose entry is 0 passes on its input, and so does one
+            that the call's own `block_mask` switches off.
 
     Yields:
         An `Observation`, a mapping that holds the measurements once the stack was called.

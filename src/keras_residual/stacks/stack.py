@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_residual import _backend
 from keras_residual._arguments import owner_of, whole_number
 from keras_residual._errors import bad_argument
 from keras_residual._keras import get_keras_mask
@@ -18,6 +19,7 @@ from keras_residual.residual import chain
 from keras_residual.residual.configured import Changes, Configured, Untracked, settings_of
 from keras_residual.residual.serialization import reading, register
 from keras_residual.residual.shapes import sublayers
+from keras_residual.stacks.backward_memory import StackProgram, check_held, leave_remat_scope, tensors_by_block
 from keras_residual.stacks.blocks import BLOCKS, choose_execution
 from keras_residual.stacks.cell import Cell, Contexts, ramp
 from keras_residual.stacks.depth_rules import DepthRule, get_rule
@@ -38,15 +40,14 @@ from keras_residual.stacks.pattern import (
     settle_executions,
     why_not_scanned,
 )
-from keras_residual.stacks.program import StackProgram, check_held, leave_remat_scope, tensors_by_block
 from keras_residual.stacks.topologies import Place, Single, Topology, make_topology
 from keras_residual.stacks.topologies.reversible import ReversibleTopology
 from keras_residual.stacks.variables import BlockCount
 
 EXECUTIONS = ("auto", "unrolled", "scan")
-MOST_BLOCKS = 1_000_000
-"""The most blocks of a stack: far beyond any net, and a bound on what a file can ask for."""
-REMATS = (False, True, "full", "sqrt")
+MAX_BLOCKS = 1_000_000
+"""Upper limit on `depth`; it bounds what a malicious file can request."""
+REMATS = ("full", "sqrt")
 
 
 @register
@@ -124,9 +125,9 @@ class ResidualStack(Configured):
         owner = owner_of(self)
         if execution not in EXECUTIONS:
             raise bad_argument(owner, "execution", f"one of {', '.join(EXECUTIONS)}", execution)
-        if remat not in REMATS:
-            raise bad_argument(owner, "remat", "False, 'full' or 'sqrt'", remat)
-        self.depth = depth = whole_number(owner, "depth", depth, most=MOST_BLOCKS)
+        if not isinstance(remat, bool) and not (isinstance(remat, str) and remat in REMATS):
+            raise bad_argument(owner, "remat", "False, True, 'full' or 'sqrt'", remat)
+        self.depth = depth = whole_number(owner, "depth", depth, most=MAX_BLOCKS)
         self._rates = ramp(owner, drop_path_rate, depth)
         self.drop_path_rate = list(drop_path_rate) if isinstance(drop_path_rate, Sequence) else drop_path_rate
         self.depth_rule = None if depth_rule is None else get_rule(depth_rule)
@@ -151,8 +152,8 @@ class ResidualStack(Configured):
             drops=any(self._rates),
         )
         chain.declare_arguments(self, layers)
-        # Held where Keras does not look: the one layer that stands for all blocks has no weights of its own, and
-        # separate ones are saved by this layer, in one form for both.
+        # `_blocks` is not a layer, so Keras's saving skips it and this layer saves the weights itself; the cells are
+        # registered as sub-layers so that their variables are still found.
         self._blocks = BLOCKS[self.execution](owner, depth, self._make_cell, alike=self.pattern.alike)
         for cell in self._blocks.cells:
             self._tracker.add_to_store("layers", cell)
@@ -216,18 +217,20 @@ class ResidualStack(Configured):
         for part in sublayers(self):
             if self._remat_by_scope.above is not None:
                 part._remat_mode = None
-            if hasattr(part, "_torch_params"):  # PyTorch's list of what the layer had before; made again when asked for
-                del part._torch_params
+            _backend.forget_parameters(part)
 
     @property
     def runs_in_programs(self) -> bool:
-        """Whether a loop or a recomputation calls the blocks' layers: tensors of their calls do not outlive it."""
+        """Whether a loop or a recomputation calls the blocks' layers: tensors of their calls do not outlive it.
+
+        Those of the forward pass of a reversible stack do, since its custom gradient belongs to the program around it.
+        """
         return self._blocks.in_loop or bool(self.remat) or self._remat_by_scope.above is not None
 
     # --- Calling -----------------------------------------------------------------------------------------------------
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Applies the layer to a tensor; arguments of calls by name."""
+        """Applies the layer to a tensor; pass all other call arguments by keyword."""
         chain.check_arguments(self, kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -236,10 +239,8 @@ class ResidualStack(Configured):
     ) -> Any:
         """Applies the blocks."""
         observation = observation_of(self)
-        if observation is not None and observation.block_mask is not None:
-            block_mask = observation.block_mask
         if mask is None and (block_mask is not None or arguments):
-            mask = get_keras_mask(inputs)  # with two tensors, Keras does not look for it itself
+            mask = get_keras_mask(inputs)  # Keras fills in `mask` only for calls with a single tensor argument
         rows = self.topology.begin(inputs)
         reversible = isinstance(self.topology, ReversibleTopology)
         watched = observation is not None or block_mask is not None
@@ -253,8 +254,7 @@ class ResidualStack(Configured):
         if reversibly:
             check_held(owner_of(self), arguments)
         program = StackProgram(self._blocks, self._contexts, training, mask, observation, arguments)
-        probe = None if observation is None else observation.probe
-        common = tensors_by_block(owner_of(self), self.depth, block_mask, probe)
+        common = tensors_by_block(owner_of(self), self.depth, block_mask, observation)
         rows, loss = program.run(rows, common, remat, reversibly=reversibly)
         if loss is not None:
             self.add_loss(loss)
@@ -324,8 +324,8 @@ class ResidualStack(Configured):
         """Returns a stack of some of the blocks, with their weights, random state and rates of drop path.
 
         Args:
-            kept: Indices of the blocks that stay, rising, at least one. The stack answers as this one does with a
-                `block_mask` that is 1 at these.
+            kept: Indices of the blocks to keep, in increasing order; at least one. The result computes what this stack
+                computes with a `block_mask` of 1 at these indices and 0 elsewhere.
 
         Raises:
             ValueError: For invalid indices, and for a stack whose blocks depend on their number: one with a depth rule
@@ -334,7 +334,7 @@ class ResidualStack(Configured):
         kept = as_indices(owner_of(self), kept, self.depth)
         hindrance = self.why_not_fewer()
         if hindrance:
-            raise ValueError(f"{owner_of(self)} cannot do with fewer blocks: {hindrance}.")
+            raise ValueError(f"{owner_of(self)}: blocks cannot be removed, because {hindrance}.")
         config = {**self.get_config(), "depth": len(kept)}
         if any(self._rates):
             config["drop_path_rate"] = [self._rates[index] for index in kept]
@@ -345,13 +345,13 @@ class ResidualStack(Configured):
         return self._remade(config, kept)
 
     def why_not_fewer(self) -> str | None:
-        """Returns why no block can be taken out of the stack; None where it can do with fewer."""
+        """Returns why no block can be removed from the stack, or None if some can."""
         if not isinstance(self.topology, Single):
-            return f"what its topology, {self.topology.name!r}, does to the stream depends on all of them"
+            return f"topology {self.topology.name!r} couples all blocks"
         plan = None if self.depth_rule is None else self.depth_rule.plan(depth=self.depth, per_block=self.per_block)
         if Contexts([0.0] * self.depth, plan, self.per_block).values:
             name = getattr(self.depth_rule, "name", None) or type(self.depth_rule).__name__
-            return f"the scales of its depth rule, {name!r}, depend on how many there are"
+            return f"the scales of depth rule {name!r} depend on the number of blocks"
         return None
 
     def _remade(self, config: dict[str, Any], kept: Sequence[int] | None = None) -> ResidualStack:

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_residual import _backend
-from keras_residual._keras import get_stateless_scope, register_uninitialized_variable
+from keras_residual._keras import called_by_summary, get_stateless_scope, register_uninitialized_variable
 from keras_residual.residual.shapes import sublayers
 from keras_residual.stacks.initial_values import HostInitializer, StackedInitializer
 
@@ -324,7 +324,7 @@ class BlockCount(int):
 
     def __format__(self, form: str) -> str:
         number = super().__format__(form)
-        if form != ",":
+        if not called_by_summary():
             return number
         each, rest = divmod(self - self.outside, self.depth)
         share = f"{each:,}" if rest == 0 else f"about {each:,}"

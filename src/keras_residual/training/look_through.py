@@ -60,7 +60,7 @@ class LookThrough:
             self._assembled.network.set_weights(weights)
         try:
             self._xray = self._xray or self._new_xray()
-            return self._xray.report(name=self._name)
+            return self._xray.report(facts={"name": self._name})
         except Exception as error:
             self._run.log(f"The report has no X-ray: {type(error).__name__}: {error}")
             return None

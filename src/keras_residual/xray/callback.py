@@ -226,7 +226,7 @@ class XrayCallback(keras.callbacks.Callback):
         if watched is None:
             look.watch()  # by the same program
         moved = step - watched.step if watched else 0
-        report = look.report(step=step, epoch=self._epoch, update_steps=moved)
+        report = look.report(update_steps=moved, facts={"step": step, "epoch": self._epoch})
         self._keep(report, look, step)
         seconds = self._clock.now() - started
         self._clock.spent += seconds

@@ -64,3 +64,16 @@ def test_others_of_channels_first_maps_of_any_size(name: str) -> None:
 
 def _doubling(topology: str | Topology, execution: str) -> ResidualStack:
     return ResidualStack(Residual(Doubled()), 3, topology=topology, execution=execution)
+
+
+@pytest.mark.parametrize("depth", [4, 5])  # groups of equal sizes, and one that is left over
+def test_a_mask_for_each_sample_of_a_batch_of_unknown_size(depth: int) -> None:
+    made = ResidualStack(Residual(keras.layers.Dense(6, activation="tanh")), depth, execution="scan", remat="sqrt")
+    inputs, mask = keras.Input((6,)), keras.Input((depth,))
+    model = keras.Model([inputs, mask], made(inputs, block_mask=mask))
+    model.compile("sgd", "mse")
+    x, masks = RNG.normal(size=(5, 6)).astype("float32"), (RNG.random((5, depth)) < 0.5).astype("float32")
+    assert_close(model.predict([x, masks], batch_size=2, verbose=0), to_numpy(made(x, block_mask=masks)), 1e-5)
+    before = to_numpy(made(x))
+    model.fit([x, masks], x, batch_size=2, verbose=0)
+    assert np.abs(to_numpy(made(x)) - before).max() > 0

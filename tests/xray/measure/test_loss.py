@@ -215,7 +215,7 @@ def test_what_does_not_fit_the_batch_or_the_loss_is_named(loss: Any, changed: di
 @pytest.mark.any_backend
 @pytest.mark.parametrize("quantities", [3, None, [3], [None]])
 def test_quantities_are_names(quantities: Any) -> None:
-    with pytest.raises(TypeError, match=r"^xray: `quantities` must be names of quantities, such as"):
+    with pytest.raises(TypeError, match=r"^xray: `quantities` must be a list of quantity names, such as"):
         xray(two(), X, quantities=quantities)
 
 

@@ -142,7 +142,7 @@ def test_the_sharpness_is_at_least_the_curvature_along_any_direction() -> None:
 
 def test_without_targets_it_is_refused_before_anything_runs() -> None:
     for name in ("lesion", "loss_slice", "loss_surface", "sharpness"):
-        with pytest.raises(ValueError, match=f"`y` must be the targets of the loss, for '{name}'"):
+        with pytest.raises(ValueError, match=f"xray: quantity '{name}' needs targets; pass `y`"):
             xray(net(), X, quantities=["cka", name])
 
 

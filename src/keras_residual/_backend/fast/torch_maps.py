@@ -86,7 +86,7 @@ def normalize_by_batch(x: Tensor, *, gamma: Tensor, beta: Tensor, epsilon: float
     return back(y), mean, torch.clamp_min(inverse**-2 - epsilon, 0.0)
 
 
-def is_eager(x: Tensor) -> bool:
+def is_eager_torch(x: Tensor) -> bool:
     """Returns whether `x` is a plain tensor, and not a stand-in such as a traced one."""
     return type(x) is torch.Tensor and not x.is_meta
 

@@ -109,7 +109,7 @@ class RequestedLook:
 
     def losses_with(self, masks: np.ndarray) -> np.ndarray:
         """Returns the loss at inference for each row of numbers, by which the branches of the places are multiplied."""
-        return np.asarray(_backend.run_compiled(self._losses_with, distinct(self.model.variables), (self.given, masks)))
+        return np.asarray(_backend.compiled(self._losses_with, distinct(self.model.variables))((self.given, masks)))
 
     def _losses_with(self, arguments: Any) -> Any:
         given, masks = arguments

@@ -84,13 +84,13 @@ class MeasuringProgram:
         return [ops.copy(ops.stop_gradient(variable.value)) for variable in self.trained]
 
     @one_at_a_time
-    def run(self, before: Sequence[Any] = (), **facts: Any) -> tuple[list[Numbers], Numbers]:
+    def run(self, before: Sequence[Any] = (), *, update_steps: int | None = None) -> tuple[list[Numbers], Numbers]:
         """Runs the program, and returns the entries of the blocks and the quantities of the whole.
 
         Args:
             before: A snapshot, from which it is measured how far the weights have moved since. A program that was given
                 one at its first run gets one at each.
-            facts: What else is known of the moment, for the quantities of the whole.
+            update_steps: The number of steps of training since then.
         """
         scale = ops.convert_to_tensor(loss_scale(self.model, self.dtype == "float16"), "float32")
         try:
@@ -112,8 +112,9 @@ class MeasuringProgram:
             ],
             "labels": [{**fact, **_plain(own)} for fact, own in zip(self._labels, numbers["labels"], strict=True)],
             **arrays,
-            **facts,
         }
+        if update_steps is not None:
+            facts["update_steps"] = update_steps
         normed = self._called.normed
         blocks, whole = assemble(self.model, self.recorder, self.weights, self.trained, numbers, facts, normed)
         whole |= broken_facts(self, blocks, whole)
@@ -132,7 +133,12 @@ class MeasuringProgram:
         return self._arrays
 
     def entries(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns for each block some entries of its trained weights, and of their gradients, in the last run."""
+        """Returns for each block some entries of its trained weights, and of their gradients, in the last run.
+
+        There are none before the first run, and without any that are kept.
+        """
+        if not self._entries or self.numbers is None:
+            return []
         kept = zip(self.trained, self.numbers["entries"], strict=True)
         by_variable = {id(variable): pair for variable, pair in kept}
         found = []

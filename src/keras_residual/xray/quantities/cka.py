@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from keras_residual.xray.quantities.chart import WHOLE_STEPS, Chart, alone
-from keras_residual.xray.quantities.quantity import KEPT, Passes, Quantity
+from keras_residual.xray.quantities.quantity import STREAMS_KEPT, Passes, Quantity
 
 MOST_CELLS = 64
 """Depths in a row of a map of pairs; of more, some are left out evenly."""
@@ -100,7 +100,8 @@ CKA = Quantity(
     key="cka",
     definition="how alike what any two depths say is",
     of="request",
+    of_whole=True,
     by=_add,
-    cost=Passes(forward=1, beside=KEPT),
+    cost=Passes(forward=1, beside=STREAMS_KEPT),
     draw=_draw,
 )

@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_residual._errors import bad_argument
 from keras_residual.xray.quantities.chart import DepthChart
-from keras_residual.xray.quantities.quantity import KEPT, Passes, Quantity
+from keras_residual.xray.quantities.quantity import STREAMS_KEPT, Passes, Quantity
 
 MOST_CLASSES = 10_000
 """Whole numbers above this are taken for no labels."""
@@ -75,7 +75,7 @@ EARLY_EXIT = Quantity(
     definition="accuracy of a linear classifier at each depth",
     of="request",
     by=_add,
-    cost=Passes(forward=1, beside=KEPT),
+    cost=Passes(forward=1, beside=STREAMS_KEPT),
     check=_check_labels,
     label="right answers from here",
     percent=True,

@@ -12,7 +12,7 @@ from keras import ops
 from keras_residual import _backend
 from keras_residual.xray.quantities.chart import WHOLE_STEPS, Chart, DepthChart, alone
 from keras_residual.xray.quantities.directions import first_vectors, lanczos_step, largest_eigenvalue, own_draws
-from keras_residual.xray.quantities.quantity import KEPT, Passes, Quantity
+from keras_residual.xray.quantities.quantity import STREAMS_KEPT, Passes, Quantity
 
 DRAWS = 4
 LANCZOS_STEPS = 12
@@ -186,7 +186,7 @@ CHI = Quantity(
     definition="mean square of the singular values of each block's Jacobian",
     of="request",
     by=_add_chi,
-    cost=Passes(forward=1 + DRAWS, backward=DRAWS, beside=KEPT),
+    cost=Passes(forward=1 + DRAWS, backward=DRAWS, beside=STREAMS_KEPT),
     label="stretches small differences (mean square)",
     chart=DepthChart(
         title="Does a block stretch or shrink small differences?",
@@ -211,7 +211,7 @@ SINGULAR_VALUE = Quantity(
     definition="the largest of them",
     of="request",
     by=_add_singular_value,
-    cost=Passes(forward=1 + 3 * LANCZOS_STEPS, backward=LANCZOS_STEPS, beside=KEPT),
+    cost=Passes(forward=1 + 3 * LANCZOS_STEPS, backward=LANCZOS_STEPS, beside=STREAMS_KEPT),
     label="stretches one direction by",
     chart=DepthChart(
         title="How far is the direction stretched that is stretched most?",
@@ -228,7 +228,8 @@ PATH_LENGTHS = Quantity(
     definition="part of the gradient that paths through 0, 1, 2, … branches carry, and `effective_depth`, their mean "
     "length",
     of="request",
+    of_whole=True,
     by=_add_path_lengths,
-    cost=Passes(forward=1 + DRAWS, backward=DRAWS, beside=f"{KEPT}; none beside 'chi'"),
+    cost=Passes(forward=1 + DRAWS, backward=DRAWS, beside=f"{STREAMS_KEPT}; none beside 'chi'"),
     draw=_draw_path_lengths,
 )

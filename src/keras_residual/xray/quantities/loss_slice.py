@@ -137,7 +137,7 @@ def losses_around(
         _, (losses,) = _backend.scan(body, ops.zeros(()), (ops.convert_to_tensor(points),))
         return losses
 
-    return np.asarray(ops.convert_to_numpy(_backend.run_compiled(program, variables, (given, moves, points))))
+    return np.asarray(ops.convert_to_numpy(_backend.compiled(program, variables)((given, moves, points))))
 
 
 def _add_slice(look: Any, blocks: Any, model: Any) -> None:
@@ -236,6 +236,7 @@ LOSS_SLICE = Quantity(
     key="loss_slice",
     definition="the loss along one random direction through the weights, and its `curvature` there",
     of="request",
+    of_whole=True,
     by=_add_slice,
     cost=Passes(forward=SLICE_POINTS, beside="the weights are kept once more"),
     check=needs_targets,
@@ -246,6 +247,7 @@ LOSS_SURFACE = Quantity(
     key="loss_surface",
     definition="the same over the plane of two directions",
     of="request",
+    of_whole=True,
     by=_add_surface,
     cost=Passes(forward=SURFACE_POINTS**2, beside="the weights are kept twice more"),
     check=needs_targets,

@@ -9,12 +9,11 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from keras_residual._errors import bad_argument
 from keras_residual.xray.quantities.chart import Chart, DepthChart
 from keras_residual.xray.stages import Block, stages
 
 LEAST_SAMPLES = 16
-"""Of fewer samples than this, what holds for each may hold by chance: a unit that is 0 for all of them may be rare."""
+"""Below this many samples, a unit that is 0 for every sample may simply fire rarely."""
 
 Of = Literal[
     "stream",
@@ -46,7 +45,7 @@ class Band:
 
     low: float = -math.inf
     high: float = math.inf
-    of: str = ""
+    of: Literal["", "stage", "input"] = ""
 
     def limits(self, key: str, blocks: Sequence[Block], model: Block) -> list[tuple[float, float] | None]:
         """Returns the ends for each block; None where they cannot be told.
@@ -117,8 +116,8 @@ class Passes:
         return f"{said}; {self.beside}" if self.beside else said
 
 
-KEPT = "what each block hands on is kept"
-"""What quantities take that need the tensors between the blocks."""
+STREAMS_KEPT = "what each block hands on is kept"
+"""`Passes.beside` of quantities that store every block's output."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +145,7 @@ class Quantity:
               adds what it finds to the entries;
             - `"another"`: comes with another quantity, and has no `by`.
         by: What measures it.
+        of_whole: Whether it describes the whole model rather than each block.
         label: What the page calls it; empty where it does not show it.
         column: What the table of a printed report calls it; empty where it has no such column.
         headline: What the line above the table calls the ratio of the column's ends, and its definition.
@@ -159,7 +159,7 @@ class Quantity:
         watched: Whether it is shown there only where steps of training were watched.
         name: Its name in `quantities=`; by default the key.
         cost: What it costs on request.
-        check: `check(name, y)`, called before it is measured, which raises where the targets will not do.
+        check: `check(name, y)`, which raises if the targets are unsuitable; called before measuring.
         across: Of all blocks' values and numbers of entries, what each block gets in the end.
         rows: How two values of the rows of a stack of several become one.
         activations: Names of the functions whose outputs are looked at, for `"units"`.
@@ -173,6 +173,7 @@ class Quantity:
     definition: str
     of: Of
     by: Callable[..., Any] | None = None
+    of_whole: bool = False
     label: str = ""
     column: str = ""
     headline: tuple[str, str] | None = None
@@ -205,11 +206,6 @@ class Quantity:
     def asked_as(self) -> str:
         """Its name in `quantities=`."""
         return self.name or self.key
-
-    @property
-    def of_whole(self) -> bool:
-        """Whether it is no number of each block."""
-        return self.of == "model" or self.draw is not None
 
     @property
     def low(self) -> float:
@@ -268,7 +264,7 @@ def samples_of(model: Block, unknown: int = LEAST_SAMPLES) -> int:
 
 
 def most_alike(model: Block) -> float:
-    """Returns the mean cosine between samples at which a tenth of the difference that they have at the input is left.
+    """Returns the mean cosine between samples at which only a tenth of their dissimilarity at the input is left.
 
     Args:
         model: The quantities of the whole.
@@ -278,6 +274,6 @@ def most_alike(model: Block) -> float:
 
 
 def needs_targets(name: str, y: Any) -> None:
-    """Raises where there are no targets: the check of a quantity that is made of the loss."""
+    """Raises a `ValueError` without targets; the `check` of quantities that need the loss."""
     if y is None:
-        raise bad_argument("xray", "y", f"the targets of the loss, for {name!r}", y)
+        raise ValueError(f"xray: quantity {name!r} needs targets; pass `y`.")

@@ -84,7 +84,7 @@ def sharpness_of(model: keras.Layer, loss_of: Callable[[Any], Any], given: Any) 
 
         return sharpness(loss, [ops.convert_to_tensor(variable.value) for variable in trained])
 
-    return largest_eigenvalue(*_backend.run_compiled(program, variables, given))
+    return largest_eigenvalue(*_backend.compiled(program, variables)(given))
 
 
 def _add(look: Any, blocks: Any, model: Any) -> None:
@@ -95,6 +95,7 @@ SHARPNESS = Quantity(
     key="sharpness",
     definition="eigenvalue of the loss's Hessian that is largest in size",
     of="request",
+    of_whole=True,
     by=_add,
     cost=Passes(forward=2 * STEPS, backward=2 * STEPS, beside="the weights are kept three times more"),
     check=needs_targets,

@@ -103,6 +103,7 @@ SHATTERING = Quantity(
     name="shattering",
     definition="`gradient_autocorrelation`: whether gradients at nearby inputs are alike",
     of="request",
+    of_whole=True,
     by=_add,
     cost=Passes(forward=1, backward=1, samples=POINTS),
     draw=_draw,

@@ -153,6 +153,7 @@ SIGNAL_RATIO = Quantity(
     key="signal_ratio",
     definition="the mean square behind the last block over that of the input",
     of="model",
+    of_whole=True,
     by=lambda blocks, model: ratio_of_ends(_profile(blocks, model)[::-1]),
     history=True,
     tensorboard=True,
@@ -162,6 +163,7 @@ SIGNAL_SLOPE = Quantity(
     key="signal_slope",
     definition="by how much the logarithm of the mean square changes from block to block",
     of="model",
+    of_whole=True,
     by=lambda blocks, model: slope(_profile(blocks, model)),
     tensorboard=True,
 )

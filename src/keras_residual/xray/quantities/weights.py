@@ -167,6 +167,7 @@ WEIGHT_GRADIENT_ENDS = Quantity(
     key="weight_gradient_ratio",
     definition="norm of `dL/dW` of the first block over that of the last",
     of="model",
+    of_whole=True,
     by=lambda blocks, model: ratio_of_ends(_gradients(blocks)),
     tensorboard=True,
 )
@@ -175,6 +176,7 @@ WEIGHT_GRADIENT_SLOPE = Quantity(
     key="weight_gradient_slope",
     definition="by how much the logarithm of the norm of `dL/dW` changes from block to block",
     of="model",
+    of_whole=True,
     by=lambda blocks, model: slope(_gradients(blocks)),
 )
 
@@ -182,6 +184,7 @@ LEARNING_RATE = Quantity(
     key="learning_rate",
     definition="the learning rate of the optimizer at that moment",
     of="model",
+    of_whole=True,
     by=lambda blocks, model: model["learning_rate"],
     tensorboard=True,
 )

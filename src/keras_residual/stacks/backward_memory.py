@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,7 +148,7 @@ class StackProgram:
 
     def _recompute(self, function: Callable[..., Any]) -> Callable[..., Any]:
         held = [tensor for tensor in keras.tree.flatten(dict(self.arguments)) if ops.is_tensor(tensor)]
-        return _backend.checkpoint(function, in_loop=self.blocks.in_loop, held=held)
+        return _backend.recompute(function, in_loop=self.blocks.in_loop, held=held)
 
     def _run_reversibly(self, rows: Rows, xs: Any) -> tuple[Rows, Any, Any]:
         """Returns the last rows, the losses and the new states; stores no activations for the gradient."""
@@ -221,14 +222,21 @@ def check_held(owner: str, arguments: Mapping[str, Any]) -> None:
             raise bad_argument(owner, name, rule, value, "Make the stack with remat='full'.")
 
 
-def tensors_by_block(owner: str, depth: int, block_mask: Any, probe: Any) -> dict[str, Any]:
-    """Returns the block mask as `"active"` and the probe as `"probe"`, if given, with the blocks as leading axis."""
+def tensors_by_block(owner: str, depth: int, block_mask: Any, observation: Observation | None) -> dict[str, Any]:
+    """Returns the block mask as `"active"` and the probe as `"probe"`, if given, with the blocks as leading axis.
+
+    A block is active where both the caller and the observation leave it on.
+    """
     found: dict[str, Any] = {}
-    if block_mask is not None:
-        active: Any = ops.convert_to_tensor(block_mask)
-        if len(active.shape) not in (1, 2) or active.shape[-1] != depth:
+    observed, probe = (None, None) if observation is None else (observation.block_mask, observation.probe)
+    masks = [ops.convert_to_tensor(mask) for mask in (block_mask, observed) if mask is not None]
+    for mask in masks:
+        if len(mask.shape) not in (1, 2) or mask.shape[-1] != depth:
             rule = f"of shape ({depth},) or (batch, {depth})"
-            raise bad_argument(owner, "block_mask", rule, tuple(active.shape))
+            raise bad_argument(owner, "block_mask", rule, tuple(mask.shape))
+    if masks:
+        masks = [ops.cast(mask, "bool") for mask in masks]
+        active: Any = functools.reduce(ops.logical_and, masks)
         found["active"] = ops.transpose(active) if len(active.shape) == 2 else active
     if probe is not None:
         found["probe"] = tuple(probe) if isinstance(probe, (list, tuple)) else (probe,)
