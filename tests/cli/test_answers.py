@@ -78,7 +78,7 @@ def test_equal_files_in_both_parts_are_said_while_training(trained, tmp_path, mo
     assert app.run(["train", "own", "--epochs", "1", "--set", "xray=false"]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0].endswith("4 to test")
-    assert lines[1] == "Left out of the test: 20 of 24 examples, which the training part has too."
+    assert "Left out of the test: 20 of 24 examples, which the training part has too." in lines
 
 
 def test_a_pipe_is_no_picture(trained, tmp_path, monkeypatch, capfd):
@@ -206,7 +206,7 @@ def test_a_target_that_does_not_vary_is_said_and_has_no_r2(tmp_path, monkeypatch
     lines = capfd.readouterr().out.splitlines()
     train = "The target is 2.5 in every training example, so there is nothing to learn"
     test = "2.5 in every test example, so R² is not defined."
-    assert lines[2] == f"{train}, and {test}"
+    assert f"{train}, and {test}" in lines
     assert re.fullmatch(r"Test root mean square error [\d.e+-]+ in the target's unit on 8 examples, epoch 1", lines[-2])
     assert "test_r2" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
     report = (tmp_path / "run" / "report.html").read_text()

@@ -44,6 +44,10 @@ def test_train_then_evaluate_then_predict(shapes, tmp_path, capfd, monkeypatch):
     number = r"\d+\.\d+"
     patterns = [
         r"Training small_resnet on shapes: 24 examples to learn from, 8 to choose the best of 12 epochs, 8 to test",
+        r"Found 40 pictures of 2 classes, 8×8 pixels: lower 20, upper 20\.",
+        r"Validation: drawn by seed from what is learned from\. Test: drawn by seed 7, 0\.2 of each class\.",
+        r"Pictures are read at 8×8 in gr[ea]y: the size that all of them have; --image-size N for another\.",
+        r"Held in memory: 2\.5 KiB\.",
         *[
             rf"epoch {epoch}/12  loss {number}  val_loss {number}  accuracy {number} %  val_accuracy {number} %"
             for epoch in range(1, 13)
