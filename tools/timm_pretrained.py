@@ -57,7 +57,12 @@ def table(results: dict[str, list[list[float]]], revision: str) -> dict[str, Any
             "default": default,
             "tags": {tag: facts(timm.models.get_pretrained_cfg(f"{name}.{tag}"), results) for tag in tags},
         }
-    return {"timm": timm.__version__, "results_of": revision, "architectures": architectures}
+    return {
+        "written_by": "tools/timm_pretrained.py",
+        "timm": timm.__version__,
+        "results_of": revision,
+        "architectures": architectures,
+    }
 
 
 def facts(cfg: Any, results: dict[str, list[list[float]]]) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def natural(name: str) -> list[tuple[int, str]]:
 
 def to_json(content: dict[str, Any]) -> str:
     """Returns the table as JSON with a line for each set of weights."""
-    head = [f"{json.dumps(key)}: {json.dumps(content[key])}" for key in ("timm", "results_of")]
+    head = [f"{json.dumps(key)}: {json.dumps(content[key])}" for key in ("written_by", "timm", "results_of")]
     blocks = []
     for name, architecture in content["architectures"].items():
         lines = ",\n".join(f"      {json.dumps(tag)}: {json.dumps(e)}" for tag, e in architecture["tags"].items())

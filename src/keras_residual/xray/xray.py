@@ -176,9 +176,8 @@ def xray(
 
     It finds the residual connections by itself: each outermost `kr.Residual`, each block of a `kr.ResidualStack`, and
     each sum or concatenation in a Functional model or a `call` method where one input is computed from the other. Where
-    there is none it goes layer by layer. Nothing of the model changes:
-    weights, moving statistics, states of seeds, and what it was compiled with. To look again as the weights change,
-    take a `kr.Xray`, which compiles once.
+    there is none it goes layer by layer. Nothing of the model changes: weights, moving statistics, states of seeds, and
+    what it was compiled with. To look again as the weights change, take a `kr.Xray`, which compiles once.
 
     Args:
         model: Any Keras model or layer. One that is not built yet is called once, which gives it its weights.

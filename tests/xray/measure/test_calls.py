@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
+from keras_residual import Residual, ResidualStack
 from keras_residual.xray import xray
 from keras_residual.xray.measure.loss import loss_takes
 from keras_residual.xray.rules.setup import no_step, softmax_missing, softmax_twice
@@ -128,3 +129,16 @@ def test_a_layer_is_dead_where_nothing_passes() -> None:
     assert names(dead_layer, {"batch": 64}, blocks) == ["1.0"]
     assert names(dead_layer, {"batch": 8}, blocks) == [], "they may be rare"
     assert names(dead_layer, {"batch": 64}, [{**block, "kind": "residual"} for block in blocks]) == []
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_what_enters_a_reversible_stack_within_a_branch_is_known(trained: bool) -> None:
+    block = Residual(layers.Dense(4, activation="tanh", name="dense"))
+    stack = ResidualStack(block, 3, topology="reversible", execution="unrolled")
+    model = keras.Sequential([keras.Input((4,)), Residual(stack), layers.Dense(2, name="head")])
+    model.trainable = trained
+    model.compile("sgd", "mse")
+    report = xray(model, X, np.zeros((16, 2), "float32"))
+    (entry,) = report.model["entries"]
+    assert (entry["layer"], entry["rms"]) == ("dense", pytest.approx(np.sqrt(np.mean(X**2)), rel=1e-5))
+    assert report.model["ending"]["last_layer"] == "head"

@@ -81,6 +81,7 @@ class MeasuringProgram:
 
     def snapshot(self) -> list[Any]:
         """Returns copies of the weights that are trained, which a later step of training leaves as they are."""
+        # Copied, since Keras's training on JAX donates the buffers of the variables, which are gone after a step.
         return [ops.copy(ops.stop_gradient(variable.value)) for variable in self.trained]
 
     @one_at_a_time
