@@ -23,14 +23,6 @@ def picture(path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (8, 8), np.uint8)).save(path)
 
 
-def no_picture_in_a_folder(home):
-    for name in ("cat", "dog"):
-        for index in range(4):
-            picture(home / "pets" / name / f"{index}.png")
-    (home / "pets" / "dog" / "notes.txt").write_text("not a picture")
-    return ["pets"], ["pets/dog/notes.txt"]
-
-
 def one_class_only(home):
     for index in range(4):
         picture(home / "pets" / "cat" / f"{index}.png")
@@ -173,7 +165,6 @@ CASES = [
     array_of_more_than_there_is,
     array_in_another_compression,
     more_classes_than_memory,
-    no_picture_in_a_folder,
     one_class_only,
     empty_folder,
     missing_value,

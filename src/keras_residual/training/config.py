@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**6)]
 # From a share of the training on, the side of its pictures.
 Size = Annotated[tuple[Share, Annotated[int, Field(ge=4, le=4096)]], Field(strict=False)]
-OWN = "own"
+OWN = "<own>"
 """The name of a model, and the source of data, that were not named but given to `train`."""
 LARGEST = 10**38  # what float32 can hold
 _MOST_DOTS = 100
