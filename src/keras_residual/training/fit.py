@@ -14,7 +14,7 @@ from keras_residual.training.finetune import Phase
 from keras_residual.training.session import Session
 
 
-class Parts:
+class SplitBatches:
     """Batches, each cut into parts of one size, which come one after the other.
 
     Args:
@@ -47,7 +47,7 @@ class Parts:
 
 def fit(
     learner: keras.Model,
-    batches: Batches | Parts,
+    batches: Batches | SplitBatches,
     held_back: keras.utils.PyDataset,
     session: Session,
     phases: Sequence[Phase],

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_residual._errors import printable
 from keras_residual.data import Batches
-from keras_residual.training.fit import Parts
+from keras_residual.training.fit import SplitBatches
 from keras_residual.training.session import Session
 from keras_residual.xray import xray
 
@@ -19,7 +19,7 @@ _RULES = ("not_finite", "not_a_number", "overflow")
 _MOST = 500  # characters of a finding
 
 
-def where_it_broke(learner: keras.Model, batches: Batches | Parts, session: Session) -> str:
+def where_it_broke(learner: keras.Model, batches: Batches | SplitBatches, session: Session) -> str:
     """Returns a sentence about the step and the block in which a loss, a gradient or a weight became no number.
 
     The training is taken back to the newest state that is sound, which holds the random states too, and done again

@@ -20,7 +20,7 @@ _MOST_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Run:
+class RunSummary:
     """What a run directory says.
 
     Args:
@@ -40,7 +40,7 @@ class Run:
     reason: str = ""
 
 
-def list_runs(folder: str | Path, *, sort: str | None = None) -> list[Run]:
+def list_runs(folder: str | Path, *, sort: str | None = None) -> list[RunSummary]:
     """Returns the runs in a folder and in the folders within it, by name, or by a number or setting.
 
     Args:
@@ -65,7 +65,7 @@ def list_runs(folder: str | Path, *, sort: str | None = None) -> list[Run]:
     # Of losses and errors the lowest is the best, of shares the highest.
     falling = any(word in sort for word in ("accuracy", "r2", "auc", "precision", "recall", "per_second"))
 
-    def rank(run: Run) -> tuple[Any, ...]:
+    def rank(run: RunSummary) -> tuple[Any, ...]:
         value = values[run.path]
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if number and not math.isnan(value):
@@ -75,7 +75,7 @@ def list_runs(folder: str | Path, *, sort: str | None = None) -> list[Run]:
     return sorted(found, key=rank)
 
 
-def differences(runs: Sequence[Run]) -> dict[Path, dict[str, Any]]:
+def differences(runs: Sequence[RunSummary]) -> dict[Path, dict[str, Any]]:
     """Returns of each run the settings in which the runs are not all alike."""
     flat = {run.path: run.config.flat() for run in runs if run.config is not None}
     keys = [key for key in TrainConfig.dotted_keys() if key not in _NOT_COMPARED]
@@ -87,12 +87,12 @@ def _is_run(path: Path) -> bool:
     return (path / "log.txt").is_file() and (path / "config.toml").is_file()
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path) -> RunSummary:
     run = RunDirectory(path)
     try:
         config = read_config(run.config)
     except (ValueError, OSError) as error:
-        return Run(path, "broken", reason=str(error))
+        return RunSummary(path, "broken", reason=str(error))
     try:
         rows = list(csv.DictReader(_text(run.history).splitlines())) if run.history.exists() else []
         last = {key: float(value) for key, value in (rows[-1] if rows else {}).items() if key != "epoch"}
@@ -101,11 +101,11 @@ def _read(path: Path) -> Run:
             if not isinstance(numbers, dict):
                 raise ValueError("it is no JSON object")
             state = "finished" if numbers.get("epochs") == len(rows) else "unfinished"
-            return Run(path, "running" if _is_busy(run) else state, config, len(rows), numbers)
+            return RunSummary(path, "running" if _is_busy(run) else state, config, len(rows), numbers)
     except (ValueError, TypeError, OSError) as error:
         name = "metrics.json" if run.metrics.exists() else "history.csv"
-        return Run(path, "broken", config, reason=f"{printable(path / name)}: {error}")
-    return Run(path, "running" if _is_busy(run) else "unfinished", config, len(rows), last)
+        return RunSummary(path, "broken", config, reason=f"{printable(path / name)}: {error}")
+    return RunSummary(path, "running" if _is_busy(run) else "unfinished", config, len(rows), last)
 
 
 def _is_busy(run: RunDirectory) -> bool:
@@ -124,7 +124,7 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _value(run: Run, key: str) -> Any:
+def _value(run: RunSummary, key: str) -> Any:
     if key in run.numbers:
         return run.numbers[key]
     return run.config.flat().get(key) if run.config else None

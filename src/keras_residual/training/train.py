@@ -46,7 +46,7 @@ from keras_residual.training.finetune import (
     thaw,
     with_pictures_of,
 )
-from keras_residual.training.fit import Parts, fit
+from keras_residual.training.fit import SplitBatches, fit
 from keras_residual.training.look_through import EXAMPLES, LookThrough
 from keras_residual.training.making import compile_learner, make_augmentation, make_optimizer, together, watch_plateau
 from keras_residual.training.not_finite import where_it_broke
@@ -139,12 +139,12 @@ class Prepared:
         """What is done to the training pictures."""
         return make_augmentation(self.config.augment, classes=len(self.dataset.classes), epochs=self.epochs)
 
-    def batches(self, x: Inputs, y: np.ndarray) -> Batches | Parts:
+    def batches(self, x: Inputs, y: np.ndarray) -> Batches | SplitBatches:
         """Returns the batches of the data's training part, as it is or standardised, or their parts, by their step."""
         config = self.config
         how: dict[str, Any] = {"augment": self.augmentation, "repeats": config.augment.repeats}
         whole = Batches(x, y, settled(config.batch_size), rows=self.learn, seed=config.seed, **how)
-        return Parts(whole, config.split_batch) if config.split_batch > 1 else whole
+        return SplitBatches(whole, config.split_batch) if config.split_batch > 1 else whole
 
     @property
     def state(self) -> Mapping[str, Any] | None:
