@@ -229,7 +229,7 @@ def tensors_by_block(owner: str, depth: int, block_mask: Any, observation: Obser
     """
     found: dict[str, Any] = {}
     observed, probe = (None, None) if observation is None else (observation.block_mask, observation.probe)
-    masks = [ops.convert_to_tensor(mask) for mask in (block_mask, observed) if mask is not None]
+    masks: list[Any] = [ops.convert_to_tensor(mask) for mask in (block_mask, observed) if mask is not None]
     for mask in masks:
         if len(mask.shape) not in (1, 2) or mask.shape[-1] != depth:
             rule = f"of shape ({depth},) or (batch, {depth})"
