@@ -23,7 +23,7 @@ def out_of_memory():
     if keras.backend.backend() == "torch":
         return framework.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     if keras.backend.backend() == "tensorflow":
-        return framework.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[64,112]")
+        return MemoryError("OOM when allocating tensor with shape[64,112]")  # a ResourceExhaustedError of the program
     return framework.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate 123 bytes.")
 
 
@@ -33,10 +33,24 @@ class Holds(layers.Layer):
 
     most = 10**9
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_jit = keras.backend.backend() != "tensorflow"
+
     def call(self, x):
-        if x.shape[0] is not None and x.shape[0] > Holds.most:
+        if keras.backend.backend() != "tensorflow":
+            self.take(x.shape[0] or 0)
+            return x
+        # A program may take batches of any size: how many examples there are is known when it runs.
+        framework = importlib.import_module("tensorflow")
+        with framework.control_dependencies([framework.numpy_function(self.take, [framework.shape(x)[0]], "int32")]):
+            return framework.identity(x)
+
+    @staticmethod
+    def take(examples):
+        if examples > Holds.most:
             raise out_of_memory()
-        return x
+        return np.int32(examples)
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, x.dtype)
