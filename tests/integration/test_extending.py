@@ -1,4 +1,4 @@
-"""A topology, a depth rule and a merge written in another package, with nothing but what `keras_residual` exports."""
+"""What another package can add: a topology, a depth rule, a merge, a source of data, a format to export to."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from keras import layers
 import keras_residual as kr
 from backend_helpers import gradients
 from contract import assert_close, to_numpy
+from keras_residual.data import load_dataset
+from keras_residual.deploy.formats import FORMATS
 
 PACKAGE = '''
 import keras
@@ -82,7 +84,60 @@ class SharpMax(kr.Merge):
 
     def merge(self, skip, branch):
         return keras.ops.maximum(skip, self.sharpness * branch)
+
+
+class Ramps:
+    """Pictures that brighten to the right or downwards, each made when it is asked for."""
+
+    def __len__(self):
+        return 40
+
+    def __getitem__(self, index):
+        ramp = np.broadcast_to(np.arange(8, dtype=np.uint8) * 30 + index, (8, 8))
+        return (ramp if index % 2 else ramp.T)[..., None], index % 2
 '''
+
+FORMAT = """
+import json
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras_residual.deploy.formats.base import NOTE, Format, Port, Program
+
+
+class Archive(Format):
+    name = "archive"
+    suffix = ".archive"
+    writer = "program"
+
+    def write(self, model, signature, path, options):
+        model.save(f"{path}.keras")
+        Path(f"{path}.keras").rename(path)
+
+    def load(self, path, threads=None):
+        return Loaded(path)
+
+    def annotate(self, path, note):
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(NOTE, json.dumps(note))
+
+
+class Loaded(Program):
+    def __init__(self, path):
+        with zipfile.ZipFile(path) as archive:
+            self.note = json.loads(archive.read(NOTE)) if NOTE in archive.namelist() else {}
+        copy = path.with_suffix(".keras")
+        copy.write_bytes(path.read_bytes())
+        self.model = keras.saving.load_model(copy)
+        copy.unlink()
+        self.inputs = [Port("x", self.model.input_shape, "float32")]
+        self.outputs = [Port("y", self.model.output_shape, "float32")]
+
+    def run(self, arrays):
+        return [np.asarray(self.model.predict_on_batch(arrays[0]))]
+"""
 
 X = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
 DEPTH = 3
@@ -148,3 +203,23 @@ def test_a_merge(outside: ModuleType, tmp_path: Path) -> None:
     kernel, bias = layer.branch[0].get_weights()
     assert_close(found, np.maximum(X, 3 * (X @ kernel + bias)), 1e-5)
     assert_close(saved_and_loaded(layer, tmp_path)(X), found, 1e-6)
+
+
+@pytest.mark.any_backend
+def test_a_source_of_data(outside: ModuleType) -> None:
+    dataset = load_dataset(outside.Ramps(), seed=1)
+    assert (len(dataset.x_train), len(dataset.x_test), dataset.input_shape) == (32, 8, (8, 8, 1))
+    for x, y in ((dataset.x_train, dataset.y_train), (dataset.x_test, dataset.y_test)):
+        pictures = np.asarray(x[np.arange(len(x))], "int64")
+        assert np.array_equal(pictures[:, 0, 7, 0] > pictures[:, 7, 0, 0], np.asarray(y) == 1)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the format is written from PyTorch")
+def test_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outside_format.py").write_text(FORMAT, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FORMATS, "archive", importlib.import_module("outside_format").Archive())
+    model = keras.Sequential([keras.Input((4,)), block()])
+    report = kr.export(model, tmp_path / "net.archive")
+    assert (report.format, report.check.batch_sizes) == ("archive", (1, 5))
+    assert_close(kr.load_exported(tmp_path / "net.archive").predict(X), model(X), 1e-6)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import MappingProxyType
 
 from keras_residual._errors import bad_argument, unknown_name, wrong_type
 from keras_residual.deploy.formats.base import Format
@@ -14,10 +13,8 @@ from keras_residual.deploy.formats.openvino import OpenVino
 from keras_residual.deploy.formats.pt2 import Pt2
 from keras_residual.deploy.formats.saved_model import SavedModel
 
-FORMATS: MappingProxyType[str, Format] = MappingProxyType(
-    {made.name: made for made in (Onnx(), OpenVino(), LiteRt(), SavedModel(), Pt2())}
-)
-"""Formats by the name that `format=` takes."""
+FORMATS: dict[str, Format] = {made.name: made for made in (Onnx(), OpenVino(), LiteRt(), SavedModel(), Pt2())}
+"""Formats by the name that `format=` takes; those of other packages can be added."""
 
 
 def path_of(owner: str, path: object) -> Path:
