@@ -154,7 +154,8 @@ def signature_of(model: keras.Model, samples: Any = None, batch_size: int | None
     if len(names) != len(outputs):
         names = [f"output_{index}" for index in range(len(outputs))]
     given = _keys(spec) or [tensor.name for tensor in inputs]
-    return Signature(*_ports((inputs, given), (outputs, names)), structure)
+    taken, returned = _ports((inputs, given), (outputs, names))
+    return Signature(taken, returned, structure)
 
 
 def _keys(structure: Any) -> list[str] | None:

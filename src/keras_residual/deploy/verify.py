@@ -184,8 +184,8 @@ def _closeness_of_columns(expected: np.ndarray, found: np.ndarray) -> list[float
     usual = float(np.median(deviations))
     quiet = ~wins & (wins.sum() > 1) & (deviations < RESOLVED * usual) & (sizes >= 1e-2 * np.median(sizes))
     return [
-        _closeness(*columns, usual if still else None)
-        for *columns, still in zip(expected.T, found.T, quiet, strict=True)
+        _closeness(ours, theirs, usual if still else None)
+        for ours, theirs, still in zip(expected.T, found.T, quiet, strict=True)
     ]
 
 
