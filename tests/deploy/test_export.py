@@ -174,6 +174,69 @@ def test_names_of_the_model_are_kept_beside_those_of_the_file(tmp_path):
             np.testing.assert_array_equal(found[name], again[name])
 
 
+def _alike():
+    a = keras.Input((4,))
+    return keras.Model(a, {"a b": Dense(2)(a), "a_b": Dense(2)(a), "a_b_1": Dense(2)(a)})
+
+
+def _on_both_sides():
+    a = keras.Input((4,), name="image")
+    return keras.Model({"image": a}, {"image": Dense(4)(a), "z": Dense(2)(a), "image_1": Dense(3)(a)})
+
+
+def _cyrillic():
+    a = keras.Input((4,), name="картина")
+    return keras.Model({"картина": a}, {"ответ": Dense(2)(a)})
+
+
+def _as_a_value_within():
+    a = keras.Input((4,))
+    return keras.Model(a, [keras.ops.argmax(a, -1), Dense(2)(a)])
+
+
+def _as_places():
+    a = keras.Input((4,))
+    return keras.Model(a, [Dense(2, name="output_1")(a), Dense(2, name="output_0")(a)])
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("file", ["net.onnx", "net.pt2"])
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (_alike, ["a_b_0", "a_b_2", "a_b_1"]),
+        (_on_both_sides, ["image_2", "image_1", "z"]),
+        (_cyrillic, ["tensor_1"]),
+        (_as_a_value_within, None),
+        (_as_places, None),
+    ],
+)
+def test_names_of_a_file_are_unique(make, names, file, tmp_path):
+    model = make()
+    x = rows(model, 6)
+    x = dict.fromkeys(model.input, x) if isinstance(model.input, dict) else x
+    kr.export(model, tmp_path / file)
+    loaded = kr.load_exported(tmp_path / file)
+    found, expected = loaded.predict(x), predicted(model, x)
+    made = [port.name for port in loaded.outputs]
+    assert names in (None, made)
+    assert len({*made, *(port.name for port in loaded.inputs)}) == len(made) + 1
+    if isinstance(expected, dict):
+        expected = [expected[port.own_name] for port in loaded.outputs]
+    for name, wanted in zip(made, expected, strict=True):
+        close(found[name] if len(made) > 1 else found, wanted)
+
+
+@pytest.mark.any_backend
+def test_half_precision_of_a_model_that_was_loaded(tmp_path):
+    """Its own dtype policy is that of the process, its layers keep theirs."""
+    model = keras.Sequential(
+        [keras.Input((6,)), Dense(8, dtype="mixed_float16"), Dense(3, dtype="mixed_float16")], name="half"
+    )
+    assert model.compute_dtype == "float32"
+    assert kr.export(model, tmp_path / "net.pt2").check.bound == verify.BOUNDS["float16"]
+
+
 @pytest.mark.any_backend
 @pytest.mark.parametrize(
     ("file", "refuses"), [("net.onnx", "ONNX Runtime"), ("net.tflite", "LiteRT"), ("net.xml", ""), ("net.pt2", "")]
@@ -257,7 +320,8 @@ class TestInt8:
     def test_too_little_agreement_leaves_nothing(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(verify, "agreement", lambda ours, theirs: 0.5)
         with pytest.raises(
-            ExportError, match=r"The int8 onnx agrees with the model in 50.0%, under the bound of 97.0%\."
+            ExportError,
+            match=r"agrees with the model in 50.0%, under the bound of 97.0%\. In 'dense.*' the class is the same in ",
         ):
             kr.export(model, tmp_path / "net.onnx", int8=rows(model, 32))
         assert list(tmp_path.iterdir()) == []
@@ -509,6 +573,24 @@ def test_a_column_that_is_lost_counts_though_the_largest_is_found():
     # Of a softmax a rare class may be lost, and the classes are the same.
     likely = np.array([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0]]) + [-1e-4, 0, 1e-4] * rng.uniform(size=(3, 1))
     assert verify.agreement(likely, likely * [1, 1, 0]) == 1
+
+
+@pytest.mark.any_backend
+def test_a_class_that_never_wins_may_have_a_score_that_hardly_varies():
+    rng = np.random.default_rng(5)
+    ours = rng.normal(size=(300, 5)) * [1, 1.2, 0.8, 1, 0.019] - [0, 0, 0, 0, 2]
+    found = ours + 0.02 * rng.normal(size=ours.shape)
+    assert verify.agreement(ours, found) == (ours.argmax(-1) == found.argmax(-1)).mean() > 0.95
+    # One that is far off though it never wins, and one that varies as the others do.
+    assert verify.agreement(ours, found - [0, 0, 0, 0, 3]) == 0
+    assert verify.agreement(ours, ours * [0, 1, 1, 1, 1]) == 0
+    assert verify.disagreement("scores", ours, ours * [1, 1, 0, 1, 1]).startswith("In 'scores' the class is the same")
+    assert verify.disagreement("scores", ours, ours * [1, 1, 0, 1, 1]).endswith(
+        "% of the rows, but column 2 is off by half of its deviation or more."
+    )
+    # A small number beside two large ones, each of which is the larger at times.
+    numbers = np.column_stack([rng.normal(size=60), *(1000 + 300 * rng.normal(size=(2, 60)))])
+    assert verify.agreement(numbers, numbers * [0, 1, 1]) == 0
 
 
 def test_every_format_is_tried_here():

@@ -183,8 +183,45 @@ class TestModels:
         said = failing(strange("fixed batch"), out / "net.onnx")
         assert said.startswith("Writing onnx by torch failed: ")
 
+    @pytest.mark.parametrize("file", ["net.pt2", pytest.param("net.tflite", marks=pytest.mark.slow)])
+    def test_a_recurrent_layer_whose_batch_is_open(self, file, out):
+        model = keras.Sequential([keras.Input((5, 3)), keras.layers.SimpleRNN(4), Dense(2)])
+        said = failing(model, out / file)
+        kind, backend = ("pt2", "torch") if file == "net.pt2" else ("litert", "tensorflow")
+        assert said == (
+            f"Writing {kind} by {backend} failed: the batch cannot be left open, as with a recurrent layer. Pass "
+            "`batch_size=`, or make recurrent layers with unroll=True."
+        )
+        kr.export(model, out / file, batch_size=4)
+        unrolled = keras.layers.SimpleRNN(4, unroll=True)
+        kr.export(keras.Sequential([keras.Input((5, 3)), unrolled, Dense(2)]), out / file, overwrite=True)
+
+    @pytest.mark.slow
+    def test_an_operator_that_litert_lacks(self, out):
+        x = inputs = keras.Input((4, 4))
+        model = keras.Model(inputs, keras.ops.linalg.det(x))
+        assert failing(model, out / "net.tflite") == (
+            "Writing litert by tensorflow failed: LiteRT has no operator for MatrixDeterminant; export to another "
+            "format, or make the model without that operation."
+        )
+
 
 class TestPlaces:
+    def test_a_link_stays_and_what_it_points_to_is_replaced(self, out):
+        (out / "versions").mkdir()
+        (out / "versions" / "one.pt2").write_text("mine")
+        (out / "net.pt2").symlink_to("versions/one.pt2")
+        kr.export(made("residual"), out / "net.pt2", overwrite=True)
+        assert (out / "net.pt2").is_symlink()
+        assert kr.load_exported(out / "versions" / "one.pt2").note == kr.load_exported(out / "net.pt2").note
+
+    @pytest.mark.slow
+    def test_an_empty_folder_is_a_place_for_a_saved_model(self, out):
+        (out / "net").mkdir()
+        kr.export(made("residual"), out / "net")
+        assert kr.load_exported(out / "net").format == "saved_model"
+        assert left(out) == ["net", "net.json"]
+
     def test_what_is_there_is_not_replaced(self, out):
         model = made("residual")
         for name in ("net.onnx", "net.onnx.json"):

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,6 +38,28 @@ class ExportError(RuntimeError):
     """A model that could not be exported; what was at the path before is still there."""
 
     explained = True
+
+
+_ONE_BATCH_SIZE = (
+    "the batch cannot be left open, as with a recurrent layer. Pass `batch_size=`, or make recurrent layers with "
+    "unroll=True."
+)
+_REASONS = {
+    r"TensorListReserve.*element_shape": _ONE_BATCH_SIZE,
+    r"Constraints violated \(batch\)": _ONE_BATCH_SIZE,
+    r"'tf\.(\w+)' op is neither a custom op nor a flex op": r"LiteRT has no operator for \1; export to another format, "
+    "or make the model without that operation.",
+}
+"""What frameworks say at length, and what that comes to; the first that is found counts."""
+
+
+def reason_of(error: Exception) -> str:
+    """Returns in plain words why a framework did not write a model, or else what it says itself."""
+    said = f"{type(error).__name__}: {error}"
+    for pattern, words in _REASONS.items():
+        if found := re.search(pattern, said, re.DOTALL):
+            return found.expand(words)
+    return said
 
 
 def environment_of(backend: str) -> dict[str, str]:
@@ -261,7 +284,7 @@ def _do(folder: Path) -> None:
         FORMATS[job["format"]].write(model, signature, Path(job["path"]), Options(**job["options"]))
     except Exception as error:
         traceback.print_exc()
-        text = printable(error if isinstance(error, ExportError) else f"{type(error).__name__}: {error}", 2000)
+        text = printable(error if isinstance(error, ExportError) else reason_of(error), 2000)
         (folder / _FAILURE).write_text(json.dumps(text), encoding="utf-8")
     (folder / _DONE).touch()
 

@@ -23,9 +23,9 @@ from keras_residual._backend.export import EXPORTERS
 from keras_residual._errors import bad_argument, printable, shown, wrong_type
 from keras_residual._version import __version__
 from keras_residual.deploy import place, triton, verify
-from keras_residual.deploy.child import ExportError, write_in_child
+from keras_residual.deploy.child import ExportError, reason_of, write_in_child
 from keras_residual.deploy.formats import format_of, path_of
-from keras_residual.deploy.formats.base import OPSETS, Format, Options, computes_in_bfloat16
+from keras_residual.deploy.formats.base import OPSETS, Format, Options, compute_dtypes, computes_in_bfloat16
 from keras_residual.deploy.int8 import quantized, rows_of
 from keras_residual.deploy.pictures import as_layer, takes_pictures
 from keras_residual.deploy.signature import OWNER, Signature, check_finite, signature_of
@@ -160,8 +160,7 @@ def export(
     rows = None if int8 is None else rows_of(int8, signature)
     expected = [verify.answers(whole, signature, batch) for batch in batches]
     verify.check_comparable(signature, expected)
-    computed = "bfloat16" if computes_in_bfloat16(model) else keras.backend.standardize_dtype(model.compute_dtype)
-    limit = BOUNDS.get(computed, 2e-4) if bound is None else bound
+    limit = max(BOUNDS.get(dtype, 2e-4) for dtype in compute_dtypes(model)) if bound is None else bound
     note: dict[str, Any] = {
         "format": made.name,
         "model": model.name,
@@ -184,11 +183,11 @@ def export(
         note["check"] = asdict(check)
         share = None
         if rows is not None:
-            written, share = quantized(whole, signature, made, written, rows, vnni)
+            written, share, words = quantized(whole, signature, made, written, rows, vnni)
             if share < agreement:
                 raise ExportError(
                     f"The int8 {made.name} agrees with the model in {share:.1%}, under the bound of {agreement:.1%}. "
-                    "It is not kept. Calibrate on more and more typical rows, or pass a lower `agreement=`."
+                    f"{words} It is not kept. Calibrate on more and more typical rows, or pass a lower `agreement=`."
                 )
             note["int8"] = {"agreement": share}
         made.annotate(written, note)
@@ -281,7 +280,7 @@ def _write(
         except Exception as error:
             if isinstance(error, OSError) or is_disk_full(error):
                 raise
-            text = printable(f"{type(error).__name__}: {error}", 1000)
+            text = printable(reason_of(error), 1000)
             raise ExportError(f"Writing {made.name} by {_backend.BACKEND} failed: {text}") from error
     else:
         talk = Path(tempfile.mkdtemp(dir=folder))

@@ -63,7 +63,7 @@ class Exported:
             return found, list(range(len(found)))
         places = {port.name: place for place, port in enumerate(found)}
         # Some formats sort them; one without names of its own has them in the order of the model.
-        named = {port.name for port in noted} == set(places)
+        named = self._program.named and {port.name for port in noted} == set(places)
         return noted, [places[port.name] if named else place for place, port in enumerate(noted)]
 
     def predict(self, x: Any, batch_size: int = 32) -> Any:

@@ -45,8 +45,8 @@ def rows_of(given: Any, signature: Signature) -> list[np.ndarray]:
 
 def quantized(
     model: keras.Model, signature: Signature, made: Format, path: Path, rows: list[np.ndarray], vnni: bool | None
-) -> tuple[Path, float]:
-    """Returns the int8 file, and how far it agrees with the model on rows that it was not calibrated on.
+) -> tuple[Path, float, str]:
+    """Returns the int8 file, how far it agrees with the model on rows that it was not calibrated on, and that in words.
 
     Args:
         model: The model.
@@ -82,7 +82,9 @@ def quantized(
             f"{port.name!r}, {way_out}. Pass rows of which the answers differ.",
             stacklevel=3,
         )
-    return out, min(verify.agreement(*pair) for pair in outputs)
+    shares = [verify.agreement(*pair) for pair in outputs]
+    worst = int(np.argmin(shares))
+    return out, shares[worst], verify.disagreement(signature.outputs[worst].name, *outputs[worst])
 
 
 def _in_batches(arrays: Sequence[np.ndarray], rows: np.ndarray, size: int) -> list[list[np.ndarray]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -153,7 +154,8 @@ def signature_of(model: keras.Model, samples: Any = None, batch_size: int | None
     if len(names) != len(outputs):
         names = [f"output_{index}" for index in range(len(outputs))]
     given = _keys(spec) or [tensor.name for tensor in inputs]
-    return Signature(_ports(inputs, given), _ports(outputs, names), structure)
+    taken, returned = _ports((inputs, given), (outputs, names))
+    return Signature(taken, returned, structure)
 
 
 def _keys(structure: Any) -> list[str] | None:
@@ -193,15 +195,35 @@ def _names_of(samples: Any) -> list[str]:
     return [f"input_{index}" for index in range(len(keras.tree.flatten(samples)))]
 
 
-def _ports(tensors: Sequence[Any], names: Sequence[str]) -> tuple[Port, ...]:
-    names = [re.sub(r"keras_tensor(_\d+)?", "input", name) for name in names]
-    plain = [re.sub(r"\W", "_", name, flags=re.ASCII).strip("_") for name in names]
-    plain = [name if name[:1].isalpha() else f"tensor_{name}".rstrip("_") for name in plain]
-    distinct = [name if plain.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(plain)]
-    return tuple(
-        Port(name, tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype), own)
-        for name, tensor, own in zip(distinct, tensors, names, strict=True)
-    )
+def _ports(*sides: tuple[Sequence[Any], Sequence[str]]) -> list[tuple[Port, ...]]:
+    """Returns the ports of each side from its tensors and their names; no two ports of a file have the same name."""
+    own = [[re.sub(r"keras_tensor(_\d+)?", "input", name) for name in names] for _, names in sides]
+    plain = [[_plain(name) for name in names] for names in own]
+    found: dict[tuple[int, int], str] = {}
+    places = [(side, index) for side, names in enumerate(plain) for index in range(len(names))]
+
+    def shared(place: tuple[int, int]) -> tuple[bool, bool]:
+        """Returns whether another port of the same side has the name, and whether one of any side has it."""
+        name = plain[place[0]][place[1]]
+        return plain[place[0]].count(name) > 1, sum(names.count(name) for names in plain) > 1
+
+    for side, index in sorted(places, key=shared):  # a name that is unique is kept
+        name, taken = plain[side][index], set(found.values())
+        first, kept = (index, ()) if shared((side, index))[0] else (1, (name,))
+        tried = itertools.chain(kept, (f"{name}_{number}" for number in itertools.count(first)))
+        found[side, index] = next(one for one in tried if one not in taken)
+    return [
+        tuple(
+            Port(found[side, index], tuple(tensor.shape), keras.backend.standardize_dtype(tensor.dtype), name)
+            for index, (tensor, name) in enumerate(zip(tensors, own[side], strict=True))
+        )
+        for side, (tensors, _) in enumerate(sides)
+    ]
+
+
+def _plain(name: str) -> str:
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII).strip("_")
+    return plain if plain[:1].isalpha() else f"tensor_{plain}".rstrip("_")
 
 
 def _drawn(rng: np.random.Generator, port: Port, batch_size: int) -> np.ndarray:

@@ -22,6 +22,9 @@ BOUNDS = {"float64": 2e-4, "float32": 2e-4, "float16": 2e-2, "bfloat16": 1e-1}
 LOST = 0.5
 """Closeness, `1 - RMS / deviation`, at which a number of an int8 model says nothing any more."""
 
+RESOLVED = 0.05
+"""Deviation of a column, over that of the others, that 8 bits tell from none: two steps of a range of 10 deviations."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -82,12 +85,12 @@ def check_comparable(signature: Signature, expected: Sequence[Sequence[np.ndarra
 def run(program: Program, signature: Signature, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Returns the outputs of an exported model in the order of the signature, as `answers` does."""
     by_name = dict(zip((port.name for port in signature.inputs), arrays, strict=True))
-    named = {port.name for port in program.inputs} == set(by_name)
+    named = program.named and {port.name for port in program.inputs} == set(by_name)
     given = [by_name[port.name] for port in program.inputs] if named else list(arrays)
     found = [_wide(output) for output in program.run(given)]
     made = dict(zip((port.name for port in program.outputs), found, strict=True))
     names = [port.name for port in signature.outputs]
-    return [made[name] for name in names] if set(names) == set(made) else found
+    return [made[name] for name in names] if program.named and set(names) == set(made) else found
 
 
 def compare(
@@ -138,7 +141,10 @@ def agreement(expected: np.ndarray, found: np.ndarray) -> float:
 
     Of an output `(rows, classes)` that is the share of rows with the same class. Nothing says of scores without a
     softmax that they are classes: where one of the columns is lost, off by half of its deviation or more, these are
-    several numbers, and the worst column counts. Of another output it is `1 - RMS / deviation`, at least 0.
+    several numbers, and the worst column counts. A class that never wins may have a score that hardly varies, by less
+    than 8 bits resolve, and is then held to the median deviation of the columns; it is taken for a class where several
+    others win, and its size is a hundredth of the median column's or more. Of another output it is
+    `1 - RMS / deviation`, at least 0.
 
     Args:
         expected: `(rows, classes)`, or an output of another shape.
@@ -146,17 +152,48 @@ def agreement(expected: np.ndarray, found: np.ndarray) -> float:
     """
     if not is_classifier(expected):
         return _closeness(expected, found)
-    same = float((expected.argmax(-1) == found.argmax(-1)).mean())
-    if _are_probabilities(expected):
-        return same
-    worst = min(_closeness(*columns) for columns in zip(expected.T, found.T, strict=True))
-    return min(same, worst) if worst <= LOST else same
+    same, closeness = _same_classes(expected, found), _closeness_of_columns(expected, found)
+    return same if _are_probabilities(expected) or min(closeness) > LOST else min(same, *closeness)
 
 
-def _closeness(expected: np.ndarray, found: np.ndarray) -> float:
-    spread, size = float(expected.std()), float(np.abs(expected).max(initial=0))
-    # An output that hardly varies is held to its size.
-    spread = spread if spread > 1e-3 * size else size
+def disagreement(output: str, expected: np.ndarray, found: np.ndarray) -> str:
+    """Returns in a sentence how far two outputs agree, for a message.
+
+    Args:
+        output: Name of the output.
+        expected: As in `agreement`.
+        found: As in `agreement`.
+    """
+    if not is_classifier(expected):
+        return f"The output that agrees least is {output!r}."
+    classes = f"the class is the same in {_same_classes(expected, found):.1%} of the rows"
+    closeness = _closeness_of_columns(expected, found)
+    if _are_probabilities(expected) or min(closeness) > LOST:
+        return f"In {output!r} {classes}."
+    column = int(np.argmin(closeness))
+    return f"In {output!r} {classes}, but column {column} is off by half of its deviation or more."
+
+
+def _same_classes(expected: np.ndarray, found: np.ndarray) -> float:
+    return float((expected.argmax(-1) == found.argmax(-1)).mean())
+
+
+def _closeness_of_columns(expected: np.ndarray, found: np.ndarray) -> list[float]:
+    deviations, sizes = expected.std(axis=0), np.sqrt(np.mean(expected**2, axis=0))
+    wins = np.bincount(expected.argmax(-1), minlength=expected.shape[-1]) > 0
+    usual = float(np.median(deviations))
+    quiet = ~wins & (wins.sum() > 1) & (deviations < RESOLVED * usual) & (sizes >= 1e-2 * np.median(sizes))
+    return [
+        _closeness(ours, theirs, usual if still else None)
+        for ours, theirs, still in zip(expected.T, found.T, quiet, strict=True)
+    ]
+
+
+def _closeness(expected: np.ndarray, found: np.ndarray, spread: float | None = None) -> float:
+    if spread is None:
+        spread, size = float(expected.std()), float(np.abs(expected).max(initial=0))
+        # An output that hardly varies is held to its size.
+        spread = spread if spread > 1e-3 * size else size
     if not spread:
         return float(np.array_equal(expected, found))
     return max(0.0, 1 - float(np.sqrt(np.mean((expected - found) ** 2))) / spread)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.any_backend
 SHAPE = (2, 3, 4, 5)
 UNARY = ["Relu", "Sigmoid", "Elu", "Neg", "Softmax"]
 BINARY = ["Add", "Sub", "Mul", "Max"]
+BOUND_SHAPES = [(), (1,)]
 REDUCTIONS = ["ReduceMean", "ReduceMax", "ReduceSum", "ReduceL2"]
 
 
@@ -41,7 +42,7 @@ def drawn(seed):
         name = str(rng.choice(list(values)[-4:]))
         shape = values[name]
         rank = len(shape)
-        draw = rng.integers(5)
+        draw = rng.integers(6)
         if draw == 0 and rank:
             order = order if rank == len(order) and rng.integers(2) else rng.permutation(rank).tolist()
             node("Transpose", [name], [shape[axis] for axis in order], perm=order)
@@ -59,6 +60,11 @@ def drawn(seed):
             sizes = [size if rng.integers(2) else 1 for size in shape[rank - kept :]]
             pair = [name, constant(rng.normal(size=sizes).astype("float32"))]
             node(str(rng.choice(BINARY)), pair[:: int(rng.choice([1, -1]))], shape)
+        elif draw == 4:
+            bounds = [
+                constant(np.full(BOUND_SHAPES[rng.integers(len(BOUND_SHAPES))], end, "float32")) for end in (-1, 1)
+            ]
+            node("Clip", [name, *bounds], shape)
         else:
             node(str(rng.choice(UNARY[: 5 if rank else 4])), [name], shape)
     info = helper.make_tensor_value_info
@@ -86,7 +92,7 @@ def kinds(model):
 
 def test_graphs_that_nobody_chose_answer_as_before():
     changes = collections.Counter()
-    for seed in range(300):
+    for seed in range(500):
         model = drawn(seed)
         rng = np.random.default_rng(seed)
         feeds = {name: rng.normal(size=SHAPE).astype("float32") for name in ("x", "z")}

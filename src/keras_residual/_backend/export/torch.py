@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,7 +67,20 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, signature: Any
             optimize=True,
             verbose=False,
         )
+        _rename_within(made.model.graph)
         made.save(str(path))
+
+
+def _rename_within(graph: Any) -> None:
+    """Gives another name to values within a graph that have that of an input or output, as an ArgMax has `argmax`."""
+    ports = {value.name: value for value in (*graph.inputs, *graph.outputs)}
+    made = [value for node in graph.all_nodes() for value in node.outputs]
+    within = [*made, *graph.initializers.values()]
+    taken = {value.name for value in within} | set(ports)
+    for value in within:
+        if value.name in ports and value is not ports[value.name]:
+            value.name = next(name for number in itertools.count(1) if (name := f"{value.name}.{number}") not in taken)
+            taken.add(value.name)
 
 
 def write_pt2(program: torch.export.ExportedProgram, path: Path) -> None:

@@ -36,9 +36,14 @@ class Options:
     batch_size: int | None = None
 
 
+def compute_dtypes(model: keras.Model) -> set[str]:
+    """Returns the dtypes in which the layers of a model compute; that of a loaded model itself says nothing of them."""
+    return {layer.compute_dtype for layer in model._flatten_layers()}
+
+
 def computes_in_bfloat16(model: keras.Model) -> bool:
     """Returns whether a layer of a model does."""
-    return any(layer.compute_dtype == "bfloat16" for layer in model._flatten_layers())
+    return "bfloat16" in compute_dtypes(model)
 
 
 class Program(ABC):
@@ -46,6 +51,8 @@ class Program(ABC):
 
     inputs: Sequence[Port]
     outputs: Sequence[Port]
+    named: ClassVar[bool] = True
+    """Whether the file has names for its ports; else they are told by their order."""
     note: Mapping[str, Any]
     """What `Format.annotate` put into the file; empty where it is another program's."""
 

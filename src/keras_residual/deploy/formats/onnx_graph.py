@@ -65,7 +65,7 @@ def sink_transposes(graph: Any) -> None:
             for position, name in enumerate(node.input):
                 if name in held:
                     node.input[position] = held.pop(name).input[0]
-                elif name and constants[name].ndim:
+                elif name and constants[name].size > 1:  # Clip takes its bounds as scalars only
                     array = constants[name].reshape((1,) * (len(order) - constants[name].ndim) + constants[name].shape)
                     node.input[position] = constant(f"{output}/{position}", array.transpose(np.argsort(order)))
             node.output[0] = f"{output}/before"

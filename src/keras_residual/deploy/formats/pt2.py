@@ -40,6 +40,8 @@ class Pt2(Format):
 
 
 class _Loaded(Program):
+    named = False
+
     def __init__(self, path: Path, threads: int | None) -> None:
         self._loaded = exporter(Pt2.writer).LoadedPt2(path, NOTE, threads)
         self.note = json.loads(self._loaded.note) if self._loaded.note else {}
