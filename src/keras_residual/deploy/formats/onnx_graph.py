@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -39,7 +40,8 @@ def sink_transposes(graph: Any) -> None:
         graph: An ONNX graph, which is changed.
     """
     onnx = require("onnx", extra="export")
-    constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in graph.initializer}
+    to_array = onnx.numpy_helper.to_array  # makes a copy, so of those alone that are moved
+    constants = {constant.name: constant for constant in graph.initializer}
     users = Counter([name for node in graph.node for name in node.input] + [output.name for output in graph.output])
     held: dict[str, Any] = {}  # by its output, each Transpose with one user that is not among the nodes yet
     nodes: list[Any] = []
@@ -61,17 +63,18 @@ def sink_transposes(graph: Any) -> None:
         orders = {_order(held.get(name)) for name in node.input if name and name not in constants}
         order = orders.pop() if len(orders) == 1 else ()
         after = None
-        if order and node.op_type in _OF_NUMBERS and all(array.ndim <= len(order) for array in fixed):
+        if order and node.op_type in _OF_NUMBERS and all(len(each.dims) <= len(order) for each in fixed):
             for position, name in enumerate(node.input):
                 if name in held:
                     node.input[position] = held.pop(name).input[0]
-                elif name and constants[name].size > 1:  # Clip takes its bounds as scalars only
-                    array = constants[name].reshape((1,) * (len(order) - constants[name].ndim) + constants[name].shape)
+                elif name and math.prod(constants[name].dims) > 1:  # Clip takes its bounds as scalars only
+                    array = to_array(constants[name])
+                    array = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
                     node.input[position] = constant(f"{output}/{position}", array.transpose(np.argsort(order)))
             node.output[0] = f"{output}/before"
             after = onnx.helper.make_node("Transpose", [node.output[0]], [output], perm=order)
         elif order and node.op_type.startswith("Reduce") and len(fixed) == 1 and not _attribute(node, "keepdims", 1):
-            axes = {int(axis) % len(order) for axis in fixed[0]}
+            axes = {int(axis) % len(order) for axis in to_array(fixed[0])}
             left = [source for position, source in enumerate(order) if position not in axes]
             if axes and left == sorted(left):
                 node.input[0] = held.pop(node.input[0]).input[0]
