@@ -6,8 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from keras_residual.data import Fingerprint, load_dataset
-from keras_residual.data import columns as columns_module
+from keras_residual.data import Fingerprint, csv_file, load_dataset
 from keras_residual.data.lazy import LazyExamples
 
 pytestmark = pytest.mark.any_backend
@@ -629,8 +628,8 @@ def test_a_table_that_stays_on_the_disk_is_the_one_in_memory(tmp_path, monkeypat
     drop = drop if suffix == ".parquet" else tuple(name for name in drop if name != "code")
     path = write_table(tmp_path / f"t{suffix}", columns)
     held = load_dataset(path, target=target, drop=drop)
-    monkeypatch.setattr(columns_module, "LARGEST_CSV_IN_MEMORY", 1000)
-    monkeypatch.setattr(columns_module, "_CSV_BLOCK", 5000)
+    monkeypatch.setattr(csv_file, "LARGEST_CSV_IN_MEMORY", 1000)
+    monkeypatch.setattr(csv_file, "_CSV_BLOCK", 5000)
     streamed = load_dataset(path, target=target, drop=drop, memory=0)
     same(held, streamed)
     assert streamed.found[2].startswith("Read from a scratch file as they are needed, since ")
@@ -652,8 +651,8 @@ def test_what_turns_up_late_in_a_csv_decides_the_type_as_if_it_were_read_whole(w
             return str(error)
 
     whole = outcome()
-    monkeypatch.setattr(columns_module, "LARGEST_CSV_IN_MEMORY", 1000)
-    monkeypatch.setattr(columns_module, "_CSV_BLOCK", 3000)
+    monkeypatch.setattr(csv_file, "LARGEST_CSV_IN_MEMORY", 1000)
+    monkeypatch.setattr(csv_file, "_CSV_BLOCK", 3000)
     assert outcome() == whole
     assert isinstance(whole, list) == (kind is float)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import json
-import os
-import re
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,65 +15,19 @@ import numpy as np
 from keras_residual import _optional
 from keras_residual._errors import bad_data, listed, printable, shown
 from keras_residual._order import composed
-from keras_residual.data.csv_text import (
-    SEPARATORS,
-    SEPARATORS_IN_WORDS,
-    check_encoding,
-    check_quotes,
-    first_line,
-    quotes_and_hexadecimal,
-    separator,
-)
-from keras_residual.data.files import SMALL_BYTES, check_file, check_unpacked
+from keras_residual.data.csv_file import open_csv
+from keras_residual.data.files import check_file, check_unpacked
 from keras_residual.data.lazy import Inputs, digests_of
-from keras_residual.data.scratch import rows_of_file, scratch_file, scratch_folder
+from keras_residual.data.parquet_file import open_parquet
+from keras_residual.data.scratch import rows_of_file, scratch_file
+from keras_residual.data.table_file import TableFile, understood, value_type
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-MOST_COLUMNS = 100_000
 # The model that is saved takes float32, whatever it is computed in.
 _LARGEST_NUMBER = float(np.finfo(np.float32).max)
-_MOST_ROWS, _MOST_NAMES, _LINE = 5, 30, 300
-_ROWS_AT_A_TIME, _PICTURES_AT_A_TIME = 2**16, 256
-LARGEST_CSV_IN_MEMORY = 2**28
-"""Bytes of a CSV that is read as a whole; a larger one is read a block at a time, and written to a scratch file."""
-_CSV_BLOCK = 2**24
-# What becomes of a column in which something turns up that its type does not have.
-_WIDER = {"null": ("int64", "double"), "int64": ("double",)}
+_MOST_ROWS, _MOST_NAMES = 5, 30
 # Below this, different whole numbers are different 64-bit floats.
 _EXACT = 2**53
-
-
-@dataclass(frozen=True)
-class TableFile:
-    """A table on the disk, whose columns are read when they are asked for.
-
-    Args:
-        path: The file.
-        owner: How messages call it.
-        size: Its bytes on the disk.
-        rows: Number of rows, 1 or more.
-        schema: Its `pyarrow.Schema`; the names are distinct.
-        read: Function of some names that returns these columns as a `pyarrow.Table`.
-        read_texts: Function of some names that returns these columns as text.
-        batches: Function of some names that yields their rows a few at a time: how many, the `pyarrow.RecordBatch`, and
-            what is wrong with it, which is "" where there is a batch and else stands for None.
-        spelled: Names of the columns that the file itself has as text or decimals, of which `read` makes numbers.
-    """
-
-    path: Path
-    owner: str
-    size: int
-    rows: int
-    schema: Any
-    read: Callable[[Sequence[str]], Any]
-    read_texts: Callable[[Sequence[str]], Any]
-    batches: Callable[[Sequence[str]], Iterator[tuple[int, Any, str]]]
-    spelled: frozenset[str]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all columns."""
-        return tuple(self.schema.names)
 
 
 def open_table(path: Path, *, owner: str) -> TableFile:
@@ -93,8 +43,8 @@ def open_table(path: Path, *, owner: str) -> TableFile:
     size = check_file(path, owner=owner)
     if size == 0:
         raise bad_data(owner, f"the file {path} is empty")
-    open_file = _open_csv if path.suffix.lower() == ".csv" else _open_parquet
-    file = _with_composed_names(_understood(lambda: open_file(path, owner, size), path, owner))
+    open_file = open_csv if path.suffix.lower() == ".csv" else open_parquet
+    file = _with_composed_names(understood(lambda: open_file(path, owner, size), path, owner))
     twice = [name for name, count in Counter(file.names).items() if count > 1]
     if twice:
         raise bad_data(owner, f"the column name {shown(twice[0])} stands more than once in {path}", "Rename one.")
@@ -273,7 +223,7 @@ def column_values(column: Any) -> np.ndarray | None:
     """
     arrow = _optional.require("pyarrow", extra="train")
     types = arrow.types
-    kind = _value_type(column.type)
+    kind = value_type(column.type)
     if _is_text(kind):
         return _text(column)
     if types.is_dictionary(column.type):
@@ -286,12 +236,7 @@ def column_values(column: Any) -> np.ndarray | None:
 
 
 def _is_text(kind: Any) -> bool:
-    return str(_value_type(kind)) in ("string", "large_string", "string_view")
-
-
-def _value_type(kind: Any) -> Any:
-    types = _optional.require("pyarrow", extra="train").types
-    return kind.value_type if types.is_dictionary(kind) else kind
+    return str(value_type(kind)) in ("string", "large_string", "string_view")
 
 
 def rows_in_words(rows: np.ndarray) -> str:
@@ -357,302 +302,3 @@ def _first_text(values: np.ndarray) -> int:
         except ValueError:
             return row
     return 0
-
-
-def _understood(read: Callable[[], Any], path: Path, owner: str) -> Any:
-    """Returns what the function returns; raises what pyarrow says of a damaged file as one line that names the file."""
-    arrow = _optional.require("pyarrow", extra="train")
-    try:
-        return read()
-    except UnicodeDecodeError:
-        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.") from None
-    except (arrow.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # of the system, as "Permission denied"
-        kind = path.suffix.lower().lstrip(".")
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise bad_data(
-            owner, f"the file {path} cannot be read as {kind}: {printable(reason, 500)}", "Correct or replace it."
-        ) from None
-
-
-def _open_csv(path: Path, owner: str, size: int) -> TableFile:
-    if size > LARGEST_CSV_IN_MEMORY:
-        return _open_large_csv(path, owner, size)
-    csv = _optional.require("pyarrow.csv", extra="train")
-    arrow = _optional.require("pyarrow", extra="train")
-    content = path.read_bytes()
-    check_encoding(content, path, owner=owner)
-    header = first_line(content)
-    delimiter = separator(header)
-    if header.count(delimiter.encode()) >= MOST_COLUMNS:
-        raise bad_data(
-            owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
-            "are allowed", "Put the examples into rows and what is known of each into columns.",
-        )  # fmt: skip
-    check_quotes(content, delimiter, path, owner=owner)
-    may_be_hexadecimal = b"0x" in content or b"0X" in content
-    del content
-
-    def read(**columns: Any) -> Any:
-        return csv.read_csv(
-            path,
-            # One block, since a row must not be longer than a block.
-            # One thread: only so do errors name the row.
-            read_options=csv.ReadOptions(use_threads=False, block_size=min(size + 1, 2**31 - 1)),
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(strings_can_be_null=True, **columns),
-        )
-
-    try:
-        table = read()
-    except arrow.ArrowInvalid as error:
-        _check_even_rows(str(error), header, delimiter, path, owner)
-        raise
-    if may_be_hexadecimal:
-        table = _without_hexadecimal(table, read)
-
-    def read_texts(names: Sequence[str]) -> Any:
-        types = dict.fromkeys(names, arrow.string())
-        texts = _understood(lambda: read(include_columns=list(names), column_types=types), path, owner)
-        if texts.num_rows != table.num_rows:
-            raise bad_data(owner, f"the file {path} has changed while it was read", "Read it again.")
-        return texts
-
-    # pyarrow makes bytes of a column that is not UTF-8.
-    if any(arrow.types.is_binary(kind) for kind in table.schema.types):
-        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
-    _check_header(table, path, owner)
-
-    def batches(names: Sequence[str]) -> Iterator[tuple[int, Any, str]]:
-        return ((batch.num_rows, batch, "") for batch in table.select(list(names)).to_batches(_ROWS_AT_A_TIME))
-
-    return TableFile(
-        path, owner, size, table.num_rows, table.schema, lambda names: table.select(list(names)), read_texts, batches,
-        spelled=frozenset(table.column_names),
-    )  # fmt: skip
-
-
-def _open_large_csv(path: Path, owner: str, size: int) -> TableFile:
-    """Returns a CSV that is read a block at a time: once for what its bytes say, then to a Parquet file without a name.
-
-    A column's type is that of all its values: where a later block has something that the type of the first blocks does
-    not have, the reading begins anew with a wider one.
-    """
-    csv, parquet = (_optional.require(f"pyarrow.{name}", extra="train") for name in ("csv", "parquet"))
-    arrow = _optional.require("pyarrow", extra="train")
-    with path.open("rb") as file:
-        head = file.read(_CSV_BLOCK)
-    check_encoding(head, path, owner=owner)
-    header = first_line(head)
-    delimiter = separator(header)
-    if header.count(delimiter.encode()) >= MOST_COLUMNS:
-        raise bad_data(
-            owner, f"the first line of {path} names {header.count(delimiter.encode()) + 1} columns, and {MOST_COLUMNS} "
-            "are allowed", "Put the examples into rows and what is known of each into columns.",
-        )  # fmt: skip
-    quoted, may_be_hexadecimal = quotes_and_hexadecimal(path)
-    if quoted:
-        check_quotes(path.read_bytes(), delimiter, path, owner=owner)
-
-    def stream(**columns: Any) -> Any:
-        return csv.open_csv(
-            path,
-            read_options=csv.ReadOptions(use_threads=False, block_size=_CSV_BLOCK),
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=quoted),
-            convert_options=csv.ConvertOptions(strings_can_be_null=True, **columns),
-        )
-
-    def texts(names: Sequence[str]) -> Any:
-        types = dict.fromkeys(names, arrow.string())
-        return _understood(lambda: stream(include_columns=list(names), column_types=types).read_all(), path, owner)
-
-    schema, types = _understood(lambda: stream().schema, path, owner), dict[str, Any]()
-    names = schema.names
-    if may_be_hexadecimal:  # pyarrow reads them as whole numbers, which no other number may be
-        types = dict.fromkeys(_hexadecimal(stream, names), arrow.string())
-    while True:
-        descriptor, scratch = tempfile.mkstemp(".parquet", "keras-residual-", scratch_folder())
-        os.close(descriptor)
-        try:
-            reader = stream(column_types=types)
-            schema = reader.schema
-            with parquet.ParquetWriter(scratch, schema, use_dictionary=False, compression="none") as writer:
-                for batch in reader:
-                    writer.write_batch(batch)
-            file = _open_parquet(Path(scratch), owner, size)
-        except arrow.ArrowInvalid as error:
-            wider = _wider_type(str(error), names, types, schema)
-            if wider is None:
-                _check_even_rows(str(error), header, delimiter, path, owner)
-                raise
-            types |= wider
-        else:
-            break
-        finally:
-            Path(scratch).unlink()  # what is open stays readable
-    if any(arrow.types.is_binary(kind) for kind in file.schema.types):
-        raise bad_data(owner, f"the file {path} is not text in UTF-8", "Save it as UTF-8.")
-    _check_header(file.schema.empty_table(), path, owner)
-    return replace(file, path=path, read_texts=texts, spelled=frozenset(names))
-
-
-def _wider_type(error: str, names: list[str], types: dict[str, Any], schema: Any) -> dict[str, Any] | None:
-    """Returns the next type of the column of which pyarrow says that a value is none of its type; None for no such."""
-    arrow = _optional.require("pyarrow", extra="train")
-    found = re.search(r"In CSV column #(\d+): .*CSV conversion error to ([\w]+)", error)
-    if not found or int(found[1]) >= len(names):
-        return None
-    name = names[int(found[1])]
-    kind = str(schema.field(name).type)
-    if kind == "string":
-        return None
-    wider = [*_WIDER.get(kind, ()), "string"]
-    tried = str(types[name]) if name in types else ""
-    following = wider[wider.index(tried) + 1 :] if tried in wider else wider
-    return {name: arrow.type_for_alias(following[0])}
-
-
-def _hexadecimal(stream: Callable[..., Any], names: list[str]) -> list[str]:
-    arrow = _optional.require("pyarrow", extra="train")
-    compute = _optional.require("pyarrow.compute", extra="train")
-    return sorted(
-        {
-            name
-            for batch in stream(column_types=dict.fromkeys(names, arrow.string()))
-            for name in names
-            if compute.any(compute.match_substring_regex(batch.column(name), r"^\s*-?0[xX]")).as_py()
-        }
-    )
-
-
-def _without_hexadecimal(table: Any, read: Callable[..., Any]) -> Any:
-    """Returns the table with whole numbers such as 0x1f, which pyarrow reads and no other number may be, as text."""
-    arrow = _optional.require("pyarrow", extra="train")
-    compute = _optional.require("pyarrow.compute", extra="train")
-    whole = [place for place, kind in enumerate(table.schema.types) if arrow.types.is_integer(kind)]
-    texts = read(column_types={table.column_names[place]: arrow.string() for place in whole})
-    for place in whole:
-        if compute.any(compute.match_substring(texts.column(place), "0x", ignore_case=True)).as_py():
-            table = table.set_column(place, table.column_names[place], texts.column(place))
-    return table
-
-
-def _check_even_rows(error: str, header: bytes, delimiter: str, path: Path, owner: str) -> None:
-    """Raises where pyarrow's error is that a row has not as many values as the first line has names."""
-    found = re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)(?:: (.*))?$", error, re.DOTALL)
-    if not found:
-        return
-    row, columns, values = int(found[1]) - 1, int(found[2]), int(found[3])
-    names = printable(header.removeprefix(codecs.BOM_UTF8).decode().strip(), _LINE)
-    way_out = (
-        f"The first line must name the columns, and {SEPARATORS_IN_WORDS} separates them."
-        if 1 in (row, columns)
-        else f"Correct the row; a value with a {SEPARATORS[delimiter]} in it must be in quotes."
-    )
-    raise bad_data(
-        owner, f"the first line of {path} names {columns} column{'s' if columns > 1 else ''} ({names}), but row {row} "
-        f"has {values} value{'s' if values > 1 else ''}: {printable(found[4] or '', _LINE)}", way_out,
-    )  # fmt: skip
-
-
-def _check_header(table: Any, path: Path, owner: str) -> None:
-    """Raises where the first line has the numbers of an example, or is not separated.
-
-    Names such as 2019 are whole numbers at least.
-    """
-    types, names = _optional.require("pyarrow", extra="train").types, table.column_names
-    if len(names) == 1 and re.search(r"\S[\s|:]+\S", names[0]) and types.is_string(table.schema.types[0]):
-        raise bad_data(
-            owner, f"the first line of {path} names one column only, {shown(names[0])}",
-            f"Separate the columns by {SEPARATORS_IN_WORDS}.",
-        )  # fmt: skip
-    try:
-        values = [float(name) for name in names]
-    except ValueError:
-        return
-    if not all(value.is_integer() for value in values):
-        raise bad_data(
-            owner, f"the first line of {path} has numbers ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})",
-            "Put a line before it that names the columns.",
-        )  # fmt: skip
-
-
-def _open_parquet(path: Path, owner: str, size: int) -> TableFile:
-    parquet = _optional.require("pyarrow.parquet", extra="train")
-    file = parquet.ParquetFile(path)
-    arrow = _optional.require("pyarrow", extra="train")
-    schema = file.schema_arrow
-
-    def read(names: Sequence[str]) -> Any:
-        return _understood(lambda: _read_parquet(file, schema, list(names), path, owner, size), path, owner)
-
-    def read_texts(names: Sequence[str]) -> Any:
-        return read(names).cast(arrow.schema([(name, arrow.string()) for name in names]))
-
-    decimals = frozenset(field.name for field in schema if arrow.types.is_decimal(_value_type(field.type)))
-
-    def batches(names: Sequence[str]) -> Iterator[tuple[int, Any, str]]:
-        return _row_groups(file, list(names), path, owner, size)
-
-    return TableFile(path, owner, size, file.metadata.num_rows, schema, read, read_texts, batches, spelled=decimals)
-
-
-def _row_groups(file: Any, names: list[str], path: Path, owner: str, size: int) -> Iterator[tuple[int, Any, str]]:
-    """Yields the rows of a Parquet file, one row group after the other; of one that is damaged, what is wrong with it.
-
-    A value that is stored once may be repeated in each row, so what a batch takes is counted.
-    """
-    arrow = _optional.require("pyarrow", extra="train")
-    fixed = all(_bytes_in_a_row(file.schema_arrow.field(name).type) for name in names)
-    most_rows = _ROWS_AT_A_TIME if fixed else _PICTURES_AT_A_TIME
-    for group in range(file.num_row_groups):
-        left = file.metadata.row_group(group).num_rows
-        try:
-            for batch in file.iter_batches(batch_size=most_rows, row_groups=[group], columns=names):
-                check_unpacked(
-                    batch.nbytes, size, owner=owner, what=f"{batch.num_rows} rows of {path}",
-                    way_out="Write it with fewer rows in a row group.",
-                )  # fmt: skip
-                yield batch.num_rows, batch.select(names), ""
-                left -= batch.num_rows
-        except (arrow.ArrowException, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
-                raise
-            yield left, None, f"row group {group + 1} is damaged: {printable(' '.join(str(error).split()), 200)}"
-
-
-def _read_parquet(file: Any, schema: Any, names: list[str], path: Path, owner: str, size: int) -> Any:
-    """Returns the columns, read in batches and counted: a value that is stored once may be repeated in each row."""
-    arrow = _optional.require("pyarrow", extra="train")
-    what, way_out = f"the table {path}", "Take fewer rows or columns, or write the table as CSV."
-    wanted, facts = set(names), file.metadata
-    groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
-    leaves = [
-        column.total_uncompressed_size
-        for group in groups
-        for column in map(group.column, range(group.num_columns))
-        if column.path_in_schema.partition(".")[0] in wanted or column.path_in_schema in wanted
-    ]
-    widths = [_bytes_in_a_row(schema.field(name).type) for name in names]
-    least = max(sum(leaves), facts.num_rows * sum(width or 0 for width in widths))
-    check_unpacked(least, size, owner=owner, what=what, way_out=way_out)
-    # A text or a picture is at most as long as its column; numbers all have one width.
-    most_rows = 2**16 if None not in widths else max(1, min(256, SMALL_BYTES // 4 // max([1, *leaves])))
-    batches, taken = [], 0
-    for batch in file.iter_batches(batch_size=most_rows, columns=names):
-        taken += batch.nbytes
-        check_unpacked(taken, size, owner=owner, what=what, way_out=way_out)
-        batches.append(batch)
-    table = arrow.Table.from_batches(batches) if batches else schema.empty_table()
-    if table.num_rows != facts.num_rows:
-        raise arrow.ArrowInvalid(f"it says that it has {facts.num_rows} rows and has {table.num_rows}")
-    return table.select(names)
-
-
-def _bytes_in_a_row(kind: Any) -> int | None:
-    """Returns the bytes of a value; None for text and other types whose values differ in length."""
-    try:
-        return -(-kind.bit_width // 8)
-    except ValueError:
-        return None

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_residual._archive import Archive, ArchiveError
 from keras_residual._errors import bad_data, listed
-from keras_residual.data.columns import MOST_COLUMNS, finite_numbers
+from keras_residual.data.columns import finite_numbers
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.features import pick_features
 from keras_residual.data.files import check_file, check_unpacked
@@ -22,6 +22,7 @@ from keras_residual.data.pictures import conform
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.scratch import OpenFile, rows_of_file
 from keras_residual.data.split import split_indices
+from keras_residual.data.table_file import MOST_COLUMNS
 
 _WAY_OUT = "Write it with numpy.savez, which does not compress, or take fewer examples."
 _WRITE = "Write it with numpy.savez, from arrays of numbers or text."

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_residual._errors import bad_data
-from keras_residual.data.columns import TableFile, column_values
+from keras_residual.data.columns import column_values
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import class_names, encode_classes
 from keras_residual.data.picture_parquet import label_column
 from keras_residual.data.picture_set import Part, picture_set
 from keras_residual.data.pictures import Picture
 from keras_residual.data.request import Request
+from keras_residual.data.table_file import TableFile
 from keras_residual.data.tables import target_values
 
 _SUFFIXES = ("", ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

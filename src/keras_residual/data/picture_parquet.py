@@ -11,13 +11,13 @@ from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, shown
 from keras_residual._json import parse
 from keras_residual._order import composed
-from keras_residual.data.columns import TableFile
 from keras_residual.data.dataset import Dataset
 from keras_residual.data.labels import check_names, class_names, encode_classes
 from keras_residual.data.picture_set import Part, picture_set
 from keras_residual.data.pictures import Picture, Span
 from keras_residual.data.request import Request
 from keras_residual.data.scratch import scratch_file
+from keras_residual.data.table_file import TableFile
 from keras_residual.data.tables import target_values
 
 _SMALL_FILE = 2**26

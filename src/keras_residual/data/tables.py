@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_residual import _optional
 from keras_residual._errors import bad_data, did_you_mean, listed, printable, shown
-from keras_residual.data.columns import TableFile, check_complete, check_spelled, column_values, feature_rows
+from keras_residual.data.columns import check_complete, check_spelled, column_values, feature_rows
 from keras_residual.data.dataset import Dataset, Task
 from keras_residual.data.features import check_columns, pick_features
 from keras_residual.data.files import in_words
@@ -18,6 +18,7 @@ from keras_residual.data.labels import KEEP_APART, choose_task, class_names, enc
 from keras_residual.data.lazy import Inputs, LazyExamples, joined, subset
 from keras_residual.data.request import Request, source_name
 from keras_residual.data.split import split_indices
+from keras_residual.data.table_file import TableFile
 
 # pandas writes its row numbers so, and reads them back so; they give the order of a sorted file away.
 _ROW_NUMBERS = ("", "__index_level_0__", "Unnamed: 0")
