@@ -143,7 +143,7 @@ def script(config: Any, net: str, place: Path) -> tuple[float, list[float]]:
 
     from keras_residual.data import Batches
     from keras_residual.training.making import make_augmentation
-    from keras_residual.training.train import prepare
+    from keras_residual.training.prepare import prepare
 
     prepared = prepare(config.updated({"model.name": "cifar_resnet20"}))
     data, learn, choose = prepared.dataset, prepared.learn, prepared.choose

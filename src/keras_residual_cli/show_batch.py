@@ -40,7 +40,7 @@ def show_batch(
             from keras_residual._optional import require
             from keras_residual.data.batch_picture import draw_batch, labels
             from keras_residual.training.config import TrainConfig
-            from keras_residual.training.train import prepare
+            from keras_residual.training.prepare import prepare
 
             require("matplotlib.figure", extra="plot")
             asked = {

@@ -8,7 +8,7 @@ from PIL import Image
 
 from keras_residual.data.batch_picture import labels
 from keras_residual.training.config import TrainConfig
-from keras_residual.training.train import prepare
+from keras_residual.training.prepare import prepare
 from keras_residual_cli.app import run
 
 pytestmark = pytest.mark.any_backend

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from keras_residual.training import prepare as preparing
 from keras_residual.training import train as training
 from keras_residual.training.checkpoint import Checkpoints
 from keras_residual.training.config import TrainConfig
@@ -257,8 +258,8 @@ def change_test(dataset):
     ],
 )
 def test_data_that_have_changed_are_refused(change, what, some, monkeypatch):
-    load = training.load_dataset
-    monkeypatch.setattr(training, "load_dataset", lambda *args, **named: change(load(*args, **named)))
+    load = preparing.load_dataset
+    monkeypatch.setattr(preparing, "load_dataset", lambda *args, **named: change(load(*args, **named)))
     message = (
         f"The data 'wine' have changed since {some} was trained on them: {what}. "
         f"Begin a new run: keras-residual train --config {some}"

@@ -12,6 +12,7 @@ from keras_residual.data.lazy import LazyExamples
 from keras_residual.deploy.measure import Cost
 from keras_residual.training import benchmark as measuring
 from keras_residual.training import finetune
+from keras_residual.training import prepare as preparing
 from keras_residual.training import train as training
 from keras_residual.training.config import TrainConfig
 from keras_residual.training.evaluate import evaluate, load_test_data
@@ -154,7 +155,7 @@ def test_the_size_of_pictures_is_said_with_its_reason(tmp_path, monkeypatch, set
             Image.fromarray(pixels).save(tmp_path / "set" / label / f"{number}.png")
     # Neither the weights nor the network are of any matter, and making it takes long.
     monkeypatch.setattr(finetune, "open_location", lambda place: SimpleNamespace(tensors={}, source=place, config=None))
-    monkeypatch.setattr(training, "assemble", lambda *_, **__: SimpleNamespace(body=None))
+    monkeypatch.setattr(preparing, "assemble", lambda *_, **__: SimpleNamespace(body=None))
     base = TrainConfig(out=str(tmp_path / "run")).with_overrides([f"data.source={tmp_path / 'set'}", *settings])
     said = [note.replace("; --image-size N for another.", "") for note in training.prepare(base).notes]
     assert f"Pictures are read at {why}" in said

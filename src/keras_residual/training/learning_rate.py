@@ -13,8 +13,8 @@ import numpy as np
 from keras_residual._errors import bad_argument
 from keras_residual.training.figures import learning_rates
 from keras_residual.training.making import compile_learner
+from keras_residual.training.prepare import Prepared
 from keras_residual.training.random_states import random_states, set_random_states
-from keras_residual.training.train import Prepared
 
 LOWEST, HIGHEST, STEPS, DIVERGED = 1e-7, 10.0, 100, 4.0
 _KEPT = 0.98  # of the mean of losses, at each step

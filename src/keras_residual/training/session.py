@@ -22,7 +22,7 @@ from keras_residual.training.record import Record
 from keras_residual.training.stopped import Heeding
 
 if TYPE_CHECKING:
-    from keras_residual.training.train import Prepared
+    from keras_residual.training.prepare import Prepared
 
 _COPY_SECONDS, _COPY_SHARE = 0.25, 0.01
 """A copy of the state is taken in memory no more often than this, and for no more than this share of the time."""
