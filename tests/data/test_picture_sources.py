@@ -177,9 +177,9 @@ def test_rows_of_an_object_are_a_table(memory):
         (Items([(np.zeros(3), 0), (np.zeros(4), 1)]), "Data 'Items': an example has shape (4,), and the first"),
         (Items([3, 4]), "Data 'Items': example 0 is 3. Pass (x, y), a dictionary of parts"),
         (Items([("text", 1)]), "Data 'Items': an example is <U4 of shape (), neither a picture nor a row of numbers."),
-        ((np.zeros((3, 2)), np.zeros(4)), "Data 'tuple': x has 3 examples and y has 4."),
+        ((np.zeros((3, 2)), np.zeros(4)), "Data 'arrays': x has 3 examples and y has 4."),
         (Items(pairs(label=lambda text: 5), classes=["a", "b"]), "Data 'Items': labels run from 5 to 5, and 2"),
-        ({"test": Items(pairs())}, "Data 'dict': there is no part 'train' among 'test'."),
+        ({"test": Items(pairs())}, "Data 'arrays': there is no part 'train' among 'test'."),
         (Items([]), "Data 'Items': there are no examples."),
     ],
 )  # fmt: skip

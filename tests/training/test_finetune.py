@@ -292,7 +292,7 @@ def test_a_tag_names_a_repository_of_the_hub_and_its_pictures(monkeypatch):
             "",
         ),
         (["WEIGHTS", "model.name=cifar_resnet32"], "does not fit 'cifar_resnet32'"),
-        (["model.weights=nowhere.th", "model.name=cifar_resnet20"], "nowhere.th: there is no such file"),
+        (["model.weights=nowhere.th", "model.name=cifar_resnet20"], "Checkpoint 'nowhere.th': there is no such file"),
     ],
 )
 def test_what_cannot_be_fine_tuned_is_refused(folder, tmp_path, settings, message):

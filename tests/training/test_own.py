@@ -161,6 +161,40 @@ def test_a_model_on_data_of_the_library_and_a_name_on_arrays_of_the_caller(tmp_p
     assert kr.train(named, model="small_resnet", data="digits").metrics["data"] == "digits"
 
 
+class Rows:
+    """Examples by their place, as a torch Dataset has them."""
+
+    def __len__(self):
+        return len(Y)
+
+    def __getitem__(self, index):
+        return X[index], int(Y[index])
+
+
+@any_backend
+@pytest.mark.parametrize(
+    "data",
+    [
+        (X, Y),
+        ((X[:90], Y[:90]), (X[90:], Y[90:])),
+        {"train": (X[:90], Y[:90]), "test": (X[90:], Y[90:])},
+        Rows(),
+    ],
+    ids=["pair", "parts", "dictionary", "object"],
+)
+def test_data_of_the_caller_for_a_network_of_the_library(data, tmp_path):
+    result = kr.train(config(tmp_path / "run").updated({"epochs": 1}), data=data)
+    assert result.metrics["model"] == "tabular_resnet"
+    assert 0 <= result.metrics["test_accuracy"] <= 1
+    assert result.load_model().input_shape == (None, 5)
+
+
+def test_a_name_that_is_no_network_is_said_so_on_pictures(tmp_path):
+    pictures = RNG.integers(0, 256, (40, 8, 8, 3)).astype(np.uint8)
+    with pytest.raises(ValueError, match="'resnot50'"):
+        kr.train(config(tmp_path / "run"), model="resnot50", data=(pictures, np.arange(40) % 2))
+
+
 @any_backend
 def test_a_network_with_parts_is_fine_tuned(tmp_path):
     y = np.arange(60) % 3
@@ -184,7 +218,7 @@ def test_a_network_with_parts_is_fine_tuned(tmp_path):
         ({"model": sequential, "data": (X, Y[:7])}, "train: `data` must be (x, y) of one length"),
         (
             {"model": sequential, "data": X},
-            "train: `data` must be one of (x, y), ((x_train, y_train), (x_test, y_test))",
+            "Data 'ndarray': example 0 is array([",
         ),
         ({"model": sequential, "data": ({"a": X}, Y)}, "a model with several inputs is not"),
         ({"model": sequential, "data": (X, Y), "recipe": "finetune"}, "parts named stem, stage1, … and head"),

@@ -31,12 +31,17 @@ _WAY_OUT = (
 )
 
 
+def name_of(source: Any) -> str:
+    """Returns what data that are an object are called, where a file or a set has a name."""
+    return "arrays" if isinstance(source, (tuple, list, Mapping)) else type(source).__name__
+
+
 def object_dataset(source: Any, request: Request) -> Dataset:
     """Returns the data of an object.
 
     An example is a pair `(x, y)`, or a dictionary with one of `image`, `img`, `x` and one of `label`, `y`, or the
     request's target. `x` is a picture (an array of whole numbers 0..255 or floats 0..1, a tensor, of Pillow), or a row
-    of numbers. Parts come as a dictionary by the names that folders may have.
+    of numbers. Parts come as a dictionary by the names that folders may have, or as the pairs for training and test.
 
     Raises:
         ValueError: If there is no random access, or an example is something else.
@@ -44,6 +49,8 @@ def object_dataset(source: Any, request: Request) -> Dataset:
     if isinstance(source, Dataset):
         return source
     parts = {"train": source}
+    if _is_pair(source) and all(map(_is_pair, source)):
+        parts = dict(zip(("train", "test"), source, strict=True))
     if isinstance(source, Mapping) and source and all(part_of(str(key)) for key in source):
         parts = {str(part_of(str(key))): value for key, value in source.items()}
     if "train" not in parts:
@@ -99,7 +106,7 @@ class _Part:
 
     def __init__(self, source: Any, request: Request) -> None:
         self._request, self.names = request, ()
-        arrays = source if isinstance(source, (tuple, list)) and len(source) == 2 else None
+        arrays = source if _is_pair(source) else None
         if isinstance(source, Mapping) and {"x", "y"} <= set(source):
             arrays = (source["x"], source["y"])
         if arrays is not None and all(hasattr(each, "shape") or isinstance(each, list) for each in arrays):
@@ -219,6 +226,10 @@ class _Part:
         if any(len(value) != 1 for value in values):
             raise bad_data(self._request.owner, "the answer of an example must be one label or number", _WAY_OUT)
         return np.concatenate(values)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2
 
 
 def _names(source: Any, request: Request) -> tuple[str, ...]:

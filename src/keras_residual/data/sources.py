@@ -19,7 +19,7 @@ from keras_residual.data.keras_sets import KERAS_NAMES, load_keras_set
 from keras_residual.data.labels import spelled_in_two_ways
 from keras_residual.data.lazy import MEMORY_BUDGET
 from keras_residual.data.npz import load_npz
-from keras_residual.data.objects import object_dataset
+from keras_residual.data.objects import name_of, object_dataset
 from keras_residual.data.picture_names import named_picture_dataset, named_pictures
 from keras_residual.data.picture_parquet import picture_column, picture_dataset
 from keras_residual.data.request import MOST_BROKEN, Request
@@ -82,7 +82,7 @@ def load_dataset(
         (1437, 8, 8, 1)
     """
     request = Request(
-        source=source if isinstance(source, str) else type(source).__name__,
+        source=source if isinstance(source, str) else name_of(source),
         target=target,
         task=task,
         image_size=image_size,

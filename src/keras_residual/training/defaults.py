@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_residual._errors import bad_argument, printable, unknown_name
-from keras_residual.models.catalog import usual_input
+from keras_residual.models.catalog import CATALOG, usual_input
 from keras_residual.training.finetune import (
     EPOCHS,
     FEW_IN_A_BATCH,
@@ -113,13 +113,11 @@ def usual_size(config: TrainConfig, weights: Pretrained | None = None) -> tuple[
     name = config.model.name
     if weights is not None and weights.scaled is not None:
         return weights.scaled, weights.scaled, f"what the weights {printable(config.model.weights or name)} expect"
-    if name in ("auto", *MODELS.values()):
-        return None
     architecture = name.partition(".")[0]
-    try:
-        shape, _ = usual_input(architecture)
-    except ValueError:  # a name that is none is refused where the network is made
+    # A name that is none is refused where the network is made.
+    if name in MODELS.values() or architecture not in CATALOG:
         return None
+    shape, _ = usual_input(architecture)
     return (shape[0], shape[1], f"the usual size of {architecture}") if len(shape) == 3 else None
 
 

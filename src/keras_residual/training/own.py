@@ -20,10 +20,7 @@ from keras_residual.training.assemble import Assembled
 from keras_residual.training.config import OWN, TrainConfig
 from keras_residual.training.validation import split_validation
 
-_FORMS = (
-    "(x, y), ((x_train, y_train), (x_test, y_test)), what keras_residual.data.load_dataset returns, or a place that it "
-    "reads"
-)
+_FORMS = "(x, y), ((x_train, y_train), (x_test, y_test)), or what keras_residual.data.load_dataset takes or returns"
 _SOME = 256  # examples that tell what a model gives
 _STREAM = 2**31  # apart from the seeds by which validation examples are drawn
 
@@ -80,21 +77,22 @@ class Own:
     def settings(self) -> dict[str, Any]:
         """Returns what stands in the configuration of such a run."""
         found = {} if self.model is None else {"model.name": OWN}
-        return found if self.data is None or isinstance(self.data, (str, Path)) else found | {"data.source": OWN}
+        return found if self.source is None else found | {"data.source": OWN}
 
-    def dataset(self, config: TrainConfig) -> Dataset | None:
-        """Returns the caller's data; None for those of the configuration.
+    @property
+    def source(self) -> Any:
+        """The caller's data; None for those of the configuration."""
+        return None if isinstance(self.data, (str, Path)) else self.data
+
+    def arrays(self, config: TrainConfig) -> Dataset | None:
+        """Returns arrays for the caller's own model, as they are; None for what `load_dataset` is to make of the data.
 
         Raises:
             ValueError: If they have none of the forms.
         """
-        data = self.data
-        if data is None or isinstance(data, (str, Path)):
+        data = self.source
+        if self.model is None or not isinstance(data, (tuple, list)) or len(data) != 2:
             return None
-        if isinstance(data, Dataset):
-            return data
-        if not isinstance(data, (tuple, list)) or len(data) != 2:
-            raise wrong_type("train", "data", f"one of {_FORMS}", data)
         if all(isinstance(part, (tuple, list)) and len(part) == 2 for part in data):
             (x_train, y_train), (x_test, y_test) = (tuple(map(_array, part)) for part in data)
             return self._dataset(x_train, y_train, x_test, y_test, own_test=True)

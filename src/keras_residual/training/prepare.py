@@ -130,8 +130,8 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
             check_apart(config.out, config.data.source)
     if config.xray:
         require("vl_convert", extra="train")  # now, and not when the training is over
-    model, data = (None, None) if own is None else (own.model, own.dataset(config))
-    _check_own(config, resume, model=model is not None, data=data is not None)
+    model, source = (None, None) if own is None else (own.model, own.source)
+    _check_own(config, resume, model=model is not None, data=source is not None)
     weights = None if model or (before and before.state) else read_pretrained(config.model)
     if weights is not None:
         name = weights.architecture if config.model.name == "auto" else config.model.name
@@ -139,8 +139,8 @@ def prepare(config: TrainConfig | None = None, *, resume: str | Path | None = No
     begins = weights is not None or (before is not None and before.was.begins_with_weights)
     settings = config.data
     set_workers(settings.workers)
-    dataset = data or load_dataset(
-        settings.source,
+    dataset = (own.arrays(config) if own else None) or load_dataset(
+        settings.source if source is None else source,
         target=settings.target,
         task=settings.task,
         image_size=settings.image_size,

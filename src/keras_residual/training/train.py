@@ -110,8 +110,9 @@ def train(
         model: A Keras model of the caller's own: functional, sequential, or a class that can be saved. It is trained
             as it is, on data as they are, and has the best weights afterwards. Or the name of a model.
         data: What to learn from, instead of `config.data.source`: arrays `(x, y)` or
-            `((x_train, y_train), (x_test, y_test))`, what `keras_residual.data.load_dataset` returns, or a place that
-            it reads.
+            `((x_train, y_train), (x_test, y_test))`, or what `keras_residual.data.load_dataset` takes or returns, such
+            as a place, or an object with `len()` and examples by `[index]`. A model of the caller's own gets arrays as
+            they are.
         loss: For a model of the caller's own, as `compile` takes it. Where there is none, that with which the model is
             compiled; else for whole numbers the cross-entropy of what the model gives, or the mean squared error.
         metrics: Likewise; else the accuracy of classes.
